@@ -1,0 +1,63 @@
+"""The `jettison` command: finds the sub-command's file and turns our errors into one line and an exit code."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from jettison.errors import JettisonError
+
+COMMANDS = {
+    "init": "look at a model and data, write task.toml and jettison.toml ready to run",
+    "run": "compress, evaluate, decide, release: the whole loop, resumable",
+    "compare": "judge one model against another, paired, with intervals",
+    "predict": "answer texts with a release",
+    "cost": "measure the cost per task of one or several models, interleaved",
+    "report": "write report.html and report.md of a finished run",
+    "verify": "check every byte of a release",
+    "doctor": "say what this machine can run and measure, and what is missing",
+    "demo": "run the whole loop on a real model and real data that come as packages",
+}
+
+
+class Commands(click.Group):
+    """Loads a command's module only when it is asked for, so that --help answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"jettison.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="jettison")
+def jettison() -> None:
+    """Make the model you run lean, prove that it still does your job, and release it."""
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line and exit: 0 done, 1 the gate says hold, 2 bad input."""
+    try:
+        code = jettison.main(args=arguments, prog_name="jettison", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted; finished work is kept, run the same command to go on.", err=True)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        click.echo("interrupted; finished work is kept, run the same command to go on.", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except JettisonError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)

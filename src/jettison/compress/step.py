@@ -1,0 +1,167 @@
+"""A step: one change to a model. `apply_step` runs it once, records it, and finds it again."""
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import msgspec
+
+from jettison import registry
+from jettison.candidate import AppliedStep, Candidate, library_versions, write_candidate
+from jettison.errors import InvalidInput, JettisonError
+from jettison.files import folder_atomic, value_sha256
+from jettison.task import Development
+
+
+def _silent(message: str, share: float | None = None) -> None:
+    """Progress nobody watches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepContext:
+    """What a step may use. It holds no test example."""
+
+    data: Development
+    incumbent: Candidate
+    """The teacher, and what parity is checked against."""
+    folder: Path
+    """Empty; the step writes its files here and nowhere else."""
+    workspace: Path
+    """Where things worth keeping between steps lie (teacher outputs)."""
+    seed: int = 0
+    threads: int = 1
+    deadline: float | None = None
+    """`time.monotonic()` after which a step should end with what it has; None is no limit."""
+    progress: Callable[[str, float | None], None] = _silent
+    """Called with a phrase and the share done in 0-1 (None: not known)."""
+
+
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step left in its folder. Fields left None are taken over from the parent."""
+
+    backend: str | None = None
+    labels: tuple[str, ...] | None = None
+    settings: dict[str, Any] | None = None
+    """All settings of the new candidate, not only the changed ones."""
+    notes: dict[str, Any] = msgspec.field(default_factory=dict)
+    resolved: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Settings that the step chose itself, by name."""
+
+
+@runtime_checkable
+class Step(Protocol):
+    """One change to a model. A frozen record whose fields are its settings."""
+
+    name: ClassVar[str]
+    code_version: ClassVar[int]
+    """Raised when the step's own code changes what it makes: old results are then not reused."""
+    reads_data: ClassVar[bool]
+    libraries: ClassVar[tuple[str, ...]]
+    """Packages whose versions belong in the lineage."""
+
+    def make(self, candidate: Candidate, context: StepContext) -> Made:
+        """Write the new candidate's files to `context.folder` and say what they are."""
+
+
+def step_from(settings: dict[str, Any]) -> Step:
+    """Build a step of `{"step": name, setting: value, ...}`.
+
+    Raises:
+        UnknownName: No plugin of that name.
+        InvalidInput: A setting is unknown or of the wrong type.
+    """
+    rest = {key: value for key, value in settings.items() if key != "step"}
+    if "step" not in settings:
+        raise InvalidInput(f"a step must have a `step` name, got {settings}.")
+    kind = registry.load("steps", settings["step"])
+    unknown = sorted(set(rest) - set(kind.__struct_fields__))
+    if unknown:
+        raise InvalidInput(
+            f"step {settings['step']!r} must have settings among {list(kind.__struct_fields__)}, "
+            f"got {unknown[0]!r}."
+        )
+    try:
+        made: Step = msgspec.convert(rest, kind)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"step {settings['step']!r}: {error}.") from error
+    return made
+
+
+def apply_step(
+    step: Step, candidate: Candidate, context: StepContext, *, cache: Path, name: str | None = None
+) -> Candidate:
+    """Make a candidate by one step, or return the one made before from the same ingredients.
+
+    Args:
+        step: What to do.
+        candidate: What to start from.
+        context: Its `folder` is set here.
+        cache: Folder of finished candidates, one folder a key.
+        name: Name of the new candidate; None makes one of the parent's and the step's.
+
+    Raises:
+        JettisonError: As the step says; nothing is left behind.
+    """
+    settings = msgspec.to_builtins(step)
+    versions = library_versions(*step.libraries)
+    key = value_sha256(
+        {
+            "step": [step.name, step.code_version],
+            "settings": settings,
+            "parent": candidate.digest,
+            "incumbent": context.incumbent.digest,
+            "data": context.data.digest if step.reads_data else None,
+            "seed": context.seed,
+            "versions": {k: v for k, v in versions.items() if k != "jettison"},
+        }
+    )[:20]
+    folder = cache / key
+    if (found := _finished(folder)) is not None:
+        return replace_name(found, name)
+    started = time.perf_counter()
+    with folder_atomic(folder) as partial:
+        made = step.make(candidate, replace(context, folder=partial))
+        applied = AppliedStep(
+            step=step.name,
+            settings={**settings, **made.resolved},
+            seed=context.seed,
+            versions=versions,
+            parents=(candidate.digest,),
+            data_digest=context.data.digest if step.reads_data else None,
+            duration_s=time.perf_counter() - started,
+            notes=made.notes,
+        )
+        write_candidate(
+            partial,
+            name=name or f"{candidate.name}+{step.name}",
+            backend=made.backend or candidate.backend,
+            labels=made.labels or candidate.labels,
+            out_of_scope=candidate.out_of_scope,
+            settings=candidate.settings if made.settings is None else made.settings,
+            licence=candidate.licence,
+            lineage=(*candidate.lineage, applied),
+        )
+    return Candidate.at(folder)
+
+
+def replace_name(candidate: Candidate, name: str | None) -> Candidate:
+    """The same candidate under another name; a name is no part of its identity."""
+    return candidate if name is None else msgspec.structs.replace(candidate, name=name)
+
+
+def _finished(folder: Path) -> Candidate | None:
+    """The candidate of an earlier run, unless its folder is damaged, which is then removed."""
+    if not folder.exists():
+        return None
+    try:
+        found = Candidate.at(folder)
+        intact = all((folder / f.path).stat().st_size == f.bytes for f in found.files)
+    except (JettisonError, OSError):
+        intact = False
+    if not intact:
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    return found

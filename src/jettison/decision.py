@@ -1,0 +1,169 @@
+"""What was decided, on what evidence, and why: gates, verdicts and the chosen candidate."""
+
+from enum import StrEnum
+from typing import Union
+
+import msgspec
+
+FORMAT = 1
+
+
+class Verdict(StrEnum):
+    """What the evidence says; absence of evidence is its own answer."""
+
+    SHIP = "SHIP"
+    """The lower bound of the difference is above minus the margin (or the cost below its limit)."""
+    BLOCK = "BLOCK"
+    """The upper bound is below minus the margin (or the cost above its limit)."""
+    NOT_ENOUGH_DATA = "NOT ENOUGH DATA"
+
+
+class NotWorse(msgspec.Struct, frozen=True, kw_only=True, tag="not_worse"):
+    """The candidate's score may fall below the incumbent's by less than the margin, on every slice."""
+
+    scorer: str = "label"
+    margin: float = 0.01
+    """In score units: 0.01 is one point of accuracy."""
+    slices: tuple[str, ...] = ("all",)
+    """`all`, `column=value` or `column=*`; each must hold by itself (intersection-union)."""
+    alpha: float = 0.025
+    """One-sided error probability."""
+    margins: dict[str, float] = msgspec.field(default_factory=dict)
+    """Margin of single slices where it differs."""
+
+
+class AtMost(msgspec.Struct, frozen=True, kw_only=True, tag="at_most"):
+    """A cost per task may not exceed a limit."""
+
+    cost: str
+    """`latency_p50_s`, `latency_p95_s`, `cpu_s`, `bytes`, `peak_bytes`, `load_s`, `energy_j`, `usd_per_1000`."""
+    limit: float
+
+
+Gate = Union[NotWorse, AtMost]
+
+
+class Interval(msgspec.Struct, frozen=True, kw_only=True):
+    """An estimate with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float = 0.95
+    method: str = ""
+
+
+class Flips(msgspec.Struct, frozen=True, kw_only=True):
+    """How the candidate's answers changed against the incumbent's, in examples."""
+
+    harmful: int
+    """Incumbent right, candidate wrong."""
+    beneficial: int
+    """Incumbent wrong, candidate right."""
+    churn: int
+    """Both wrong, differently."""
+    both_right: int
+    n: int
+
+
+class GateResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One gate on one slice (or one cost)."""
+
+    gate: str
+    """`not_worse` or `at_most`."""
+    metric: str
+    """Scorer or cost."""
+    slice: str | None
+    verdict: Verdict
+    limit: float
+    """Margin, or the limit of a cost."""
+    reason: str
+    """One sentence a product manager understands."""
+    n: int | None = None
+    n_groups: int | None = None
+    incumbent: float | None = None
+    candidate: float | None = None
+    difference: Interval | None = None
+    """Candidate minus incumbent."""
+    p_value: float | None = None
+    """One-sided, of the hypothesis that the loss is the margin or more."""
+    alpha: float | None = None
+    flips: Flips | None = None
+    n_missing: int | None = None
+    """With NOT ENOUGH DATA: about how many more examples would settle it, at the flips seen."""
+    method: str = ""
+
+
+class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Cost per task of one candidate at the task's own inputs, one at a time. None is not measured."""
+
+    cpu_s: Interval | None = None
+    """CPU-seconds per task, batch of one."""
+    cpu_ratio: Interval | None = None
+    """CPU-seconds over the incumbent's, from interleaved blocks; under 1 is cheaper."""
+    latency_p50_s: float | None = None
+    latency_p95_s: float | None = None
+    latency_p99_s: float | None = None
+    throughput_per_s: float | None = None
+    """Tasks per second in the candidate's best batches."""
+    peak_bytes: int | None = None
+    load_s: float | None = None
+    bytes: int | None = None
+    """Of the artifact on disk."""
+    energy_j: float | None = None
+    """Per task; `energy_tier` says how it is known and `energy_factor` by how much it may be wrong."""
+    energy_tier: str | None = None
+    energy_factor: float | None = None
+    usd_per_1000: float | None = None
+    n_tasks: int = 0
+    threads: int = 1
+    noise: float | None = None
+    """The A/A ratio of this run: what a ratio shows when nothing differs, as max(ratio, 1/ratio) - 1."""
+
+
+class CandidateReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that was found about one candidate on the test split."""
+
+    name: str
+    digest: str
+    verdict: Verdict
+    role: str
+    """`incumbent`, `nominee`, `fallback`, or `shown`: measured, but not eligible in this decision."""
+    gates: tuple[GateResult, ...]
+    scores: dict[str, dict[str, float | None]]
+    """slice → metric (accuracy, macro_f1, ece, auroc, ...) → value."""
+    n: dict[str, int]
+    """slice → examples."""
+    cost: CostSummary
+    pareto: bool = False
+    """No other candidate is both better on the first gate's score and cheaper."""
+    steps: tuple[str, ...] = ()
+    """The lineage in words."""
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of one reading of the test split."""
+
+    task: str
+    verdict: Verdict
+    chosen: str | None
+    """Name of the released candidate; None when none earned its place."""
+    headline: str
+    """The verdict in one sentence."""
+    reasons: tuple[str, ...]
+    incumbent: str
+    candidates: tuple[CandidateReport, ...]
+    """The incumbent first."""
+    gates: tuple[Gate, ...]
+    test_digest: str
+    n_test_reads: int
+    seed: int
+    machine: dict[str, str]
+    """CPU model, instruction-set features, threads, versions: the same file may answer differently elsewhere."""
+    created: str
+    caveats: tuple[str, ...] = ()
+    """What the evidence cannot tell."""
+    format: int = FORMAT
+
+
+EXIT_CODE = {Verdict.SHIP: 0, Verdict.BLOCK: 1, Verdict.NOT_ENOUGH_DATA: 1}

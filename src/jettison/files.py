@@ -1,0 +1,131 @@
+"""Reading and writing files so that a crash, a full disk or a rename leaves no half of one."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from jettison.errors import CannotWrite, InvalidInput
+
+T = TypeVar("T")
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a whole file or leave what was there.
+
+    Raises:
+        CannotWrite: The disk is full or the folder is read-only.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    with said_when_unwritable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(partial, 0o644)
+            os.replace(partial, path)
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def folder_atomic(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes `path` when the block ends well, and vanishes otherwise.
+
+    Raises:
+        CannotWrite: The disk is full or the folder is read-only.
+    """
+    with said_when_unwritable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        with said_when_unwritable(path):
+            yield partial
+            partial.chmod(0o755)
+            if path.exists():
+                shutil.rmtree(path)
+            partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def said_when_unwritable(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write into one clear error."""
+    reasons = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "permission is denied",
+        errno.EPERM: "permission is denied",
+        errno.ENOTDIR: "a file stands where a folder is needed",
+    }
+    try:
+        yield
+    except CannotWrite:
+        raise
+    except OSError as error:
+        if error.errno not in reasons:
+            raise
+        raise CannotWrite(
+            f"{path} cannot be written: {reasons[error.errno]}. "
+            "Free some space or choose another folder; what was there before is untouched."
+        ) from error
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Place a file at `target` without copying its bytes where the file system allows."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def link_or_copy_folder(source: Path, target: Path) -> None:
+    """Place every file of a folder at `target`, as `link_or_copy` does."""
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            link_or_copy(path, target / path.relative_to(source))
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def value_sha256(value: Any) -> str:
+    """Hex digest of any JSON-like value; equal values give equal digests whatever their key order."""
+    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """Read one JSON file as a record type.
+
+    Raises:
+        InvalidInput: The file is missing, is not JSON, or does not fit the type.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError as error:
+        raise InvalidInput(f"{path} must be a file, got nothing there.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} must be a valid {kind.__name__} file: {error}.") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a record as indented JSON, atomically."""
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")

@@ -1,0 +1,1 @@
+"""A release: an immutable, self-contained, verifiable folder that can answer."""

@@ -1,0 +1,80 @@
+"""Who answers a request: plans as plain records, combined by nesting."""
+
+from typing import Union
+
+import msgspec
+
+
+class Single(msgspec.Struct, frozen=True, kw_only=True, tag="single"):
+    """One candidate answers."""
+
+    candidate: str
+    """Folder of the candidate, relative to the record that holds this route."""
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a cascade's threshold was proved to hold, and on what."""
+
+    epsilon: float
+    """Largest share of inputs on which the cascade is wrong where the fallback is right."""
+    delta: float
+    """Probability, over draws of the certifying examples, that the bound does not hold."""
+    n_examples: int
+    n_harmful: int
+    """Examples answered by the lean arm, wrongly, that the fallback gets right."""
+    data_digest: str
+    method: str = "learn-then-test, exact binomial tail, fixed sequence"
+
+
+class Cascade(msgspec.Struct, frozen=True, kw_only=True, tag="cascade"):
+    """The lean route answers when its confidence reaches the threshold, else the fallback does."""
+
+    lean: "Route"
+    fallback: "Route"
+    threshold: float
+    """Least confidence of the lean arm, in 0-1, at which its answer stands; above 1 escalates all."""
+    certificate: Certificate | None = None
+
+
+class Shadow(msgspec.Struct, frozen=True, kw_only=True, tag="shadow"):
+    """The main route answers; a share of the inputs is also shown to another, whose answers are logged."""
+
+    main: "Route"
+    shadow: "Route"
+    shadow_share: float
+
+
+class Split(msgspec.Struct, frozen=True, kw_only=True, tag="split"):
+    """A share of the keys goes to treatment, the rest to control; one key always to one arm."""
+
+    control: "Route"
+    treatment: "Route"
+    treatment_share: float
+    salt: str
+
+
+class Guarded(msgspec.Struct, frozen=True, kw_only=True, tag="guarded"):
+    """Guardrails look at the request before, and at the reply after, the inner route."""
+
+    inner: "Route"
+    guardrails: tuple[str, ...]
+
+
+Route = Union[Single, Cascade, Shadow, Split, Guarded]
+
+
+def candidate_folders(route: Route) -> tuple[str, ...]:
+    """Folders of all candidates a route may ask, first asked first, each once."""
+    inner: tuple[Route, ...]
+    match route:
+        case Single():
+            return (route.candidate,)
+        case Cascade():
+            inner = (route.lean, route.fallback)
+        case Shadow():
+            inner = (route.main, route.shadow)
+        case Split():
+            inner = (route.control, route.treatment)
+        case Guarded():
+            inner = (route.inner,)
+    return tuple(dict.fromkeys(folder for part in inner for folder in candidate_folders(part)))

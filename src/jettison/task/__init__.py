@@ -1,0 +1,23 @@
+"""Task files in, examples and splits out."""
+
+from jettison.task.types import (
+    SPLITS,
+    Development,
+    Example,
+    Finding,
+    Split,
+    Task,
+    TaskKind,
+    TestReading,
+)
+
+__all__ = [
+    "SPLITS",
+    "Development",
+    "Example",
+    "Finding",
+    "Split",
+    "Task",
+    "TaskKind",
+    "TestReading",
+]

@@ -1,0 +1,47 @@
+"""Counts how many decisions have read a test split: each one spends some of its worth."""
+
+import time
+from pathlib import Path
+
+import msgspec
+
+from jettison.files import said_when_unwritable
+
+
+class TestRead(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the ledger."""
+
+    __test__ = False
+
+    test_digest: str
+    purpose: str
+    time: float
+
+
+def count_test_read(path: Path, *, test_digest: str, purpose: str) -> int:
+    """Append this reading unless its purpose is there already, and return the count.
+
+    Raises:
+        CannotWrite: The ledger cannot be written; an unwritten reading must not happen.
+    """
+    purposes = {line.purpose for line in read_ledger(path) if line.test_digest == test_digest}
+    if purpose not in purposes:
+        line = TestRead(test_digest=test_digest, purpose=purpose, time=time.time())
+        with said_when_unwritable(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                file.write(msgspec.json.encode(line) + b"\n")
+    return len(purposes | {purpose})
+
+
+def read_ledger(path: Path) -> tuple[TestRead, ...]:
+    """All readings on file; a line torn by a crash is passed over."""
+    if not path.exists():
+        return ()
+    lines = []
+    for line in path.read_bytes().splitlines():
+        try:
+            lines.append(msgspec.json.decode(line, type=TestRead))
+        except msgspec.DecodeError:
+            continue
+    return tuple(lines)

@@ -1,0 +1,154 @@
+"""A task: examples, slices and splits that say what good means, whatever model answers.
+
+The splits are kept apart by construction: whatever fits or chooses (steps, search,
+calibration) is handed a `Development`, which has no test examples in it. Only the
+decision asks for them, through `Task.read_test`, and each time is written down.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from jettison.files import value_sha256
+
+SPLITS = ("train", "dev", "test", "unlabelled")
+TaskKind = Literal["classify"]
+Split = Literal["train", "dev", "test", "unlabelled"]
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """One case with its expected answer."""
+
+    id: str
+    """Unique within the task."""
+    input: str
+    """What the model is given."""
+    expected: str | None = None
+    """The right label; None where nobody has said (split `unlabelled`)."""
+    group: str | None = None
+    """Examples of one group depend on each other (turns of a chat) and share a split."""
+    slices: dict[str, str] = msgspec.field(default_factory=dict)
+    """Metadata to report on, such as {"domain": "tweets"}."""
+    weight: float = 1.0
+    source: str | None = None
+    """Where it came from: file and line, or log and request."""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing seen in the data that its owner should know."""
+
+    rule: str
+    """Name of the check, such as `duplicate_across_splits`."""
+    severity: Literal["error", "warning", "note"]
+    message: str
+    n_examples: int = 0
+    examples: tuple[str, ...] = ()
+    """Ids of up to ten of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Development:
+    """The part of a task that models may be fitted and chosen on. It holds no test example."""
+
+    name: str
+    kind: TaskKind
+    labels: tuple[str, ...]
+    out_of_scope: str | None
+    """The label that means "none of these", where the task has one."""
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    unlabelled: tuple[Example, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes when any of the examples or labels does."""
+        return value_sha256(
+            [self.kind, self.labels, self.out_of_scope, self.train, self.dev, self.unlabelled]
+        )
+
+    @cached_property
+    def dev_fit(self) -> tuple[Example, ...]:
+        """The half of dev that early stopping and calibration read."""
+        return tuple(example for example in self.dev if _half(example) == 0)
+
+    @cached_property
+    def dev_certify(self) -> tuple[Example, ...]:
+        """The other half, which certifies a cascade's threshold and nothing else fits on."""
+        return tuple(example for example in self.dev if _half(example) == 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Examples, slices and splits: what good means."""
+
+    development: Development
+    required_slices: tuple[str, ...]
+    """Slices that must each be non-inferior, as `all` or `column=value`."""
+    findings: tuple[Finding, ...]
+    """What reading the data turned up."""
+    folder: Path
+    """Where `task.toml` stands; the ledger of test reads is kept beside it."""
+    test_digest: str
+    n_test: int
+    slice_counts: dict[str, int] = field(default_factory=dict)
+    """Test examples per slice: counts only, for planning."""
+    _load_test: Callable[[], tuple[Example, ...]]
+
+    @property
+    def name(self) -> str:
+        return self.development.name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.development.labels
+
+    @property
+    def out_of_scope(self) -> str | None:
+        return self.development.out_of_scope
+
+    @property
+    def train(self) -> tuple[Example, ...]:
+        return self.development.train
+
+    @property
+    def dev(self) -> tuple[Example, ...]:
+        return self.development.dev
+
+    @property
+    def unlabelled(self) -> tuple[Example, ...]:
+        return self.development.unlabelled
+
+    def read_test(self, *, purpose: str, ledger: Path | None = None) -> "TestReading":
+        """Hand out the test examples and write down that it happened.
+
+        Args:
+            purpose: What they are read for, stable over a resumed run (the digest of
+                the decision's inputs): the same purpose counts once.
+            ledger: File to keep the count in, instead of `.jettison/test_reads.jsonl`
+                beside the task.
+        """
+        from jettison.task.ledger import count_test_read
+
+        path = ledger or self.folder / ".jettison" / "test_reads.jsonl"
+        n_reads = count_test_read(path, test_digest=self.test_digest, purpose=purpose)
+        return TestReading(examples=self._load_test(), n_reads=n_reads)
+
+
+class TestReading(msgspec.Struct, frozen=True, kw_only=True):
+    """The test examples, and how often they have been asked for."""
+
+    __test__ = False  # not a test case, whatever pytest thinks of the name
+
+    examples: tuple[Example, ...]
+    n_reads: int
+    """Decisions that have read this test split so far, this one included."""
+
+
+def _half(example: Example) -> int:
+    """Side of the dev split an example falls on, by its group, whatever the other examples are."""
+    return hashlib.blake2b((example.group or example.id).encode(), digest_size=1).digest()[0] & 1
