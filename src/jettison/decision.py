@@ -108,17 +108,24 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks per second in the candidate's best batches."""
     peak_bytes: int | None = None
     load_s: float | None = None
+    """Import of the runtime and opening of the artifact, in a fresh process."""
+    first_answer_s: float | None = None
+    """The first answer after opening, which pays for what is set up late."""
     bytes: int | None = None
     """Of the artifact on disk."""
     energy_j: float | None = None
     """Per task; `energy_tier` says how it is known and `energy_factor` by how much it may be wrong."""
     energy_tier: str | None = None
     energy_factor: float | None = None
+    energy_source: str | None = None
+    """The counter, or the coefficients of the estimate with their date."""
     usd_per_1000: float | None = None
     n_tasks: int = 0
     threads: int = 1
     noise: float | None = None
     """The A/A ratio of this run: what a ratio shows when nothing differs, as max(ratio, 1/ratio) - 1."""
+    marks: tuple[str, ...] = ()
+    """What may have disturbed the measurement, one sentence each."""
 
 
 class CandidateReport(msgspec.Struct, frozen=True, kw_only=True):

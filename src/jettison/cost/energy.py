@@ -1,0 +1,208 @@
+"""Energy per task: a counter on the board where one can be read, else an estimate that says so.
+
+Tiers are never mixed: M2 is measured (RAPL package and memory, of the whole board), E2 and E3
+are CPU-seconds times published watts. An estimate compares candidates on one machine, no more.
+"""
+
+import csv
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+POWERCAP = Path("/sys/class/powercap")
+CPUINFO = Path("/proc/cpuinfo")
+
+FACTORS = {"M2": 1.3, "E2": 2.0, "E3": 3.0}
+"""By how much, up or down, each tier may be wrong."""
+
+
+class Energy(msgspec.Struct, frozen=True, kw_only=True):
+    """Energy of one task."""
+
+    energy_j: float
+    tier: str
+    factor: float
+    """The true figure may lie between energy_j / factor and energy_j x factor."""
+    dynamic_j: float | None = None
+    """Part that the work adds; None where a counter sees only the sum."""
+    idle_j: float | None = None
+    """Share of what the machine draws at rest, over the task's wall time."""
+    boundary: str = "chip"
+    source: str = ""
+
+
+class Watts(msgspec.Struct, frozen=True, kw_only=True):
+    """Power of one virtual CPU, at rest and fully busy."""
+
+    generation: str
+    min_w: float
+    max_w: float
+    source: str
+    date: str
+
+
+class Rapl:
+    """The board's energy counters; `read_j` is the sum of its packages and memory."""
+
+    def __init__(self, counters: Sequence[Path]) -> None:
+        self._counters = [(path, _number(path.parent / "max_energy_range_uj")) for path in counters]
+        self._last_uj = [_number(path) or 0 for path, _ in self._counters]
+        self._total_uj = 0
+
+    @classmethod
+    def find(cls, powercap: Path = POWERCAP) -> "Rapl | None":
+        """The counters of this machine; None where there are none or they may not be read."""
+        counters = [
+            zone / "energy_uj"
+            for zone in sorted(powercap.glob("intel-rapl:*"))
+            if _zone_name(zone).startswith("package") or _zone_name(zone) == "dram"
+        ]
+        readable = [path for path in counters if _number(path) is not None]
+        return cls(readable) if readable and len(readable) == len(counters) else None
+
+    def read_j(self) -> float:
+        """Joules since the counters were found, their wrap-around undone."""
+        for index, (path, wrap_uj) in enumerate(self._counters):
+            now_uj = _number(path)
+            if now_uj is None:
+                continue
+            step_uj = now_uj - self._last_uj[index]
+            self._total_uj += step_uj if step_uj >= 0 else step_uj + (wrap_uj or 0)
+            self._last_uj[index] = now_uj
+        return self._total_uj / 1e6
+
+
+def estimate_energy(cpu_s: float, wall_s: float, *, threads: int = 1, cpuinfo: Path = CPUINFO) -> Energy:
+    """Estimate the energy of one task from its CPU-seconds.
+
+    `cpu_s x (max - min) + wall_s x threads x min` watts of a virtual CPU: what the work adds,
+    and the share at rest of the CPUs it holds while it runs, tasks following one another.
+
+    Args:
+        cpu_s: CPU-seconds of one task.
+        wall_s: Wall seconds of one task.
+        threads: Virtual CPUs that are held for it.
+        cpuinfo: Where the CPU's family and model stand.
+
+    Source:
+        Cloud Carbon Footprint coefficients (SPECpower, Apache-2.0), April 2026.
+    """
+    generation = cpu_generation(cpuinfo)
+    table = read_watts()
+    watts = table.get(generation or "") or _middle(table)
+    tier = "E2" if generation in table else "E3"
+    dynamic_j = cpu_s * (watts.max_w - watts.min_w)
+    idle_j = wall_s * threads * watts.min_w
+    return Energy(
+        energy_j=dynamic_j + idle_j,
+        tier=tier,
+        factor=FACTORS[tier],
+        dynamic_j=dynamic_j,
+        idle_j=idle_j,
+        boundary="server",
+        source=f"CPU-seconds x {watts.min_w:.2f}-{watts.max_w:.2f} W per vCPU "
+        f"({watts.generation}; {watts.source}, {watts.date})",
+    )
+
+
+def measured_energy(energy_j: float) -> Energy:
+    """What the board's counter gave for one task."""
+    return Energy(
+        energy_j=energy_j, tier="M2", factor=FACTORS["M2"], source="RAPL package + dram, whole board"
+    )
+
+
+@cache
+def read_watts() -> dict[str, Watts]:
+    """The bundled table, by CPU generation."""
+    text = (files("jettison.cost") / "coefficients.csv").read_text()
+    rows = csv.DictReader(text.splitlines())
+    return {row["generation"]: msgspec.convert(row, Watts, strict=False) for row in rows}
+
+
+def cpu_generation(cpuinfo: Path = CPUINFO) -> str | None:
+    """The CPU's generation by its family and model, not its marketing name; None when unknown."""
+    fields = _cpu_fields(cpuinfo)
+    try:
+        family, model, stepping = (int(fields[k]) for k in ("cpu family", "model", "stepping"))
+    except (KeyError, ValueError):
+        return None
+    if fields.get("vendor_id") == "AuthenticAMD":
+        return _amd(family, model)
+    if fields.get("vendor_id") == "GenuineIntel" and family == 6:
+        return _intel(model, stepping)
+    return None
+
+
+def _amd(family: int, model: int) -> str | None:
+    ranges = {
+        "EPYC 1st Gen": (23, (0x00, 0x0F)),
+        "EPYC 2nd Gen": (23, (0x30, 0x3F)),
+        "EPYC 3rd Gen": (25, (0x00, 0x0F)),
+        "EPYC 4th Gen": (25, (0x10, 0x1F)),
+        "EPYC 5th Gen": (26, (0x00, 0x1F)),
+    }
+    if family == 25 and 0xA0 <= model <= 0xAF:  # Bergamo and Siena
+        return "EPYC 4th Gen"
+    for generation, (of_family, (first, last)) in ranges.items():
+        if family == of_family and first <= model <= last:
+            return generation
+    return None
+
+
+def _intel(model: int, stepping: int) -> str | None:
+    if model == 85:  # one number for three generations
+        return "Skylake" if stepping <= 4 else "Cascade Lake" if stepping <= 7 else None
+    models = {
+        "Sandy Bridge": (42, 45),
+        "Ivy Bridge": (58, 62),
+        "Haswell": (60, 63, 69, 70),
+        "Broadwell": (61, 71, 79, 86),
+        "Skylake": (78, 94),
+        "Coffee Lake": (142, 158),
+        "Ice Lake": (106, 108, 125, 126),
+        "Sapphire Rapids": (143,),
+        "Emerald Rapids": (207,),
+        "Granite Rapids": (173, 174),
+    }
+    return next((name for name, numbers in models.items() if model in numbers), None)
+
+
+def _middle(table: dict[str, Watts]) -> Watts:
+    """The median of the table, for a CPU that is not in it."""
+    rows = list(table.values())
+    return Watts(
+        generation="unknown CPU: median of the table",
+        min_w=median(row.min_w for row in rows),
+        max_w=median(row.max_w for row in rows),
+        source=rows[0].source,
+        date=rows[0].date,
+    )
+
+
+def _cpu_fields(cpuinfo: Path) -> dict[str, str]:
+    """Fields of the first CPU of /proc/cpuinfo."""
+    try:
+        first = cpuinfo.read_text().split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _zone_name(zone: Path) -> str:
+    try:
+        return (zone / "name").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

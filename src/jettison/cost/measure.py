@@ -1,0 +1,217 @@
+"""Measures what candidates cost per task: each in its own process, in interleaved blocks.
+
+Two figures are compared only when they were taken in the same round, on the same inputs, moments
+apart; each run opens the incumbent twice and reports what a ratio of equals came out as.
+"""
+
+import contextlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from jettison.candidate import Candidate
+from jettison.cost.energy import Energy, Rapl, estimate_energy, measured_energy
+from jettison.cost.inputs import deal_blocks
+from jettison.cost.money import usd_per_1000
+from jettison.cost.noise import noise_marks, read_machine_state
+from jettison.cost.plan import Plan, plan_blocks, round_orders
+from jettison.cost.ratio import aa_noise, median_interval
+from jettison.cost.subject import Progress, Subject, open_subjects, warm_up
+from jettison.decision import CostSummary, Interval
+from jettison.errors import InvalidInput
+
+BATCHES = (8, 32, 128)
+"""Batch sizes that are tried for throughput."""
+BATCH_ROUNDS = 5
+_LEAST_SAMPLES = {0.5: 1, 0.95: 59, 0.99: 299}
+"""Fewest samples whose largest exceeds the percentile with 95 % confidence: log(0.05) / log(p)."""
+
+
+def measure_costs(
+    candidates: Sequence[Candidate],
+    inputs: Sequence[str],
+    *,
+    rounds: int = 30,
+    block: int = 16,
+    seed: int = 0,
+    threads: int = 1,
+    incumbent: int = 0,
+    budget_s: float | None = 120.0,
+    usd_per_hour: float | None = None,
+    progress: Progress | None = None,
+) -> list[CostSummary]:
+    """Measure the cost per task of some candidates beside one another.
+
+    Args:
+        candidates: At least one; each is opened in a fresh process by its own backend.
+        inputs: Texts that follow the team's own lengths (`sample_inputs`).
+        rounds: Rounds wanted; in each, every candidate answers one block of the same inputs.
+        block: Inputs per block, answered one at a time. Fast candidates go over them
+            several times, so that a block lasts 50 ms or more.
+        seed: Deals the inputs and draws the orders.
+        threads: Threads of every numeric library in those processes.
+        incumbent: Position of the candidate that ratios are taken against.
+        budget_s: Seconds for the blocks of all candidates together; smaller blocks and
+            fewer rounds (never under 6) are run to keep to it. None is no limit.
+        usd_per_hour: Price of the machine, when money is wanted.
+        progress: Called with a phrase and the share done.
+
+    Returns:
+        One summary per candidate, in their order.
+
+    Raises:
+        InvalidInput: No candidates or inputs, or `incumbent` is none of them.
+        JettisonError: A candidate does not open or its process died; the message says why.
+    """
+    _check(candidates, inputs, incumbent, threads)
+    say = progress or _silent
+    rng = np.random.default_rng(seed)
+    before = read_machine_state()
+    with contextlib.ExitStack() as stack:
+        subjects = open_subjects([*candidates, candidates[incumbent]], inputs, threads, stack, say)
+        for subject in subjects:
+            say(f"warming up {subject.candidate.name}", None)
+            warm_up(subject, deal_blocks(inputs, block, rng=rng)[0], budget_s)
+        plan = plan_blocks(
+            [subject.task_s for subject in subjects],
+            rounds=rounds,
+            block=block,
+            n_inputs=len(inputs),
+            budget_s=budget_s,
+        )
+        _run_rounds(subjects, inputs, plan, rng, say)
+        _run_batches(subjects[:-1], len(inputs), rng, say)
+        for subject in subjects:
+            subject.peak_bytes = subject.process.ask("peak")["peak_bytes"]
+    marks = noise_marks(before, read_machine_state())
+    return _summaries(subjects, incumbent, threads, usd_per_hour, marks, rng)
+
+
+def _run_rounds(
+    subjects: list[Subject], inputs: Sequence[str], plan: Plan, rng: np.random.Generator, say: Progress
+) -> None:
+    """In each round every candidate answers the same block, in an order that the next round reverses."""
+    blocks = deal_blocks(inputs, plan.block, rng=rng)
+    rapl = Rapl.find()
+    for number, order in enumerate(round_orders(len(subjects), plan.rounds, rng=rng)):
+        say("measuring one at a time", number / plan.rounds)
+        # Two rounds to a block of inputs: a round and its reverse see the same texts.
+        rows = blocks[number // 2 % len(blocks)]
+        for index in order:
+            subject = subjects[index]
+            from_j = rapl.read_j() if rapl else 0.0
+            found = subject.process.ask("block", rows=rows, repeats=plan.repeats[index])
+            latencies_s = np.asarray(found["latencies_ns"], float) / 1e9
+            n_tasks = len(latencies_s)
+            subject.cpu_s.append(found["cpu_s"] / n_tasks)
+            subject.wall_s.append(float(latencies_s.sum()) / n_tasks)
+            subject.latencies_s.extend(latencies_s.tolist())
+            if rapl:
+                subject.board_j.append((rapl.read_j() - from_j) / n_tasks)
+
+
+def _run_batches(subjects: list[Subject], n_inputs: int, rng: np.random.Generator, say: Progress) -> None:
+    """Tasks per second in the best batch size: chosen by one pass each, measured by others."""
+    sizes = sorted({1, *(min(size, n_inputs) for size in BATCHES)})
+    chosen = []
+    for subject in subjects:
+        say(f"trying batches of {subject.candidate.name}", None)
+        rates = {size: _rate(subject.process.ask("batches", batch=size, repeats=1)) for size in sizes}
+        best = max(rates, key=lambda size: rates[size])
+        chosen.append((best, max(1, int(0.1 * rates[best] / n_inputs))))
+    rates_of: list[list[float]] = [[] for _ in subjects]
+    for number, order in enumerate(round_orders(len(subjects), BATCH_ROUNDS, rng=rng)):
+        say("measuring batches", number / BATCH_ROUNDS)
+        for index in order:
+            batch, repeats = chosen[index]
+            reply = subjects[index].process.ask("batches", batch=batch, repeats=repeats)
+            rates_of[index].append(_rate(reply))
+    for subject, rates_found in zip(subjects, rates_of, strict=True):
+        subject.throughput_per_s = float(np.median(rates_found))
+
+
+def _summaries(
+    subjects: list[Subject],
+    incumbent: int,
+    threads: int,
+    usd_per_hour: float | None,
+    marks: tuple[str, ...],
+    rng: np.random.Generator,
+) -> list[CostSummary]:
+    *measured, twin = subjects
+    base = measured[incumbent]
+    noise = aa_noise(float(np.median(np.divide(twin.cpu_s, base.cpu_s))))
+    summaries = []
+    for index, subject in enumerate(measured):
+        energy = _energy(subject, threads)
+        own = () if subject.is_steady else ("the warm-up did not become steady: latencies may still fall.",)
+        summaries.append(
+            CostSummary(
+                cpu_s=median_interval(subject.cpu_s, rng=rng),
+                cpu_ratio=_ratio(subject, base, rng) if index != incumbent else _unity(),
+                latency_p50_s=_percentile(subject.latencies_s, 0.5),
+                latency_p95_s=_percentile(subject.latencies_s, 0.95),
+                latency_p99_s=_percentile(subject.latencies_s, 0.99),
+                throughput_per_s=subject.throughput_per_s,
+                peak_bytes=subject.peak_bytes,
+                load_s=subject.load_s,
+                first_answer_s=subject.first_answer_s,
+                bytes=subject.candidate.artifact_bytes,
+                energy_j=energy.energy_j,
+                energy_tier=energy.tier,
+                energy_factor=energy.factor,
+                energy_source=energy.source,
+                usd_per_1000=usd_per_1000(subject.throughput_per_s, usd_per_hour),
+                n_tasks=len(subject.latencies_s),
+                threads=threads,
+                noise=noise,
+                marks=(*marks, *own),
+            )
+        )
+    return summaries
+
+
+def _energy(subject: Subject, threads: int) -> Energy:
+    if subject.board_j:
+        return measured_energy(float(np.median(subject.board_j)))
+    return estimate_energy(
+        float(np.median(subject.cpu_s)), float(np.median(subject.wall_s)), threads=threads
+    )
+
+
+def _ratio(subject: Subject, base: Subject, rng: np.random.Generator) -> Interval | None:
+    return median_interval(
+        np.divide(subject.cpu_s, base.cpu_s).tolist(),
+        rng=rng,
+        method="median of per-round CPU-second ratios, interleaved blocks, bootstrap over rounds",
+    )
+
+
+def _unity() -> Interval:
+    return Interval(value=1.0, low=1.0, high=1.0, method="the incumbent itself")
+
+
+def _percentile(latencies_s: list[float], share: float) -> float | None:
+    """An order statistic, rounded up; None when too few samples reach past the percentile."""
+    if len(latencies_s) < _LEAST_SAMPLES[share]:
+        return None
+    return float(np.quantile(latencies_s, share, method="inverted_cdf"))
+
+
+def _rate(reply: dict[str, float]) -> float:
+    return reply["n_tasks"] / reply["wall_s"]
+
+
+def _check(candidates: Sequence[Candidate], inputs: Sequence[str], incumbent: int, threads: int) -> None:
+    if not candidates:
+        raise InvalidInput("the candidates to measure must be at least one, got none.")
+    if not len(inputs):
+        raise InvalidInput("the inputs to measure on must be at least one text, got none.")
+    if not 0 <= incumbent < len(candidates):
+        raise InvalidInput(f"incumbent must be a position in 0-{len(candidates) - 1}, got {incumbent}.")
+    if threads < 1:
+        raise InvalidInput(f"threads must be 1 or more, got {threads}.")
+
+
+def _silent(message: str, share: float | None) -> None:
+    """Progress nobody watches."""

@@ -1,0 +1,16 @@
+"""Money per task, from the price of the machine and what it gets done in an hour."""
+
+from jettison.errors import InvalidInput
+
+
+def usd_per_1000(throughput_per_s: float | None, usd_per_hour: float | None) -> float | None:
+    """US dollars per 1,000 tasks on a machine kept fully busy; None when either figure is missing.
+
+    Raises:
+        InvalidInput: The price is negative.
+    """
+    if usd_per_hour is not None and usd_per_hour < 0:
+        raise InvalidInput(f"the price of an hour must be 0 or more US dollars, got {usd_per_hour}.")
+    if usd_per_hour is None or not throughput_per_s:
+        return None
+    return 1000 * usd_per_hour / (3600 * throughput_per_s)

@@ -1,0 +1,61 @@
+"""How many rounds, inputs and repeats a run can afford: fast ones are resolved, slow ones end."""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from jettison.cost.ratio import MIN_ROUNDS
+
+MIN_BLOCK_S = 0.05
+"""A block shorter than this would be judged by the timer and the scheduler, not by the model."""
+MIN_BLOCK_INPUTS = 4
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Blocks of one run."""
+
+    rounds: int
+    block: int
+    """Inputs per block, the same for every candidate."""
+    repeats: tuple[int, ...]
+    """How often each candidate goes over its block."""
+
+
+def plan_blocks(
+    task_s: Sequence[float], *, rounds: int, block: int, n_inputs: int, budget_s: float | None
+) -> Plan:
+    """Fit the run into the budget: smaller blocks first, then fewer rounds, never fewer than 6.
+
+    Args:
+        task_s: Seconds that one task takes each candidate, warm.
+        rounds: Rounds wanted.
+        block: Inputs per block wanted.
+        n_inputs: Inputs there are.
+        budget_s: Seconds for all blocks together; None is no limit.
+    """
+    block = max(1, min(block, n_inputs))
+    wanted = max(rounds, MIN_ROUNDS)
+    if budget_s is not None:
+        while block > MIN_BLOCK_INPUTS and wanted * _round_s(task_s, block) > budget_s:
+            block = max(MIN_BLOCK_INPUTS, block // 2)
+        affordable = int(budget_s / _round_s(task_s, block))
+        wanted = max(MIN_ROUNDS, min(wanted, affordable))
+    return Plan(rounds=wanted, block=block, repeats=tuple(_repeats(t, block) for t in task_s))
+
+
+def round_orders(n: int, rounds: int, *, rng: np.random.Generator) -> list[list[int]]:
+    """Who comes when: a random order, then the same backwards, so that a steady drift cancels (ABBA)."""
+    orders: list[list[int]] = []
+    while len(orders) < rounds:
+        order = [int(i) for i in rng.permutation(n)]
+        orders += [order, order[::-1]]
+    return orders[:rounds]
+
+
+def _repeats(task_s: float, block: int) -> int:
+    return max(1, int(np.ceil(MIN_BLOCK_S / max(task_s * block, 1e-7))))
+
+
+def _round_s(task_s: Sequence[float], block: int) -> float:
+    return sum(t * block * _repeats(t, block) for t in task_s)

@@ -1,0 +1,114 @@
+"""The process in which one candidate is measured: `python -m jettison.cost.worker`.
+
+It opens one candidate and answers as it is told over stdin and stdout. Only the
+standard library is imported before the clock starts, so that the time to load holds
+the imports too.
+"""
+
+import os
+import resource
+import time
+from typing import Any, BinaryIO
+
+_STARTED_S = time.perf_counter()
+
+
+class Worker:
+    """One open candidate and the inputs it is measured on."""
+
+    def __init__(self) -> None:
+        self._model: Any = None
+        self._inputs: list[str] = []
+
+    def open(self, path: str, threads: int) -> dict[str, Any]:
+        """Import the backend, load the candidate; seconds since this process began to import."""
+        import msgspec
+
+        from jettison.backends.open import open_model
+        from jettison.candidate import Candidate
+
+        candidate = Candidate.at(path)
+        settings = {**candidate.settings, "threads": threads}
+        self._model = open_model(msgspec.structs.replace(candidate, settings=settings))
+        return {"load_s": time.perf_counter() - _STARTED_S}
+
+    def take(self, inputs: list[str]) -> dict[str, Any]:
+        """Keep the inputs, and answer the first: the one that pays for what is set up late."""
+        self._inputs = inputs
+        started = time.perf_counter()
+        output = self._model.predict(inputs[:1])[0]
+        return {"first_answer_s": time.perf_counter() - started, "error": output.error}
+
+    def block(self, rows: list[int], repeats: int) -> dict[str, Any]:
+        """Answer some inputs one at a time: each one's wall time, and the CPU time of all threads."""
+        texts = [[self._inputs[row]] for row in rows] * repeats
+        predict, clock = self._model.predict, time.perf_counter_ns
+        latencies_ns = []
+        cpu_from = cpu_time_s()
+        for text in texts:
+            started = clock()
+            predict(text)
+            latencies_ns.append(clock() - started)
+        return {"cpu_s": cpu_time_s() - cpu_from, "latencies_ns": latencies_ns}
+
+    def batches(self, batch: int, repeats: int) -> dict[str, Any]:
+        """Answer all inputs in length-sorted batches, `repeats` times; wall seconds of it all."""
+        texts = sorted(self._inputs, key=len)
+        parts = [texts[start : start + batch] for start in range(0, len(texts), batch)]
+        started = time.perf_counter()
+        for _ in range(repeats):
+            for part in parts:
+                self._model.predict(part)
+        return {"wall_s": time.perf_counter() - started, "n_tasks": repeats * len(texts)}
+
+    def peak(self) -> dict[str, Any]:
+        """Most memory this process ever held, in bytes."""
+        from jettison.cost.meters import peak_resident_bytes
+
+        return {"peak_bytes": peak_resident_bytes()}
+
+    def close(self) -> dict[str, Any]:
+        """Give the candidate back."""
+        if self._model is not None:
+            self._model.close()
+        return {}
+
+
+def cpu_time_s() -> float:
+    """CPU-seconds of this process, all threads, and of the children it has waited for."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def main() -> None:
+    """Answer messages `{"do": name, ...}` until `close` or the end of the input."""
+    stream_in, stream_out = _own_streams()
+    from jettison.cost.protocol import receive_message, send_message
+
+    worker = Worker()
+    while True:
+        try:
+            message = receive_message(stream_in)
+        except EOFError:
+            return
+        verb = message.pop("do")
+        try:
+            reply = getattr(worker, verb)(**message)
+        except Exception as error:  # noqa: BLE001  the parent raises it again, whatever it is
+            reply = {"raised": [type(error).__name__, str(error)]}
+        send_message(stream_out, reply)
+        if verb == "close":
+            return
+
+
+def _own_streams() -> tuple[BinaryIO, BinaryIO]:
+    """The pipes to the parent, kept from libraries that print: their words go to stderr."""
+    stream_in = os.fdopen(os.dup(0), "rb")
+    stream_out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    return stream_in, stream_out
+
+
+if __name__ == "__main__":
+    main()
