@@ -1,1 +1,1 @@
-"""TBD."""
+"""Numbers in, numbers out: tests, intervals and plans. Knows nothing of models."""

@@ -1,0 +1,91 @@
+"""How far confidences can be trusted: calibration error, Brier score, log loss, risk against coverage."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jettison.errors import InvalidInput, NotEnoughData
+
+
+def calibration_error(
+    confidence: ArrayLike, correct: ArrayLike, *, n_bins: int = 15, debiased: bool = True
+) -> float:
+    """Expected calibration error: mean distance between confidence and accuracy, in 0-1.
+
+    Bins hold equally many examples. Even a perfectly calibrated model shows a positive
+    error in bins of a few examples; `debiased` takes off what sampling noise alone adds.
+
+    Args:
+        confidence: Probability that the answer is right, shape (n_examples,).
+        correct: Whether it was, shape (n_examples,).
+        n_bins: At most; never more than one per ten examples.
+        debiased: Subtract the expected excess of a folded normal in each bin, never under 0.
+
+    Source:
+        Kumar, Liang & Ma 2019, "Verified uncertainty calibration", the debiased plug-in.
+    """
+    from scipy.special import ndtr
+
+    p, y = _pair(confidence, correct)
+    order = np.argsort(p, kind="stable")
+    parts = np.array_split(order, max(1, min(n_bins, len(p) // 10)))
+    share = np.array([len(part) / len(p) for part in parts])
+    gap = np.array([abs(float(y[part].mean() - p[part].mean())) for part in parts])
+    plain = float(share @ gap)
+    if not debiased:
+        return plain
+    noise = np.array([np.sqrt(y[part].mean() * (1 - y[part].mean()) / len(part)) for part in parts])
+    safe = np.where(noise > 0, noise, 1.0)
+    folded = noise * np.sqrt(2 / np.pi) * np.exp(-(gap**2) / (2 * safe**2)) + gap * (
+        1 - 2 * ndtr(-gap / safe)
+    )
+    expected = np.where(noise > 0, folded, gap)
+    return float(max(0.0, plain - share @ (expected - gap)))
+
+
+def brier(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """Mean squared distance between confidence and being right, in 0-1; lower is better."""
+    p, y = _pair(confidence, correct)
+    return float(((p - y) ** 2).mean())
+
+
+def log_loss(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """Mean negative log-likelihood of being right, in nats; confidences are kept 1e-12 from 0 and 1."""
+    p, y = _pair(confidence, correct)
+    p = np.clip(p, 1e-12, 1 - 1e-12)
+    return float(-(y * np.log(p) + (1 - y) * np.log1p(-p)).mean())
+
+
+def risk_coverage_area(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """Area under error rate against coverage (AURC), in 0-1: lower when errors have low confidence.
+
+    Ties in confidence share their mean error, so that the order of examples does not matter.
+    """
+    p, y = _pair(confidence, correct)
+    levels, level_of = np.unique(-p, return_inverse=True)
+    wrong_share = np.bincount(level_of, weights=1 - y, minlength=len(levels)) / np.bincount(level_of)
+    spread = wrong_share[np.sort(level_of)]
+    return float((np.cumsum(spread) / np.arange(1, len(p) + 1)).mean())
+
+
+def accuracy_at_coverage(confidence: ArrayLike, correct: ArrayLike, coverage: float) -> float:
+    """Accuracy on the most confident share of the examples, in 0-1."""
+    p, y = _pair(confidence, correct)
+    if not 0 < coverage <= 1:
+        raise InvalidInput(f"coverage must be in (0, 1], got {coverage}.")
+    kept = np.argsort(-p, kind="stable")[: max(1, round(coverage * len(p)))]
+    return float(y[kept].mean())
+
+
+def _pair(confidence: ArrayLike, correct: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    p, y = np.asarray(confidence, float), np.asarray(correct, float)
+    if p.shape != y.shape or p.ndim != 1:
+        raise InvalidInput(
+            f"confidence and correct must share one shape (n_examples,), got {p.shape} and {y.shape}."
+        )
+    if len(p) == 0:
+        raise NotEnoughData("calibration needs at least 1 example, got 0.")
+    outside = ~((p >= 0) & (p <= 1))
+    if outside.any():
+        first = int(np.flatnonzero(outside)[0])
+        raise InvalidInput(f"confidence must be in 0-1, got {p[first]} at example {first}.")
+    return p, y

@@ -1,0 +1,89 @@
+"""The exact unconditional test for paired right-or-wrong answers, for few discordant pairs.
+
+All tables as favorable as the one seen are summed, at the flip rate that makes them
+likeliest: valid at every sample size. The flip rate is searched below its own upper
+confidence bound, whose error is added to the p-value (Berger & Boos 1994, JASA 89:1012).
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from scipy import optimize, special, stats
+
+NUISANCE_ERROR = 1e-4
+"""Error spent on bounding the flip rate."""
+TAIL = 1e-9
+"""Probability of tables left out of the sum, which counts as if they were all favorable."""
+N_RATES = 60
+
+
+@lru_cache(maxsize=65536)
+def exact_p(beneficial: int, harmful: int, n: int, difference: float) -> float:
+    """One-sided p-value of "the true difference is `difference` or less".
+
+    Tables are ordered by Tango's statistic.
+
+    Args:
+        beneficial: Pairs with only the candidate right.
+        harmful: Pairs with only the baseline right.
+        n: Pairs in all.
+        difference: Hypothesized P(candidate right) - P(baseline right), in (-1, 1).
+    """
+    from jettison.stats.paired import tango_z
+
+    flips = beneficial + harmful
+    flip_bound = 1.0 if flips >= n else float(stats.beta.isf(NUISANCE_ERROR, flips + 1, n - flips))
+    if flip_bound <= abs(difference):
+        # So large a difference needs more flips than there can be: a loss is ruled out, a gain is not.
+        return NUISANCE_ERROR if difference < 0 else 1.0
+    most = int(min(n, stats.binom.isf(TAIL, n, flip_bound) + 1))
+    b, c = _tables(most)
+    seen = float(tango_z(beneficial, harmful, n, difference))
+    favorable = tango_z(b, c, n, difference) >= seen - 1e-9
+    b, c = b[favorable], c[favorable]
+
+    def log_probability(rate: float) -> float:
+        p_harmful, p_beneficial = (rate - difference) / 2, (rate + difference) / 2
+        return float(special.logsumexp(_log_pmf(b, c, n, p_beneficial, p_harmful))) if len(b) else -np.inf
+
+    rates = np.linspace(abs(difference), flip_bound, N_RATES)
+    values = np.array([log_probability(rate) for rate in rates])
+    top = int(values.argmax())
+    around = (rates[max(top - 1, 0)], rates[min(top + 1, N_RATES - 1)])
+    found = optimize.minimize_scalar(lambda rate: -log_probability(rate), bounds=around, method="bounded")
+    highest = max(values[top], -float(found.fun))
+    return float(min(1.0, np.exp(highest) + NUISANCE_ERROR + TAIL))
+
+
+@lru_cache(maxsize=65536)
+def exact_bound(beneficial: int, harmful: int, n: int, *, alpha: float) -> float:
+    """Lower bound of the difference: the smallest one the exact test does not reject at `alpha`."""
+    value = (beneficial - harmful) / n
+    low, high = -1.0 + 1e-9, value
+    if exact_p(beneficial, harmful, n, low) > alpha:
+        return -1.0
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (low, middle) if exact_p(beneficial, harmful, n, middle) > alpha else (middle, high)
+    return low
+
+
+@lru_cache(maxsize=64)
+def _tables(most: int) -> tuple[np.ndarray, np.ndarray]:
+    b, c = np.meshgrid(np.arange(most + 1), np.arange(most + 1), indexing="ij")
+    kept = b + c <= most
+    return b[kept], c[kept]
+
+
+def _log_pmf(b: np.ndarray, c: np.ndarray, n: int, p_b: float, p_c: float) -> np.ndarray:
+    rest = n - b - c
+    coefficient = (
+        special.gammaln(n + 1) - special.gammaln(b + 1) - special.gammaln(c + 1) - special.gammaln(rest + 1)
+    )
+    p_rest = max(1.0 - p_b - p_c, 0.0)
+    return np.asarray(
+        coefficient
+        + special.xlogy(b, max(p_b, 0.0))
+        + special.xlogy(c, max(p_c, 0.0))
+        + special.xlogy(rest, p_rest)
+    )

@@ -1,0 +1,30 @@
+"""An estimate with its interval, as the statistics hand it on."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A value between its lower and upper bound, in the units of the value."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float = 0.95
+    """Two-sided coverage, in 0-1."""
+    method: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarginTest:
+    """A difference judged against a margin from both sides; its interval inverts the same tests."""
+
+    interval: Interval
+    """Of candidate minus baseline."""
+    p_not_worse: float
+    """One-sided p-value of "the loss is the margin or more"; small lets the candidate ship."""
+    p_worse: float
+    """One-sided p-value of "the loss is the margin or less"; small blocks the candidate."""
+    n: int
+    n_groups: int
+    method: str

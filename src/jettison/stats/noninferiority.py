@@ -1,0 +1,119 @@
+"""Chooses the test that holds for the data at hand, and judges a difference against a margin.
+
+| data | test |
+|---|---|
+| right-or-wrong, independent, equal weights | Tango score; exact unconditional under 10 discordant pairs |
+| under 10 groups with any change, or under 100 graded | betting p-value, valid at every size |
+| under 20 groups | sign flips of whole groups |
+| else | cluster-robust t with G - 1 degrees |
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jettison.errors import InvalidInput, NotEnoughData
+from jettison.stats.betting import betting_p
+from jettison.stats.clustered import GroupSums, group_sums, margin_p, sign_flip_p
+from jettison.stats.interval import Interval, MarginTest
+from jettison.stats.paired import FEW_FLIPS, paired_test
+
+FEW_GROUPS = 20
+FEW_GRADED = 100
+PValue = Callable[[GroupSums, float], float]
+
+
+def margin_test(
+    candidate: ArrayLike,
+    baseline: ArrayLike,
+    *,
+    margin: float,
+    alpha: float = 0.025,
+    groups: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    seed: int = 0,
+) -> MarginTest:
+    """Judge whether the candidate's mean score is within the margin of the baseline's.
+
+    Args:
+        candidate: Scores, shape (n_examples,).
+        baseline: Scores of the same examples in the same order, shape (n_examples,).
+        margin: Loss that still counts as not worse, in score units.
+        alpha: One-sided error probability; the interval has confidence 1 - 2 alpha.
+        groups: Group of each example when some depend on each other.
+        weights: Positive weight of each example.
+        seed: For the draws of the sign-flip test.
+
+    Raises:
+        InvalidInput: The shapes differ, or a value is out of range.
+        NotEnoughData: No examples, fewer than two groups, or too few changes in scores without bounds.
+    """
+    if not 0 < alpha < 0.5:
+        raise InvalidInput(f"alpha must be in (0, 0.5), got {alpha}.")
+    if not (np.isfinite(margin) and margin >= 0):
+        raise InvalidInput(f"margin must be zero or more, got {margin}.")
+    a, b = np.asarray(candidate, float), np.asarray(baseline, float)
+    by_group = group_sums(a, b, groups=groups, weights=weights)
+    if by_group.n == 0:
+        raise NotEnoughData("a comparison needs at least 1 example scored for both, got 0.")
+    n_groups = len(by_group.sums)
+    binary = bool(np.isin(a, (0.0, 1.0)).all() and np.isin(b, (0.0, 1.0)).all())
+    alike = weights is None or len(np.unique(np.asarray(weights, float))) == 1
+    if binary and alike and n_groups == by_group.n and margin < 1:
+        beneficial, harmful = int((a > b).sum()), int((a < b).sum())
+        return paired_test(beneficial, harmful, by_group.n, margin=margin, alpha=alpha)
+
+    bounded = bool(((a >= 0) & (a <= 1) & (b >= 0) & (b <= 1)).all())
+    changed = a != b
+    labels = np.arange(len(a)) if groups is None else np.asarray(groups)
+    n_changed = len(np.unique(labels[changed]))
+    few_changes = n_changed < FEW_FLIPS
+    if few_changes and not bounded:
+        raise NotEnoughData(
+            f"scores outside 0-1 need at least {FEW_FLIPS} groups in which they differ, got {n_changed}."
+        )
+    if bounded and (few_changes or (not binary and n_groups < FEW_GRADED)):
+        return _judge(by_group, margin, alpha, betting_p, "betting, exact")
+    if n_groups < FEW_GROUPS:
+        return _judge(by_group, margin, alpha, partial(sign_flip_p, seed=seed), "sign flips of groups")
+    name = "cluster-robust t" if n_groups < by_group.n else "paired t"
+    return _judge(by_group, margin, alpha, margin_p, name)
+
+
+def _judge(by_group: GroupSums, margin: float, alpha: float, p_value: PValue, method: str) -> MarginTest:
+    mirrored = GroupSums(sums=-by_group.sums, weights=by_group.weights, n=by_group.n)
+    interval = Interval(
+        value=by_group.mean,
+        low=_bound(by_group, p_value, alpha),
+        high=-_bound(mirrored, p_value, alpha),
+        confidence=1 - 2 * alpha,
+        method=method,
+    )
+    return MarginTest(
+        interval=interval,
+        p_not_worse=p_value(by_group, -margin),
+        p_worse=p_value(mirrored, margin),
+        n=by_group.n,
+        n_groups=len(by_group.sums),
+        method=method,
+    )
+
+
+def _bound(by_group: GroupSums, p_value: PValue, alpha: float) -> float:
+    """Lower bound of the mean: the smallest one that the test does not reject."""
+    mean = by_group.mean
+    step = max(1.0, abs(mean), float(np.abs(by_group.sums / by_group.weights).max()))
+    low, high = mean - step, mean
+    for _ in range(12):
+        if p_value(by_group, low) <= alpha:
+            break
+        high, low, step = low, low - 2 * step, 2 * step
+    else:
+        return float("-inf")
+    tolerance = 1e-9 * max(1.0, abs(mean))
+    while high - low > tolerance:
+        middle = (low + high) / 2
+        low, high = (low, middle) if p_value(by_group, middle) > alpha else (middle, high)
+    return low

@@ -1,0 +1,106 @@
+"""How many examples a verdict needs, and how likely a candidate is to pass."""
+
+import math
+
+import numpy as np
+from scipy import stats
+
+from jettison.errors import InvalidInput
+from jettison.stats.paired import FEW_FLIPS, paired_test, tango_z
+
+
+def n_needed(
+    flip_share: float,
+    *,
+    margin: float,
+    difference: float = 0.0,
+    alpha: float = 0.025,
+    power: float = 0.8,
+) -> int | None:
+    """Examples with which a candidate ships with the power wanted.
+
+    Args:
+        flip_share: Share of examples on which one of the two is right and the other wrong.
+        margin: Loss that still counts as not worse.
+        difference: True difference, candidate minus baseline.
+        alpha: One-sided error probability.
+        power: Probability of SHIP, in (0, 1).
+
+    Returns:
+        The number, never under what zero harmful flips would need; None when the true
+        difference is at or below minus the margin, where no number is enough.
+    """
+    gap = difference + margin
+    if gap <= 0:
+        return None
+    z = float(stats.norm.isf(alpha) + stats.norm.isf(1 - power))
+    variance = max(flip_share - difference**2, 0.0)
+    floor = smallest_passing_n(margin, alpha=alpha) if margin > 0 else 1
+    return max(math.ceil(z**2 * variance / gap**2 - 1e-9), floor if difference <= 0 else 1)
+
+
+def smallest_passing_n(margin: float, *, alpha: float = 0.025) -> int:
+    """Smallest slice that can pass with no flips at all: below it no evidence is enough."""
+    if not 0 < margin < 1:
+        raise InvalidInput(f"margin must be in (0, 1), got {margin}.")
+    return math.ceil(math.log(alpha) / math.log1p(-margin))
+
+
+def smallest_certifiable_margin(n: int, *, alpha: float = 0.025) -> float:
+    """Smallest margin that n examples with no flips can certify."""
+    if n < 1:
+        raise InvalidInput(f"n must be at least 1, got {n}.")
+    return float(-math.expm1(math.log(alpha) / n))
+
+
+def pass_probability(
+    beneficial: int,
+    harmful: int,
+    n_dev: int,
+    *,
+    n_test: int,
+    margin: float,
+    alpha: float = 0.025,
+    n_draws: int = 2000,
+    seed: int = 0,
+) -> float:
+    """Probability that a candidate passes the gate on test, given its flips on dev.
+
+    The true flip rates are drawn from their posterior (Dirichlet, Jeffreys prior), the test
+    flips from those rates, and the gate's own test judges each draw: the uncertainty of
+    both splits is in the answer. A dev split that was searched over flatters its winner.
+
+    Args:
+        beneficial: Dev examples with only the candidate right.
+        harmful: Dev examples with only the incumbent right.
+        n_dev: Dev examples.
+        n_test: Test examples.
+        margin: Loss that still counts as not worse.
+        alpha: One-sided error probability the gate will spend.
+        n_draws: Simulated test splits.
+        seed: Of the simulation.
+    """
+    if beneficial < 0 or harmful < 0 or n_dev < 1 or beneficial + harmful > n_dev:
+        raise InvalidInput(
+            f"flips must be counts that sum to at most n_dev = {n_dev}, "
+            f"got {beneficial} beneficial and {harmful} harmful."
+        )
+    if n_test < 1:
+        return 0.0
+    rng = np.random.default_rng(seed)
+    prior = (beneficial + 0.5, harmful + 0.5, n_dev - beneficial - harmful + 0.5)
+    counts = rng.multinomial(n_test, rng.dirichlet(prior, n_draws))[:, :2]
+    return float(gate_passes(counts[:, 0], counts[:, 1], n_test, margin=margin, alpha=alpha).mean())
+
+
+def gate_passes(
+    beneficial: np.ndarray, harmful: np.ndarray, n: int, *, margin: float, alpha: float
+) -> np.ndarray:
+    """Whether `paired_test` ships, for many tables at once; shape of the counts, bool."""
+    b, c = np.asarray(beneficial), np.asarray(harmful)
+    passed = np.asarray(tango_z(b, c, n, -margin) >= stats.norm.isf(alpha))
+    few = np.unique(np.stack([b, c], axis=-1)[b + c < FEW_FLIPS].reshape(-1, 2), axis=0)
+    for some_b, some_c in few.tolist():
+        exact = paired_test(some_b, some_c, n, margin=margin, alpha=alpha)
+        passed[(b == some_b) & (c == some_c)] = exact.p_not_worse <= alpha
+    return passed
