@@ -116,7 +116,7 @@ def mcnemar(beneficial: int, harmful: int, n: int) -> tuple[float, Interval]:
         raise NotEnoughData("McNemar's test needs at least 1 discordant pair, got 0.")
     value = (beneficial - harmful) / n
     half = float(stats.norm.isf(0.025)) * np.sqrt(discordant - (beneficial - harmful) ** 2 / n) / n
-    interval = Interval(value=value, low=value - half, high=value + half, method="Wald")
+    interval = Interval(value=value, low=float(value - half), high=float(value + half), method="Wald")
     return (beneficial - harmful) ** 2 / discordant, interval
 
 
@@ -138,5 +138,6 @@ def _check_counts(beneficial: int, harmful: int, n: int) -> None:
         raise NotEnoughData(f"a paired test needs at least 1 pair, got {n}.")
     if beneficial < 0 or harmful < 0 or beneficial + harmful > n:
         raise InvalidInput(
-            f"flips must be counts that sum to at most n = {n}, got {beneficial} beneficial and {harmful} harmful."
+            f"flips must be counts that sum to at most n = {n}, "
+            f"got {beneficial} beneficial and {harmful} harmful."
         )
