@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from jettison.errors import BrokenArtifact, InvalidInput, UnsafeArtifact
+from jettison.errors import BrokenArtifact, InvalidInput, JettisonError, UnsafeArtifact
 from jettison.files import file_sha256, read_json, value_sha256, write_json
 
 FORMAT = 1
@@ -178,6 +178,16 @@ def verify_candidate(candidate: Candidate) -> None:
             f"{candidate.path / MANIFEST} must have digest {candidate.digest[:12]}…, "
             f"got {_digest(candidate)[:12]}…: settings or calibration were edited."
         )
+
+
+def find_intact(folder: Path) -> Candidate | None:
+    """The candidate an earlier run left in a cache folder; None when it is not there or damaged."""
+    try:
+        found = Candidate.at(folder)
+        intact = all((folder / f.path).stat().st_size == f.bytes for f in found.files)
+    except (JettisonError, OSError):
+        return None
+    return found if intact else None
 
 
 def list_files(folder: Path) -> tuple[FileEntry, ...]:

@@ -16,13 +16,15 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     """What a cascade's threshold was proved to hold, and on what."""
 
     epsilon: float
-    """Largest share of inputs on which the cascade is wrong where the fallback is right."""
+    """Largest share of inputs on which the lean arm's answer stands, is wrong, and the reference is right."""
     delta: float
     """Probability, over draws of the certifying examples, that the bound does not hold."""
     n_examples: int
     n_harmful: int
-    """Examples answered by the lean arm, wrongly, that the fallback gets right."""
+    """Examples answered by the lean arm, wrongly, that the reference gets right."""
     data_digest: str
+    reference: str | None = None
+    """Digest of the candidate harm is counted against: the incumbent. None is the fallback."""
     method: str = "learn-then-test, exact binomial tail, fixed sequence"
 
 

@@ -1,1 +1,17 @@
-"""TBD."""
+"""Candidate and examples in, records out: running, scoring, slicing, calibrating."""
+
+from jettison.evaluate.calibrate import calibrate
+from jettison.evaluate.run import evaluate, evaluation_file
+from jettison.evaluate.scorers import LabelScorer, OutOfScopeScorer, Score, Scorer
+from jettison.evaluate.slices import Slicer
+
+__all__ = [
+    "LabelScorer",
+    "OutOfScopeScorer",
+    "Score",
+    "Scorer",
+    "Slicer",
+    "calibrate",
+    "evaluate",
+    "evaluation_file",
+]

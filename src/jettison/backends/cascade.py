@@ -1,0 +1,184 @@
+"""A cascade: the lean arm answers what it is sure of, the fallback arm the rest."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from jettison.backends.open import open_model
+from jettison.candidate import Calibration, Candidate
+from jettison.errors import BrokenArtifact, InvalidInput
+from jettison.model import Model, Output
+from jettison.route import Cascade, Route, Single
+
+
+class CascadeClassifier:
+    """Two models behind one threshold.
+
+    The lean arm's answer stands when its confidence reaches the threshold. An input on
+    which it fails is passed on, and so is, with `escalate_flagged`, one that it flags as
+    or calls out of scope. `Output.arm` is `lean` or `fallback`; of a cascade within the
+    cascade, `fallback/lean` and so on. Both arms are opened at once, so that the first
+    escalated request is no slower than the next; the setting `lazy_fallback` opens the
+    fallback when it is first needed instead.
+    """
+
+    def __init__(
+        self,
+        labels: tuple[str, ...],
+        *,
+        lean: Model,
+        fallback: "Model | _Lazy",
+        threshold: float,
+        out_of_scope: str | None = None,
+        escalate_flagged: bool = True,
+        calibration: Calibration | None = None,
+    ) -> None:
+        self.labels = labels
+        self._lean = lean
+        self._fallback = fallback
+        self._threshold = threshold
+        self._escalate_flagged = escalate_flagged
+        self._never = out_of_scope if escalate_flagged else None
+        self._ranks = _Ranks.of(calibration)
+
+    def predict(self, inputs: Sequence[str]) -> list[Output]:
+        """One output per input, in the inputs' order: lean on all, fallback on the rest."""
+        outputs = self._lean.predict(inputs)
+        passed_on = []
+        for i, output in enumerate(outputs):
+            if self._stands(output):
+                outputs[i] = self._told(output, "lean", escalated=False)
+            else:
+                passed_on.append(i)
+        if passed_on:
+            answers = self._fallback.predict([inputs[i] for i in passed_on])
+            for i, answer in zip(passed_on, answers, strict=True):
+                outputs[i] = self._told(answer, "fallback", escalated=True)
+        return outputs
+
+    def close(self) -> None:
+        """Close both arms."""
+        self._lean.close()
+        self._fallback.close()
+
+    def _stands(self, output: Output) -> bool:
+        return not (
+            output.confidence < self._threshold
+            or output.error is not None
+            or (self._escalate_flagged and output.flagged)
+            or (self._never is not None and output.label == self._never)
+        )
+
+    def _told(self, output: Output, arm: str, *, escalated: bool) -> Output:
+        """The arm's output with the arm's name and the rank among the whole cascade's in-scope inputs."""
+        in_scope, flagged = output.in_scope, output.flagged
+        if self._ranks is not None and in_scope is not None:
+            in_scope = self._ranks.rank(in_scope)
+            flagged = in_scope < self._ranks.limit
+        return Output(
+            label=output.label,
+            confidence=output.confidence,
+            in_scope=in_scope,
+            flagged=flagged,
+            logits=output.logits,
+            arm=arm if output.arm is None else f"{arm}/{output.arm}",
+            escalated=escalated or output.escalated,
+            error=output.error,
+        )
+
+
+class _Ranks:
+    """Ranks of one number at a time; `np.interp` takes longer than the rest of the cascade together."""
+
+    def __init__(self, quantiles: Sequence[float], limit: float) -> None:
+        self._quantiles = list(quantiles)
+        self._levels = np.linspace(0.0, 1.0, len(quantiles)).tolist()
+        self.limit = limit
+
+    @classmethod
+    def of(cls, calibration: Calibration | None) -> "_Ranks | None":
+        if calibration is None or calibration.scope_quantiles is None:
+            return None
+        return cls(calibration.scope_quantiles, calibration.false_alarm_share)
+
+    def rank(self, score: float) -> float:
+        """Equal to `np.interp(score, quantiles, levels)`."""
+        quantiles, levels = self._quantiles, self._levels
+        if score < quantiles[0]:
+            return 0.0
+        if score >= quantiles[-1]:
+            return 1.0
+        above = bisect_right(quantiles, score)
+        low, high = quantiles[above - 1], quantiles[above]
+        share = (score - low) / (high - low)
+        return float(levels[above - 1] + share * (levels[above] - levels[above - 1]))
+
+
+class _Lazy:
+    """A model that is opened when it is first asked."""
+
+    def __init__(self, candidate: Candidate) -> None:
+        self._candidate = candidate
+        self._model: Model | None = None
+
+    def predict(self, inputs: Sequence[str]) -> list[Output]:
+        if self._model is None:
+            self._model = open_model(self._candidate)
+        return self._model.predict(inputs)
+
+    def close(self) -> None:
+        if self._model is not None:
+            self._model.close()
+
+
+def open_cascade(candidate: Candidate) -> CascadeClassifier:
+    """Open a cascade candidate with both its arms.
+
+    Raises:
+        BrokenArtifact: Its settings hold no cascade route, or an arm's labels differ.
+        MissingExtra: An arm's backend is not installed.
+    """
+    try:
+        route = msgspec.convert(candidate.settings.get("route"), Cascade)
+    except msgspec.ValidationError as error:
+        raise BrokenArtifact(f"{candidate.path} must have a cascade in settings.route: {error}.") from error
+    opened = _open_route(route, candidate)
+    assert isinstance(opened, CascadeClassifier)
+    return opened
+
+
+def _open_route(route: Route, candidate: Candidate, *, outermost: bool = True) -> Model:
+    settings: dict[str, Any] = candidate.settings
+    match route:
+        case Single():
+            return open_model(_arm(candidate, route.candidate))
+        case Cascade(lean=lean, fallback=fallback):
+            lazy = bool(settings.get("lazy_fallback", False)) and isinstance(fallback, Single)
+            return CascadeClassifier(
+                candidate.labels,
+                lean=_open_route(lean, candidate, outermost=False),
+                fallback=(
+                    _Lazy(_arm(candidate, fallback.candidate))
+                    if lazy and isinstance(fallback, Single)
+                    else _open_route(fallback, candidate, outermost=False)
+                ),
+                threshold=route.threshold,
+                out_of_scope=candidate.out_of_scope,
+                escalate_flagged=bool(settings.get("escalate_flagged", True)),
+                calibration=candidate.calibration if outermost else None,
+            )
+    raise InvalidInput(
+        f"a cascade must be made of single candidates and cascades, got a {type(route).__name__.lower()}."
+    )
+
+
+def _arm(candidate: Candidate, folder: str) -> Candidate:
+    path: Path = candidate.path / folder
+    arm = Candidate.at(path)
+    if arm.labels != candidate.labels:
+        raise BrokenArtifact(f"{path} must have the cascade's labels, got {list(arm.labels[:5])}….")
+    return arm

@@ -1,0 +1,207 @@
+"""Makes a candidate's confidences honest: temperature and scope ranks, fitted on half of dev."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from jettison.backends.open import open_model
+from jettison.candidate import (
+    AppliedStep,
+    Calibration,
+    Candidate,
+    find_intact,
+    library_versions,
+    write_candidate,
+)
+from jettison.errors import InvalidInput, NotEnoughData
+from jettison.evaluate.run import predict_all
+from jettison.files import folder_atomic, link_or_copy_folder, value_sha256
+from jettison.model import Decoder, Output, softmax
+from jettison.task import Development, Example
+
+CODE_VERSION = 1
+LEAST_EXAMPLES = 20
+"""Fewer cannot place a 5 % quantile."""
+TEMPERATURES = (0.05, 20.0)
+MOST_QUANTILES = 201
+
+
+def calibrate(
+    candidate: Candidate, data: Development, *, cache: Path, false_alarm_share: float = 0.05
+) -> Candidate:
+    """Fit a candidate's confidences on `data.dev_fit`, as a new candidate beside the old one.
+
+    The temperature minimises the negative log-likelihood. Where the task has an
+    out-of-scope label, the scope scores of the in-scope examples are kept as quantiles,
+    by which `in_scope` is a rank and `flagged` has the stated share of false alarms. A
+    cascade keeps its arms' temperatures; its arms' `in_scope` ranks, mixed as it mixes
+    them, are ranked once more for the cascade as a whole.
+
+    Args:
+        candidate: Its own calibration, if any, is replaced.
+        data: Holds no test example.
+        cache: Folder of calibrated candidates, one folder a key; files are hard-linked.
+        false_alarm_share: Share of in-scope inputs that may be flagged, in (0, 1).
+
+    Raises:
+        InvalidInput: The share is not in (0, 1), or the candidate lacks the task's labels.
+        NotEnoughData: `dev_fit` is too small to fit on.
+    """
+    if not 0 < false_alarm_share < 1:
+        raise InvalidInput(f"false_alarm_share must be in (0, 1), got {false_alarm_share}.")
+    key = value_sha256(
+        {
+            "calibrate": CODE_VERSION,
+            "candidate": candidate.digest,
+            "data": data.digest,
+            "share": false_alarm_share,
+        }
+    )
+    folder = cache / key[:20]
+    if (found := find_intact(folder)) is not None:
+        return msgspec.structs.replace(found, name=candidate.name)
+    started = time.perf_counter()
+    out_of_scope = candidate.out_of_scope or data.out_of_scope
+    uncalibrated = msgspec.structs.replace(candidate, out_of_scope=out_of_scope, calibration=Calibration())
+    fitted = _fit(uncalibrated, data, false_alarm_share)
+    applied = AppliedStep(
+        step="calibrate",
+        settings={"false_alarm_share": false_alarm_share},
+        seed=0,
+        versions=library_versions("numpy", "scipy"),
+        parents=(candidate.digest,),
+        data_digest=data.digest,
+        duration_s=time.perf_counter() - started,
+        notes={"temperature": fitted.temperature, "n_examples": len(data.dev_fit)},
+    )
+    with folder_atomic(folder) as partial:
+        link_or_copy_folder(candidate.path, partial)
+        write_candidate(
+            partial,
+            name=candidate.name,
+            backend=candidate.backend,
+            labels=candidate.labels,
+            out_of_scope=out_of_scope,
+            settings=candidate.settings,
+            calibration=fitted,
+            lineage=(*candidate.lineage, applied),
+            licence=candidate.licence,
+        )
+    return Candidate.at(folder)
+
+
+def fit_temperature(logits: np.ndarray, expected: np.ndarray, weights: np.ndarray) -> float:
+    """Temperature at which the softmax of the logits is most likely to give the expected labels.
+
+    Args:
+        logits: Shape (n_examples, n_labels).
+        expected: Index of the right label, shape (n_examples,).
+        weights: Of each example, shape (n_examples,).
+
+    Returns:
+        A temperature in 0.05-20. A candidate right on every example would earn endless
+        confidence; so the example of median margin counts once more, as answered wrongly.
+
+    Source:
+        Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2; the
+        unseen error is in the spirit of Laplace's rule of succession.
+    """
+    rows = np.asarray(logits, np.float64)
+    two_best = np.argpartition(rows, -2, axis=1)[:, -2:]
+    best = np.take_along_axis(rows, two_best, axis=1)
+    median = int(np.argsort(best.max(axis=1) - best.min(axis=1))[len(rows) // 2])
+    rows = np.vstack([rows, rows[median]])
+    rows -= rows.max(axis=1, keepdims=True)
+    right = np.append(expected, two_best[median][best[median].argmin()])
+    shares = np.append(weights, weights.mean())
+    shares = shares / shares.sum()
+    of_right = rows[np.arange(len(rows)), right]
+
+    def loss(log_temperature: float) -> float:
+        temperature = float(np.exp(log_temperature))
+        normaliser = np.log(np.exp(rows / temperature).sum(axis=1))
+        return float(shares @ (normaliser - of_right / temperature))
+
+    bounds = (float(np.log(TEMPERATURES[0])), float(np.log(TEMPERATURES[1])))
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+
+
+def _fit(candidate: Candidate, data: Development, false_alarm_share: float) -> Calibration:
+    """The calibration of a candidate whose own has been taken off."""
+    examples = [e for e in data.dev_fit if e.expected is not None]
+    if len(examples) < LEAST_EXAMPLES:
+        raise NotEnoughData(
+            f"calibration needs at least {LEAST_EXAMPLES} labelled examples in its half of dev, "
+            f"got {len(examples)}. Add examples to the dev split."
+        )
+    model = open_model(candidate)
+    try:
+        outputs = list(predict_all(model, [example.input for example in examples]))
+    finally:
+        model.close()
+    answered = [(e, o) for e, o in zip(examples, outputs, strict=True) if o.error is None]
+    if len(answered) < LEAST_EXAMPLES:
+        error = next(o.error for o in outputs if o.error is not None)
+        raise NotEnoughData(
+            f"calibration needs at least {LEAST_EXAMPLES} answers, got {len(answered)}: {error}."
+        )
+    in_scope = [(e, o) for e, o in answered if e.expected != candidate.out_of_scope]
+    if candidate.backend == "cascade":
+        temperature, scores = 1.0, _arm_ranks([o for _, o in in_scope])
+    else:
+        temperature = _temperature(candidate, answered)
+        scores = _scope_scores(candidate, [o for _, o in in_scope], temperature)
+    return Calibration(
+        temperature=temperature,
+        scope_quantiles=None if candidate.out_of_scope is None else _quantiles(scores),
+        false_alarm_share=false_alarm_share,
+        data_digest=data.digest,
+    )
+
+
+def _temperature(candidate: Candidate, answered: Sequence[tuple[Example, Output]]) -> float:
+    index = {label: i for i, label in enumerate(candidate.labels)}
+    known = [(e, o) for e, o in answered if e.expected in index]
+    if len(known) < LEAST_EXAMPLES:
+        raise InvalidInput(
+            f"{candidate.name} must know the task's labels, got {list(candidate.labels[:5])} of it and "
+            f"{sorted({str(e.expected) for e, _ in answered})[:5]} of the task. "
+            "Name the model's labels as the task does."
+        )
+    return fit_temperature(
+        np.stack([_logits(o) for _, o in known]),
+        np.array([index[str(e.expected)] for e, _ in known]),
+        np.array([e.weight for e, _ in known]),
+    )
+
+
+def _scope_scores(candidate: Candidate, outputs: Sequence[Output], temperature: float) -> np.ndarray:
+    """Scope scores of in-scope examples at the fitted temperature, shape (n_examples,)."""
+    if not outputs:
+        return np.empty(0)
+    decoder = Decoder(candidate.labels, candidate.out_of_scope, Calibration())
+    return decoder.scope_scores(softmax(np.stack([_logits(o) for o in outputs]), temperature))
+
+
+def _arm_ranks(outputs: Sequence[Output]) -> np.ndarray:
+    """The ranks a cascade's arms gave, shape (n_examples,); empty when an arm gives none."""
+    ranks = [output.in_scope for output in outputs]
+    return np.array([]) if None in ranks else np.array(ranks, float)
+
+
+def _quantiles(scores: np.ndarray) -> tuple[float, ...] | None:
+    """Scores at evenly spaced quantiles, ascending; None when there are too few."""
+    if len(scores) < LEAST_EXAMPLES:
+        return None
+    n = min(MOST_QUANTILES, len(scores))
+    return tuple(np.quantile(scores, np.linspace(0, 1, n)).tolist())
+
+
+def _logits(output: Output) -> np.ndarray:
+    if output.logits is None:
+        raise InvalidInput("a model to calibrate must give logits, got an output without them.")
+    return output.logits

@@ -1,0 +1,273 @@
+"""Runs one candidate over examples: one record each, kept on disk as they finish."""
+
+import importlib
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jettison import registry
+from jettison.backends.open import open_model
+from jettison.candidate import Candidate, library_versions
+from jettison.errors import BrokenArtifact, InvalidInput, JettisonError
+from jettison.evaluate.scorers import Scorer
+from jettison.files import value_sha256
+from jettison.model import Model, Output
+from jettison.record import Record, read_records, write_records
+from jettison.task import Example
+
+CODE_VERSION = 1
+"""Raised when the same candidate and examples would give other records: old files are then not reused."""
+
+FLUSH_AFTER_S = 2.0
+"""Records wait in memory this long at most before they are put on disk; a kill loses no more."""
+
+Progress = Callable[[str, float | None], None]
+
+
+def evaluate(
+    candidate: Candidate,
+    examples: Sequence[Example],
+    *,
+    split: str,
+    scorers: Sequence[str] = ("label",),
+    folder: Path | None = None,
+    keep_logits: bool = False,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> list[Record]:
+    """Ask a candidate every example and judge its answers.
+
+    An example on which the backend fails gets a record with `error`; the rest of its
+    batch is asked again one by one.
+
+    Args:
+        candidate: Opened as it stands on disk, with its calibration.
+        examples: Each with an id of its own.
+        split: Name of the split the examples are of, kept on each record.
+        scorers: Names of scorer plugins.
+        folder: Where finished evaluations are kept and found again; None keeps nothing.
+        keep_logits: Put the raw logits on the records.
+        batch_size: Inputs handed to the backend at once, at least 1.
+        progress: Called with a phrase and the share done in 0-1.
+
+    Returns:
+        One record per example, in the examples' order.
+
+    Raises:
+        InvalidInput: Two examples share an id, or the batch size is under 1.
+        UnknownName: A scorer or the backend is not installed.
+        BrokenArtifact: The candidate does not open, or answers with too few or too many outputs.
+        CannotWrite: The folder cannot be written.
+    """
+    if batch_size < 1:
+        raise InvalidInput(f"batch_size must be at least 1, got {batch_size}.")
+    _check_ids(examples)
+    judges = {name: registry.load("scorers", name)(out_of_scope=candidate.out_of_scope) for name in scorers}
+    if folder is None:
+        return list(_records(candidate, examples, split, judges, keep_logits, batch_size, progress))
+    path = evaluation_file(
+        folder, candidate, examples, split=split, scorers=scorers, keep_logits=keep_logits
+    )
+    if (found := _read_whole(path, examples)) is not None:
+        return found
+    parts = _Parts(path.with_suffix(".parts"))
+    done = parts.read(examples)
+    rest = _records(candidate, examples[len(done) :], split, judges, keep_logits, batch_size, progress)
+    for record in rest:
+        done.append(record)
+        parts.add(record)
+    write_records(path, done, meta=_meta(candidate, split, scorers, done))
+    parts.remove()
+    return done
+
+
+def predict_all(
+    model: Model, inputs: Sequence[str], *, batch_size: int = 256, progress: Progress | None = None
+) -> Iterator[Output]:
+    """Outputs in the inputs' order, batch by batch; an input on which the model fails gets an error.
+
+    Raises:
+        BrokenArtifact: The model answers with too few or too many outputs.
+    """
+    for start in range(0, len(inputs), batch_size):
+        yield from _outputs(model, list(inputs[start : start + batch_size]))
+        if progress is not None:
+            progress("evaluating", min(1.0, (start + batch_size) / len(inputs)))
+
+
+def evaluation_file(
+    folder: Path,
+    candidate: Candidate,
+    examples: Sequence[Example],
+    *,
+    split: str,
+    scorers: Sequence[str] = ("label",),
+    keep_logits: bool = False,
+) -> Path:
+    """Where `evaluate` keeps these records: a name made of everything that they depend on."""
+    key = value_sha256(
+        {
+            "candidate": candidate.digest,
+            "examples": value_sha256(list(examples)),
+            "split": split,
+            "scorers": sorted(scorers),
+            "keep_logits": keep_logits,
+            "code": CODE_VERSION,
+        }
+    )
+    return folder / f"{split}-{key[:20]}.parquet"
+
+
+def _records(
+    candidate: Candidate,
+    examples: Sequence[Example],
+    split: str,
+    judges: dict[str, Scorer],
+    keep_logits: bool,
+    batch_size: int,
+    progress: Progress | None,
+) -> Iterator[Record]:
+    """Open the candidate, if there is anything to ask, and yield records batch by batch."""
+    if not examples:
+        return
+    model = open_model(candidate)
+    try:
+        inputs = [example.input for example in examples]
+        outputs = predict_all(model, inputs, batch_size=batch_size, progress=progress)
+        for example, output in zip(examples, outputs, strict=True):
+            yield _record(candidate, example, output, split, judges, keep_logits)
+    finally:
+        model.close()
+
+
+def _outputs(model: Model, inputs: list[str]) -> list[Output]:
+    """One output per input; where the whole batch fails, each input is asked by itself."""
+    try:
+        outputs = model.predict(inputs)
+    except Exception as error:  # noqa: BLE001 - a foreign runtime may raise anything
+        if len(inputs) == 1:
+            return [Output(label="", confidence=0.0, error=f"{type(error).__name__}: {error}")]
+        return [output for text in inputs for output in _outputs(model, [text])]
+    if len(outputs) != len(inputs):
+        raise BrokenArtifact(
+            f"a model must give one output per input, got {len(outputs)} for {len(inputs)} inputs. "
+            "Check the backend with `jettison.testing.check_backend`."
+        )
+    return outputs
+
+
+def _record(
+    candidate: Candidate,
+    example: Example,
+    output: Output,
+    split: str,
+    judges: dict[str, Scorer],
+    keep_logits: bool,
+) -> Record:
+    failed = output.error is not None
+    logits = output.logits if keep_logits else None
+    return Record(
+        candidate=candidate.digest,
+        example_id=example.id,
+        split=split,
+        output=None if failed else output.label,
+        expected=example.expected,
+        confidence=None if failed else output.confidence,
+        in_scope=output.in_scope,
+        flagged=None if failed or output.in_scope is None else output.flagged,
+        logits=None if logits is None else tuple(logits.tolist()),
+        scores={name: judge.score(example, output).value for name, judge in judges.items()},
+        slices=example.slices,
+        group=example.group,
+        weight=example.weight,
+        arm=output.arm,
+        escalated=output.escalated,
+        error=output.error,
+        time=time.time(),
+    )
+
+
+class _Parts:
+    """The records of an evaluation that is not finished: numbered files, each whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._waiting: list[Record] = []
+        self._n_written = 0
+        self._flushed = time.monotonic()
+
+    def read(self, examples: Sequence[Example]) -> list[Record]:
+        """Records of the run that was killed, as far as they follow the examples without a gap."""
+        found: list[Record] = []
+        for path in sorted(self._folder.glob("*.parquet")):
+            try:
+                part = read_records(path)
+            except JettisonError:
+                break
+            ids = [example.id for example in examples[len(found) : len(found) + len(part)]]
+            if path.stem != f"{len(found):09d}" or [record.example_id for record in part] != ids:
+                break
+            found += part
+        self._n_written = len(found)
+        return found
+
+    def add(self, record: Record) -> None:
+        """Keep one more record, and put them on disk when they have waited long enough."""
+        self._waiting.append(record)
+        if time.monotonic() - self._flushed < FLUSH_AFTER_S:
+            return
+        write_records(self._folder / f"{self._n_written:09d}.parquet", self._waiting)
+        self._n_written += len(self._waiting)
+        self._waiting = []
+        self._flushed = time.monotonic()
+
+    def remove(self) -> None:
+        """Forget the parts: the whole is on disk."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _read_whole(path: Path, examples: Sequence[Example]) -> list[Record] | None:
+    """The finished evaluation, unless its file is damaged, which is then made again."""
+    if not path.is_file():
+        return None
+    try:
+        found = read_records(path)
+    except BrokenArtifact:
+        return None
+    same = [record.example_id for record in found] == [example.id for example in examples]
+    return found if same else None
+
+
+def _check_ids(examples: Sequence[Example]) -> None:
+    seen: set[str] = set()
+    for example in examples:
+        if example.id in seen:
+            raise InvalidInput(f"ids of examples must be all different, got {example.id!r} twice.")
+        seen.add(example.id)
+
+
+def _meta(
+    candidate: Candidate, split: str, scorers: Sequence[str], records: Sequence[Record]
+) -> dict[str, Any]:
+    """Facts for the file's footer: who answered, where, and how often it failed."""
+    return {
+        "candidate": {"name": candidate.name, "digest": candidate.digest, "backend": candidate.backend},
+        "split": split,
+        "scorers": list(scorers),
+        "n_examples": len(records),
+        "n_errors": sum(record.error is not None for record in records),
+        "code_version": CODE_VERSION,
+        "versions": library_versions("numpy"),
+        "machine": _machine(),
+    }
+
+
+def _machine() -> dict[str, str]:
+    try:
+        machine = importlib.import_module("jettison.backends.machine")
+    except ModuleNotFoundError:
+        return {"cpu": platform.processor() or platform.machine()}
+    return dict(machine.describe_machine())

@@ -1,0 +1,189 @@
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from jettison import registry
+from jettison.backends.open import open_model
+from jettison.backends.text import TextClassifier
+from jettison.candidate import Calibration, Candidate, verify_candidate, write_candidate
+from jettison.errors import InvalidInput, NotEnoughData
+from jettison.evaluate import calibrate
+from jettison.evaluate.calibrate import fit_temperature
+from jettison.model import softmax
+from jettison.task import Development, Example
+
+LABELS = ("a", "b", "c", "oos")
+SHARPNESS = 3.0
+"""By how much the logits of `Noisy` are too sure: the temperature that calibrates it."""
+
+
+class Noisy(TextClassifier):
+    """Reads its logits off the text, sharper than they should be."""
+
+    def logits(self, inputs):  # type: ignore[no-untyped-def]
+        rows = [[float(x) for x in text.split()] for text in inputs]
+        return np.array(rows, np.float32).reshape(len(inputs), len(LABELS)) * SHARPNESS
+
+
+@pytest.fixture(autouse=True)
+def _noisy(monkeypatch):
+    monkeypatch.setitem(registry._added, ("backends", "noisy"), Noisy)
+
+
+def drawn(n: int, seed: int, *, start: int = 0) -> list[Example]:
+    """Examples whose expected label is drawn from the softmax of the logits in their text."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(0, 2.0, (n, len(LABELS)))
+    rows[:, 3] -= 2.0
+    chances = softmax(rows.round(4))
+    picks = (chances.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+    return [
+        Example(id=str(start + i), input=" ".join(f"{x:.4f}" for x in rows[i]), expected=LABELS[picks[i]])
+        for i in range(n)
+    ]
+
+
+def development(dev: list[Example], out_of_scope: str | None = "oos") -> Development:
+    return Development(
+        name="t", kind="classify", labels=LABELS, out_of_scope=out_of_scope,
+        train=(), dev=tuple(dev), unlabelled=(),
+    )  # fmt: skip
+
+
+def candidate_at(folder, **fields) -> Candidate:  # type: ignore[no-untyped-def]
+    folder.mkdir(parents=True)
+    (folder / "weights.safetensors").write_bytes(b"weights")
+    fields = {"out_of_scope": "oos", **fields}
+    return write_candidate(folder, name="noisy", backend="noisy", labels=LABELS, **fields)
+
+
+def expected_calibration_error(candidate: Candidate, examples: list[Example]) -> float:
+    outputs = open_model(candidate).predict([e.input for e in examples])
+    sure = np.array([o.confidence for o in outputs])
+    right = np.array([o.label == e.expected for o, e in zip(outputs, examples, strict=True)])
+    bins = np.minimum((sure * 10).astype(int), 9)
+    return float(
+        sum(abs(right[bins == b].mean() - sure[bins == b].mean()) * (bins == b).mean() for b in set(bins))
+    )
+
+
+def test_the_temperature_that_was_planted_is_found():
+    examples = drawn(4000, 1)
+    logits = np.array([[float(x) for x in e.input.split()] for e in examples]) * SHARPNESS
+    expected = np.array([LABELS.index(e.expected) for e in examples])
+    assert fit_temperature(logits, expected, np.ones(4000)) == pytest.approx(SHARPNESS, rel=0.06)
+
+
+def test_being_always_right_earns_no_endless_confidence():
+    logits = np.eye(4)[np.arange(100) % 4] * 2.0
+    temperature = fit_temperature(logits, np.arange(100) % 4, np.ones(100))
+    # One error in 101 at a margin of 2: about 1 % is left for the other labels.
+    assert softmax(logits, temperature).max() == pytest.approx(0.987, abs=0.01)
+
+
+def test_a_weight_of_two_counts_as_the_example_twice():
+    rng = np.random.default_rng(0)
+    logits, expected = rng.normal(0, 2, (200, 4)), rng.integers(0, 4, 200)
+    twice = fit_temperature(np.vstack([logits] * 2), np.tile(expected, 2), np.ones(400))
+    assert fit_temperature(logits, expected, np.full(200, 2.0)) == pytest.approx(twice, rel=0.02)
+
+
+def test_calibration_error_falls_on_fresh_data(tmp_path):
+    candidate = candidate_at(tmp_path / "c")
+    calibrated = calibrate(candidate, development(drawn(2000, 2)), cache=tmp_path / "cache")
+    fresh = drawn(4000, 3)
+    before, after = (expected_calibration_error(c, fresh) for c in (candidate, calibrated))
+    assert before > 0.1
+    assert after < 0.03
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2])
+def test_false_alarms_on_fresh_in_scope_data_are_as_asked(tmp_path, share):
+    data = development(drawn(4000, 4))
+    calibrated = calibrate(
+        candidate_at(tmp_path / "c"), data, cache=tmp_path / "k", false_alarm_share=share
+    )
+    fresh = [e for e in drawn(4000, 5) if e.expected != "oos"]
+    outputs = open_model(calibrated).predict([e.input for e in fresh])
+    flagged = sum(o.flagged for o in outputs)
+    # The limit itself is fitted on about 1,700 examples: its own noise doubles the variance at most.
+    assert flagged / len(fresh) == pytest.approx(share, abs=0.02)
+    if share == 0.05:
+        assert binomtest(flagged, len(fresh), share).pvalue > 1e-6
+
+
+def test_calibration_leaves_the_answers_and_the_candidate_as_they_were(tmp_path):
+    candidate = candidate_at(tmp_path / "c")
+    data = development(drawn(400, 6))
+    calibrated = calibrate(candidate, data, cache=tmp_path / "cache")
+    verify_candidate(candidate)
+    verify_candidate(calibrated)
+    assert Candidate.at(candidate.path).calibration == Calibration()
+    assert calibrated.name == candidate.name
+    assert calibrated.digest != candidate.digest
+    texts = [e.input for e in data.dev]
+    before, after = (open_model(c).predict(texts) for c in (candidate, calibrated))
+    assert [o.label for o in before] == [o.label for o in after]
+
+
+def test_the_lineage_says_what_was_fitted_on_what(tmp_path):
+    data = development(drawn(400, 6))
+    candidate = candidate_at(tmp_path / "c")
+    (applied,) = calibrate(candidate, data, cache=tmp_path / "cache").lineage
+    assert (applied.step, applied.parents, applied.data_digest) == (
+        "calibrate", (candidate.digest,), data.digest,
+    )  # fmt: skip
+    assert applied.settings == {"false_alarm_share": 0.05}
+
+
+def test_the_same_calibration_is_found_again(tmp_path, monkeypatch):
+    data, candidate = development(drawn(400, 6)), candidate_at(tmp_path / "c")
+    first = calibrate(candidate, data, cache=tmp_path / "cache")
+    monkeypatch.setattr(Noisy, "logits", None)
+    assert calibrate(candidate, data, cache=tmp_path / "cache") == first
+
+
+def test_an_old_calibration_plays_no_part(tmp_path):
+    data = development(drawn(400, 6))
+    old = Calibration(temperature=9.0, scope_quantiles=(0.0, 1.0), false_alarm_share=0.5)
+    fresh = calibrate(candidate_at(tmp_path / "c"), data, cache=tmp_path / "cache")
+    again = calibrate(candidate_at(tmp_path / "d", calibration=old), data, cache=tmp_path / "cache")
+    assert again.calibration == fresh.calibration
+
+
+def test_files_are_linked_not_copied(tmp_path):
+    candidate = candidate_at(tmp_path / "c")
+    calibrated = calibrate(candidate, development(drawn(400, 6)), cache=tmp_path / "cache")
+    name = "weights.safetensors"
+    assert (calibrated.path / name).stat().st_ino == (candidate.path / name).stat().st_ino
+
+
+def test_without_an_out_of_scope_label_nothing_is_flagged(tmp_path):
+    candidate = candidate_at(tmp_path / "c", out_of_scope=None)
+    calibrated = calibrate(candidate, development(drawn(400, 6), None), cache=tmp_path / "cache")
+    assert calibrated.calibration.scope_quantiles is None
+    assert open_model(calibrated).predict(["1 0 0 0"])[0].in_scope is None
+
+
+def test_the_task_says_which_label_is_out_of_scope(tmp_path):
+    candidate = candidate_at(tmp_path / "c", out_of_scope=None)
+    calibrated = calibrate(candidate, development(drawn(400, 6)), cache=tmp_path / "cache")
+    assert calibrated.out_of_scope == "oos"
+    assert calibrated.calibration.scope_quantiles is not None
+
+
+def test_too_small_a_dev_is_refused(tmp_path):
+    with pytest.raises(NotEnoughData, match=r"calibration needs at least 20 labelled examples .*got \d+"):
+        calibrate(candidate_at(tmp_path / "c"), development(drawn(20, 1)), cache=tmp_path / "cache")
+
+
+def test_labels_foreign_to_the_model_are_refused(tmp_path):
+    dev = [Example(id=str(i), input="1 0 0 0", expected="nope") for i in range(100)]
+    with pytest.raises(InvalidInput, match="noisy must know the task's labels"):
+        calibrate(candidate_at(tmp_path / "c"), development(dev), cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])
+def test_a_false_alarm_share_out_of_range_is_refused(tmp_path, share):
+    with pytest.raises(InvalidInput, match=r"false_alarm_share must be in \(0, 1\)"):
+        calibrate(candidate_at(tmp_path / "c"), development([]), cache=tmp_path, false_alarm_share=share)
