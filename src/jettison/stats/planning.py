@@ -55,8 +55,8 @@ def smallest_certifiable_margin(n: int, *, alpha: float = 0.025) -> float:
 
 
 def pass_probability(
-    beneficial: int,
-    harmful: int,
+    n_beneficial: int,
+    n_harmful: int,
     n_dev: int,
     *,
     n_test: int,
@@ -72,8 +72,8 @@ def pass_probability(
     both splits is in the answer. A dev split that was searched over flatters its winner.
 
     Args:
-        beneficial: Dev examples with only the candidate right.
-        harmful: Dev examples with only the incumbent right.
+        n_beneficial: Dev examples with only the candidate right.
+        n_harmful: Dev examples with only the incumbent right.
         n_dev: Dev examples.
         n_test: Test examples.
         margin: Loss that still counts as not worse.
@@ -81,16 +81,16 @@ def pass_probability(
         n_draws: Simulated test splits.
         seed: Of the simulation.
     """
-    if beneficial < 0 or harmful < 0 or n_dev < 1 or beneficial + harmful > n_dev:
+    if n_beneficial < 0 or n_harmful < 0 or n_dev < 1 or n_beneficial + n_harmful > n_dev:
         raise InvalidInput(
             f"flips must be counts that sum to at most n_dev = {n_dev}, "
-            f"got {beneficial} beneficial and {harmful} harmful."
+            f"got {n_beneficial} beneficial and {n_harmful} harmful."
         )
     if n_test < 1:
         return 0.0
     rng = np.random.default_rng(seed)
-    prior = (beneficial + 0.5, harmful + 0.5, n_dev - beneficial - harmful + 0.5)
-    counts = rng.multinomial(n_test, rng.dirichlet(prior, n_draws))[:, :2]
+    posterior = (n_beneficial + 0.5, n_harmful + 0.5, n_dev - n_beneficial - n_harmful + 0.5)
+    counts = rng.multinomial(n_test, rng.dirichlet(posterior, n_draws))[:, :2]
     return float(gate_passes(counts[:, 0], counts[:, 1], n_test, margin=margin, alpha=alpha).mean())
 
 

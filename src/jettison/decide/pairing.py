@@ -1,0 +1,111 @@
+"""Puts the answers of two candidates to one example side by side, or refuses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jettison.decision import Flips
+from jettison.errors import InvalidInput, UnknownName
+from jettison.record import Record
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The incumbent's and the candidate's record of one example."""
+
+    incumbent: Record
+    candidate: Record
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """A pair with both judgements of one scorer."""
+
+    pair: Pair
+    incumbent: float
+    candidate: float
+
+
+def pair_records(incumbent: Sequence[Record], candidate: Sequence[Record]) -> tuple[Pair, ...]:
+    """Pair by example, in the incumbent's order.
+
+    Raises:
+        InvalidInput: An example occurs twice or for one side alone, or the two sides
+            expect different answers to it.
+    """
+    by_id = [_by_id(incumbent, "incumbent"), _by_id(candidate, "candidate")]
+    for side, other, name in ((by_id[0], by_id[1], "candidate"), (by_id[1], by_id[0], "incumbent")):
+        unpaired = [example for example in side if example not in other]
+        if unpaired:
+            raise InvalidInput(
+                f"both sides must answer the same examples, got {len(unpaired)} that the {name} did not "
+                f"answer at {unpaired[0]}. Evaluate both on one task, or keep the examples they share."
+            )
+    pairs = tuple(Pair(record, by_id[1][example]) for example, record in by_id[0].items())
+    for pair in pairs:
+        if pair.incumbent.expected != pair.candidate.expected:
+            raise InvalidInput(
+                f"both sides must expect the same answer, got {pair.incumbent.expected!r} and "
+                f"{pair.candidate.expected!r} at {pair.incumbent.example_id}. They come from two data sets."
+            )
+    return pairs
+
+
+def score_pairs(pairs: Sequence[Pair], scorer: str) -> tuple[ScoredPair, ...]:
+    """Both judgements of each pair; a failed call counts 0, a pair that could not be judged is left out.
+
+    Raises:
+        UnknownName: No record carries that scorer.
+        InvalidInput: A call failed and the scores are not in 0-1, so that 0 is not the worst.
+    """
+    known = sorted({name for p in pairs for r in (p.incumbent, p.candidate) for name in r.scores})
+    if pairs and scorer not in known:
+        raise UnknownName(f"the scorer of a gate must be one of {known}, got {scorer!r}.")
+    scored = []
+    for pair in pairs:
+        values = (record_score(pair.incumbent, scorer), record_score(pair.candidate, scorer))
+        if values[0] is not None and values[1] is not None:
+            scored.append(ScoredPair(pair, values[0], values[1]))
+    outside = any(not 0 <= value <= 1 for s in scored for value in (s.incumbent, s.candidate))
+    failed = [r.example_id for p in pairs for r in (p.incumbent, p.candidate) if has_failed(r, scorer)]
+    if outside and failed:
+        raise InvalidInput(
+            f"scores must be in 0-1 where calls failed and count as wrong, got others from {scorer!r} "
+            f"at {failed[0]}. Answer the failed examples again."
+        )
+    return tuple(scored)
+
+
+def record_score(record: Record, scorer: str) -> float | None:
+    """Judgement of one record: 0 when the call failed, None when the scorer could not tell."""
+    return 0.0 if has_failed(record, scorer) else record.scores.get(scorer)
+
+
+def has_failed(record: Record, scorer: str) -> bool:
+    """Whether there is no answer to judge."""
+    return record.error is not None or (record.output is None and record.scores.get(scorer) is None)
+
+
+def count_flips(scored: Sequence[ScoredPair]) -> Flips:
+    """How answers changed; right means a score of 1."""
+    right = [(s.incumbent >= 1, s.candidate >= 1) for s in scored]
+    return Flips(
+        harmful=right.count((True, False)),
+        beneficial=right.count((False, True)),
+        churn=sum(
+            both == (False, False) and s.pair.incumbent.output != s.pair.candidate.output
+            for both, s in zip(right, scored, strict=True)
+        ),
+        both_right=right.count((True, True)),
+        n=len(scored),
+    )
+
+
+def _by_id(records: Sequence[Record], side: str) -> dict[str, Record]:
+    found: dict[str, Record] = {}
+    for record in records:
+        if record.example_id in found:
+            raise InvalidInput(
+                f"examples must be unique, got two records of the {side} at {record.example_id}."
+            )
+        found[record.example_id] = record
+    return found

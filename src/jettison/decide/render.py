@@ -1,0 +1,161 @@
+"""A decision on disk: JSON for machines, Markdown for people, JUnit XML for a build server."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from jettison.decide.words import figure, share
+from jettison.decision import EXIT_CODE, FORMAT, CandidateReport, Decision, GateResult, Interval, Verdict
+from jettison.errors import InvalidInput
+from jettison.files import read_json, write_atomic, write_json
+
+JSON_NAME, MARKDOWN_NAME, JUNIT_NAME = "decision.json", "decision.md", "decision.junit.xml"
+NOT_KNOWN = "–"
+
+
+def write_decision(folder: Path, decision: Decision) -> Path:
+    """Write `decision.json`, `decision.md` and `decision.junit.xml`; returns the JSON file.
+
+    Raises:
+        CannotWrite: The disk is full or the folder is read-only.
+    """
+    write_json(folder / JSON_NAME, decision)
+    write_atomic(folder / MARKDOWN_NAME, decision_markdown(decision))
+    write_atomic(folder / JUNIT_NAME, decision_junit(decision))
+    return folder / JSON_NAME
+
+
+def read_decision(path: Path) -> Decision:
+    """Read a `decision.json`, named itself or by its folder.
+
+    Raises:
+        InvalidInput: There is none, it does not fit, or a newer jettison wrote it.
+    """
+    file = path / JSON_NAME if path.is_dir() else path
+    decision = read_json(file, Decision)
+    if decision.format > FORMAT:
+        raise InvalidInput(
+            f"{file} must be of format {FORMAT} or older, got {decision.format}. "
+            "Upgrade jettison to open it."
+        )
+    return decision
+
+
+def exit_code(decision: Decision) -> int:
+    """0 when a candidate may ship, 1 when the gate says hold."""
+    return EXIT_CODE[decision.verdict]
+
+
+def decision_markdown(decision: Decision) -> str:
+    """The decision on one page."""
+    parts = [
+        f"# {decision.verdict.value}: {decision.task}",
+        decision.headline,
+        "\n".join(f"- {reason}" for reason in decision.reasons),
+        "## Candidates",
+        _candidate_table(decision),
+        *(_gate_section(report) for report in decision.candidates if report.gates),
+        "## What the evidence cannot tell",
+        "\n".join(f"- {caveat}" for caveat in decision.caveats),
+        "## Origin",
+        "\n".join(
+            [
+                f"- Made {decision.created}, seed {decision.seed}",
+                f"- Test split `{decision.test_digest[:16]}`, read for {decision.n_test_reads} decision(s)",
+                *(f"- {name}: {value}" for name, value in decision.machine.items()),
+            ]
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def gate_table(results: tuple[GateResult, ...]) -> str:
+    """Verdicts of one candidate as a Markdown table."""
+    rows = [
+        "| gate | slice | verdict | incumbent | candidate | difference (points) | limit "
+        "| harmful / beneficial | n |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join(rows + [_gate_row(result) for result in results])
+
+
+def decision_junit(decision: Decision) -> str:
+    """One test case for each gate and slice of the nominee: a failure is BLOCK, an error too little data.
+
+    Shown candidates are left out, since this decision cannot release them.
+    """
+    eligible = [report for report in decision.candidates if report.role in ("nominee", "fallback")]
+    nominee = next((r for r in eligible if r.name == decision.chosen), eligible[0] if eligible else None)
+    results = nominee.gates if nominee else ()
+    n_blocked = sum(result.verdict is Verdict.BLOCK for result in results)
+    n_unknown = sum(result.verdict is Verdict.NOT_ENOUGH_DATA for result in results)
+    suite = ElementTree.Element(
+        "testsuite",
+        name=f"jettison.{decision.task}",
+        tests=str(len(results)),
+        failures=str(n_blocked),
+        errors=str(n_unknown),
+        timestamp=decision.created,
+    )
+    for result in results:
+        name = f"{result.gate} {result.metric}" + (f" [{result.slice}]" if result.slice else "")
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=nominee.name if nominee else "", name=name
+        )
+        if result.verdict is not Verdict.SHIP:
+            kind = "failure" if result.verdict is Verdict.BLOCK else "error"
+            told = ElementTree.SubElement(case, kind, message=result.reason, type=result.verdict.value)
+            told.text = result.reason
+    ElementTree.indent(suite)
+    return (
+        '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
+    )
+
+
+def _candidate_table(decision: Decision) -> str:
+    rows = [
+        "| candidate | role | verdict | accuracy | CPU ratio | MB | steps |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for report in decision.candidates:
+        accuracy = report.scores.get("all", {}).get("accuracy")
+        ratio, size = report.cost.cpu_ratio, report.cost.bytes
+        cells = [
+            f"**{report.name}**" if report.name == decision.chosen else report.name,
+            report.role,
+            NOT_KNOWN if report.role == "incumbent" else report.verdict.value,
+            NOT_KNOWN if accuracy is None else share(accuracy),
+            NOT_KNOWN
+            if ratio is None
+            else f"{figure(ratio.value)} ({figure(ratio.low)} to {figure(ratio.high)})",
+            NOT_KNOWN if size is None else figure(size / 1e6),
+            " → ".join(report.steps) or NOT_KNOWN,
+        ]
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def _gate_section(report: CandidateReport) -> str:
+    return f"### {report.name} ({report.role}): {report.verdict.value}\n\n{gate_table(report.gates)}"
+
+
+def _signed(interval: Interval) -> str:
+    value, low, high = (share(bound, "signed") for bound in (interval.value, interval.low, interval.high))
+    return f"{value} ({low} to {high})"
+
+
+def _gate_row(result: GateResult) -> str:
+    scores = result.gate == "not_worse"
+    number = share if scores else figure
+    interval, flips = result.difference, result.flips
+    cells = [
+        f"{result.gate} {result.metric}",
+        result.slice or NOT_KNOWN,
+        result.verdict.value,
+        NOT_KNOWN if result.incumbent is None else number(result.incumbent),
+        NOT_KNOWN if result.candidate is None else number(result.candidate),
+        NOT_KNOWN if interval is None else _signed(interval),
+        share(result.limit, "point") if scores else figure(result.limit),
+        NOT_KNOWN if flips is None else f"{flips.harmful} / {flips.beneficial}",
+        NOT_KNOWN if result.n is None else f"{result.n:,}",
+    ]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,183 @@
+"""Says a decision in sentences: the headline, the reasons, and what the evidence cannot tell."""
+
+from collections.abc import Mapping, Sequence
+
+from jettison.decide.words import count, figure, on_slice, share
+from jettison.decision import CandidateReport, Gate, GateResult, NotWorse, Verdict
+from jettison.stats.planning import smallest_passing_n
+
+NOISE = 0.05
+"""An A/A ratio further than this from 1 is worth a caveat."""
+
+
+def headline(incumbent: str, chosen: CandidateReport | None, eligible: Sequence[CandidateReport]) -> str:
+    """The verdict in one sentence."""
+    if chosen is not None:
+        quality = [g for g in chosen.gates if g.gate == "not_worse"]
+        slices = (
+            "on all examples"
+            if len(quality) == 1
+            else f"on each of {count(len(quality), 'required check')}"
+        )
+        return (
+            f"Release {chosen.name} in place of {incumbent}: {_quality(quality)} {slices}{_saving(chosen)}."
+        )
+    if not eligible:
+        return f"Keep {incumbent}: no candidate was put to the test."
+    nominee = eligible[0]
+    unsettled = [r for r in eligible if r.verdict is Verdict.NOT_ENOUGH_DATA]
+    if unsettled:
+        open_one = unsettled[0]
+        missing = _missing(open_one)
+        return f"Keep {incumbent} for now: {open_one.name} is neither proven nor ruled out{missing}."
+    broken = next(g for g in nominee.gates if g.verdict is Verdict.BLOCK)
+    return f"Keep {incumbent}: {nominee.name} {_failure(broken)}."
+
+
+def reasons(
+    incumbent: CandidateReport, chosen: CandidateReport | None, others: Sequence[CandidateReport]
+) -> tuple[str, ...]:
+    """One line a finding, the released candidate first."""
+    lines: list[str] = []
+    ordered = sorted(others, key=lambda r: (r is not chosen, r.role == "shown"))
+    for report in ordered:
+        if report is chosen:
+            lines.extend(f"{report.name}: {gate.reason}" for gate in report.gates)
+            continue
+        if report.role == "shown":
+            lines.append(
+                f"{report.name} ({report.verdict.value}) is shown for information: it was not nominated "
+                "on dev before the test split was read, so this decision cannot release it."
+            )
+            continue
+        failed = [gate for gate in report.gates if gate.verdict is not Verdict.SHIP]
+        lines.extend(f"{report.name}: {gate.verdict.value}. {gate.reason}" for gate in failed)
+        if not failed and chosen is not None:
+            lines.append(f"{report.name} holds every gate too, but {chosen.name} was nominated before it.")
+    return tuple(lines) or (f"Nothing was compared with {incumbent.name}.",)
+
+
+def caveats(
+    reports: Sequence[CandidateReport],
+    gates: Sequence[Gate],
+    *,
+    n_test_reads: int,
+    shares: Mapping[str, float],
+) -> tuple[str, ...]:
+    """What the evidence cannot tell."""
+    told = [_error_rate(gates, shares), *_small_slices(reports)]
+    if n_test_reads > 1:
+        told.append(
+            f"The test split has been read for {n_test_reads} decisions; each further reading makes a "
+            "chance pass likelier than the gates' alpha says. New test examples restore it."
+        )
+    told.append(
+        "The verdicts hold for inputs like those of the test split; traffic that differs from it, or "
+        "changes later, may fare otherwise."
+    )
+    if any((report.scores.get("all", {}).get("escalated_share") or 0) > 0 for report in reports):
+        told.append(
+            "A cascade's threshold is certified on dev with an error probability of its own; "
+            "the gates above tested the cascade as a whole."
+        )
+    told.extend(_failed_calls(reports))
+    told.extend(_cost_caveats(reports))
+    return tuple(told)
+
+
+def _error_rate(gates: Sequence[Gate], shares: Mapping[str, float]) -> str:
+    alpha = max((gate.alpha for gate in gates if isinstance(gate, NotWorse)), default=0.0)
+    split = ""
+    if len(shares) > 1:
+        parts = ", ".join(
+            f"{100 * alpha * part:.3g} % for the {role}"
+            for role, part in sorted(shares.items(), key=lambda item: -item[1])
+        )
+        split = f" ({parts})"
+    return (
+        f"A candidate that loses the margin or more is released with a probability of at most "
+        f"{100 * alpha:.3g} %{split}."
+    )
+
+
+def _small_slices(reports: Sequence[CandidateReport]) -> list[str]:
+    small = {
+        result.slice: result
+        for report in reports
+        for result in report.gates
+        if result.gate == "not_worse"
+        and result.n is not None
+        and 0 < result.limit < 1
+        and result.n < smallest_passing_n(result.limit, alpha=result.alpha or 0.025)
+    }
+    return [
+        f"{on_slice(name or 'all')} there are {count(result.n or 0, 'example')}; a margin of "
+        f"{share(result.limit, 'point')} needs at least "
+        f"{smallest_passing_n(result.limit, alpha=result.alpha or 0.025):,} even when nothing is harmed."
+        for name, result in small.items()
+    ]
+
+
+def _failed_calls(reports: Sequence[CandidateReport]) -> list[str]:
+    told = []
+    for report in reports:
+        failed = report.scores.get("all", {}).get("error_share")
+        if failed:
+            n_failed = round(failed * report.n.get("all", 0))
+            told.append(f"{report.name}: {count(n_failed, 'call')} failed and counted as wrong.")
+    return told
+
+
+def _cost_caveats(reports: Sequence[CandidateReport]) -> list[str]:
+    costs = [report.cost for report in reports]
+    told = []
+    if any(cost.cpu_s is not None for cost in costs):
+        told.append(
+            "Costs were measured on the machine named here; another processor may rank candidates "
+            "otherwise."
+        )
+    noise = max((cost.noise for cost in costs if cost.noise is not None), default=0.0)
+    if noise > NOISE:
+        told.append(
+            f"The machine was noisy: the incumbent against itself came out {100 * noise:.0f} % apart."
+        )
+    if any(cost.energy_tier is not None and cost.energy_tier.startswith("E") for cost in costs):
+        told.append("Energy was estimated, not measured.")
+    return told
+
+
+def _quality(results: Sequence[GateResult]) -> str:
+    first = results[0]
+    if first.incumbent is None or first.candidate is None:
+        return "it is not worse than the margin allows"
+    return (
+        f"it scores {share(first.candidate)} against {share(first.incumbent)}, "
+        f"within the margin of {share(first.limit, 'point')}"
+    )
+
+
+def _saving(report: CandidateReport) -> str:
+    ratio = report.cost.cpu_ratio
+    if ratio is None:
+        return ""
+    if ratio.value <= 0.95:
+        return f", at {figure(1 / ratio.value)} times less CPU time per task"
+    return f", at {figure(ratio.value)} of the CPU time per task"
+
+
+def _missing(report: CandidateReport) -> str:
+    known = [g for g in report.gates if g.n_missing is not None]
+    if not known:
+        return ""
+    most = max(known, key=lambda g: g.n_missing or 0)
+    where = "" if most.slice in (None, "all") else f" of {most.slice}"
+    return f"; about {count(most.n_missing or 0, 'more test example')}{where} would settle it"
+
+
+def _failure(result: GateResult) -> str:
+    if result.gate == "not_worse":
+        where = "" if result.slice in (None, "all") else f" on {result.slice}"
+        return f"loses more than the margin of {share(result.limit, 'point')}{where}"
+    if result.method == "earns its place":
+        return "does not cost less"
+    return f"breaks the limit of {result.metric}"

@@ -1,0 +1,41 @@
+"""Figures as people read them."""
+
+from typing import Literal
+
+
+def share(value: float, form: Literal["plain", "point", "signed"] = "plain") -> str:
+    """A score in 0-1 as percent, or a difference of scores in points."""
+    if form == "plain":
+        return f"{100 * value:.1f} %"
+    if form == "signed":
+        return f"{100 * value:+.2f}"
+    points = f"{100 * value:.3g}"
+    return f"{points} point" if points == "1" else f"{points} points"
+
+
+def figure(value: float) -> str:
+    """Three significant digits, thousands apart."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def count(n: int, thing: str) -> str:
+    """`1 example`, `1,200 examples`."""
+    return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
+
+
+def on_slice(name: str) -> str:
+    """Start of a sentence about a slice."""
+    return "On all examples" if name == "all" else f"On {name}"
+
+
+def in_units(cost: str, value: float) -> str:
+    """A cost with its unit, which ends its name."""
+    if cost.endswith("bytes"):
+        return f"{figure(value / 1e6)} MB"
+    if cost.startswith("usd"):
+        return f"{figure(value)} USD"
+    if cost.endswith("_s"):
+        return f"{figure(value * 1000)} ms" if value < 1 else f"{figure(value)} s"
+    if cost.endswith("_j"):
+        return f"{figure(value)} J"
+    return figure(value)
