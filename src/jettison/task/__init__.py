@@ -1,5 +1,6 @@
 """Task files in, examples and splits out."""
 
+from jettison.task.read import read_task
 from jettison.task.types import (
     SPLITS,
     Development,
@@ -20,4 +21,5 @@ __all__ = [
     "Task",
     "TaskKind",
     "TestReading",
+    "read_task",
 ]

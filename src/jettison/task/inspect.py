@@ -1,0 +1,280 @@
+"""What the data's owner should know before any model is fitted: refusals first, then findings."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from jettison.errors import InvalidInput
+from jettison.task.examples import Row, text_key
+from jettison.task.similar import SIMILARITY, near_duplicates
+from jettison.task.source import did_you_mean
+from jettison.task.types import Example, Finding
+
+MAX_LEAK_SHARE = 0.5
+FEW = 5
+LONG_CHARACTERS = 2000
+_SHOWN = 10
+
+Splits = Mapping[str, Sequence[Example]]
+
+
+def check_splits(rows: Sequence[Row], *, out_of_scope: str | None) -> None:
+    """Refuse splits that no decision could rest on.
+
+    Raises:
+        InvalidInput: Test is empty or a copy of train, a group straddles splits, or dev or
+            test has a label that train lacks.
+    """
+    counts = Counter(row.split for row in rows)
+    if not counts["test"]:
+        raise InvalidInput(
+            f"the test split must have at least one example, got 0 (splits: {dict(counts)}). "
+            "Map one to it under [data.splits], or set `test_share = 0.2` under [split]."
+        )
+    _check_groups(rows)
+    if not counts["train"]:
+        return
+    _check_labels(rows, out_of_scope)
+    train = {text_key(row.input) for row in rows if row.split == "train"}
+    leaked = sum(text_key(row.input) in train for row in rows if row.split == "test")
+    if leaked > MAX_LEAK_SHARE * counts["test"]:
+        raise InvalidInput(
+            f"test must be kept apart from train, got {leaked} of {counts['test']} test texts in train "
+            "too. "
+            "Name other data, or remove them from train by `drop_leaked = true` under [data]."
+        )
+
+
+def _check_groups(rows: Sequence[Row]) -> None:
+    first: dict[str, Row] = {}
+    for row in rows:
+        if row.group is None:
+            continue
+        other = first.setdefault(row.group, row)
+        if other.split != row.split:
+            raise InvalidInput(
+                f"a group must be in one split, got {row.group!r} in {other.split} ({other.place}) and in "
+                f"{row.split} ({row.place}). Leave the splits out and have them made: `test_share` "
+                "under [split]."
+            )
+
+
+def _check_labels(rows: Sequence[Row], out_of_scope: str | None) -> None:
+    trained = {row.expected for row in rows if row.split == "train"}
+    for row in rows:
+        if row.expected is None or row.expected in trained or row.expected == out_of_scope:
+            continue
+        n = sum(other.expected == row.expected for other in rows)
+        raise InvalidInput(
+            f"labels of {row.split} must be among the {len(trained)} of train, got {row.expected!r} at "
+            f"{row.place} "
+            f"({n} rows).{did_you_mean(row.expected, (label for label in trained if label))} Add "
+            "examples of it to "
+            "train, map it under [labels.aliases], or name it as labels.out_of_scope."
+        )
+
+
+def inspect(splits: Splits, *, out_of_scope: str | None) -> tuple[Finding, ...]:
+    """Everything seen in the data that is no reason to refuse it, most serious first."""
+    every = [example for name in ("test", "dev", "train", "unlabelled") for example in splits[name]]
+    split_of = {example.id: name for name, examples in splits.items() for example in examples}
+    by_text: dict[str, list[Example]] = defaultdict(list)
+    for example in every:
+        by_text[text_key(example.input)].append(example)
+    found = [
+        *_across(by_text, split_of),
+        *_conflicts(by_text),
+        *_near(by_text, split_of),
+        *_within(by_text, split_of),
+        *_texts(every),
+        *_labels(splits, out_of_scope),
+    ]
+    order = {"error": 0, "warning": 1, "note": 2}
+    return tuple(sorted(found, key=lambda finding: order[finding.severity]))
+
+
+def _finding(rule: str, severity: str, message: str, ids: Iterable[str]) -> list[Finding]:
+    listed = list(dict.fromkeys(ids))
+    if not listed:
+        return []
+    return [
+        Finding(
+            rule=rule,
+            severity=severity,  # type: ignore[arg-type]
+            message=message.replace("{n}", str(len(listed))),
+            n_examples=len(listed),
+            examples=tuple(listed[:_SHOWN]),
+        )
+    ]
+
+
+def _across(by_text: Mapping[str, Sequence[Example]], split_of: Mapping[str, str]) -> list[Finding]:
+    """Texts of test or dev that train has too, and of test that dev has."""
+    found: list[Finding] = []
+    for held, others in (("test", ("train", "dev")), ("dev", ("train",))):
+        for other in others:
+            ids = [
+                example.id
+                for examples in by_text.values()
+                if len(examples) > 1 and any(split_of[one.id] == other for one in examples)
+                for example in examples
+                if split_of[example.id] == held
+            ]
+            way_out = (
+                " `drop_leaked = true` under [data] removes them from train." if other == "train" else ""
+            )
+            found += _finding(
+                "duplicate_across_splits",
+                "warning",
+                f"{{n}} texts of {held} are in {other} too, so a model may know them by heart.{way_out}",
+                ids,
+            )
+    return found
+
+
+def _within(by_text: Mapping[str, Sequence[Example]], split_of: Mapping[str, str]) -> list[Finding]:
+    """Further copies of a text in its own split."""
+    copies: dict[str, list[str]] = defaultdict(list)
+    for text, examples in by_text.items():
+        if len(examples) > 1 and text:
+            seen: set[str] = set()
+            for example in examples:
+                if split_of[example.id] in seen:
+                    copies[split_of[example.id]].append(example.id)
+                seen.add(split_of[example.id])
+    return [
+        finding
+        for split, ids in copies.items()
+        for finding in _finding(
+            "duplicate", "note", f"{{n}} examples of {split} repeat a text of the same split.", ids
+        )
+    ]
+
+
+def _conflicts(by_text: Mapping[str, Sequence[Example]]) -> list[Finding]:
+    clashing = {
+        text: examples
+        for text, examples in by_text.items()
+        if len(examples) > 1 and text and len({e.expected for e in examples if e.expected}) > 1
+    }
+    first = next(iter(clashing.values()), ())
+    shown = " and ".join(sorted({repr(e.expected) for e in first if e.expected}))
+    return _finding(
+        "conflicting_labels",
+        "warning",
+        f"{{n}} examples share their text with one of another label, such as {shown}: no model can be "
+        "right "
+        "on both.",
+        (example.id for examples in clashing.values() for example in examples),
+    )
+
+
+def _near(by_text: Mapping[str, Sequence[Example]], split_of: Mapping[str, str]) -> list[Finding]:
+    texts = [text for text in by_text if text]
+    pairs = near_duplicates(texts)
+    across: dict[str, list[str]] = {"train": [], "dev": []}
+    inside: set[int] = set()
+    for pair in pairs:
+        ours, theirs = by_text[texts[pair.first]], by_text[texts[pair.second]]
+        inside.update((pair.first, pair.second))
+        for held, others in ((ours, theirs), (theirs, ours)):
+            tested = [example.id for example in held if split_of[example.id] == "test"]
+            for split in across:
+                if tested and any(split_of[example.id] == split for example in others):
+                    across[split] += tested
+    meaning = f"(similarity of their character 4-grams at least {SIMILARITY})"
+    found = [
+        finding
+        for split, ids in across.items()
+        for finding in _finding(
+            "near_duplicate_across_splits",
+            "warning",
+            f"{{n}} texts of test nearly equal one of {split} {meaning}.",
+            ids,
+        )
+    ]
+    ids = [by_text[texts[position]][0].id for position in sorted(inside)]
+    return found + _finding("near_duplicate", "note", f"{{n}} texts nearly equal another {meaning}.", ids)
+
+
+def _texts(examples: Sequence[Example]) -> list[Finding]:
+    empty = [example.id for example in examples if not example.input.strip()]
+    long = [example.id for example in examples if len(example.input) > LONG_CHARACTERS]
+    return [
+        *_finding("empty_text", "warning", "{n} examples have an empty text.", empty),
+        *_finding(
+            "long_text",
+            "note",
+            f"{{n}} texts are longer than {LONG_CHARACTERS} characters: a model reads only the first "
+            "max_tokens.",
+            long,
+        ),
+    ]
+
+
+def _labels(splits: Splits, out_of_scope: str | None) -> list[Finding]:
+    counts = Counter(example.expected for example in splits["train"] if example.expected is not None)
+    found: list[Finding] = []
+    if not counts:
+        return found
+    few = sorted(label for label, n in counts.items() if n < FEW and label != out_of_scope)
+    if few:
+        message = f"{len(few)} labels have fewer than {FEW} examples in train: {_some(few)}."
+        n_few = sum(counts[label] for label in few)
+        found.append(Finding(rule="few_examples", severity="warning", message=message, n_examples=n_few))
+    most, least = max(counts.values()), min(counts.values())
+    if most >= 20 * least:
+        message = (
+            f"train is imbalanced: {counts.most_common(1)[0][0]!r} has {most} examples and "
+            f"{counts.most_common()[-1][0]!r} has {least}. Look at macro F1 and at slices, not accuracy "
+            "alone."
+        )
+        found.append(Finding(rule="imbalance", severity="note", message=message, n_examples=most))
+    untested = sorted(set(counts) - {example.expected for example in splits["test"]})
+    if untested:
+        message = (
+            f"{len(untested)} labels have no test example, so nothing is known of them: {_some(untested)}."
+        )
+        found.append(Finding(rule="untested_label", severity="warning", message=message))
+    return found + _typos(counts)
+
+
+def _typos(counts: Mapping[str, int]) -> list[Finding]:
+    """Rare labels that look like a common one written otherwise."""
+    found = []
+    plain = {label: "".join(c for c in label.casefold() if c.isalnum()) for label in counts}
+    for rare in sorted(counts):
+        for common in sorted(counts):
+            if rare == common or counts[rare] * 10 > counts[common]:
+                continue
+            if plain[rare] == plain[common] or (
+                min(len(rare), len(common)) >= 5 and _within_one_edit(rare.casefold(), common.casefold())
+            ):
+                message = (
+                    f"label {rare!r} ({counts[rare]} examples) may be {common!r} ({counts[common]}) "
+                    "mistyped: if so, "
+                    f"write `{rare!r} = {common!r}` under [labels.aliases]."
+                )
+                found.append(
+                    Finding(rule="label_typo", severity="warning", message=message, n_examples=counts[rare])
+                )
+                break
+    return found
+
+
+def _within_one_edit(a: str, b: str) -> bool:
+    """Whether one letter added, left out or changed, or two neighbors swapped, makes one of the other."""
+    if abs(len(a) - len(b)) > 1:
+        return False
+    start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    rest_a, rest_b = a[start:], b[start:]
+    return (
+        rest_a[1:] == rest_b[1:]
+        or rest_a[1:] == rest_b
+        or rest_a == rest_b[1:]
+        or (rest_a[2:] == rest_b[2:] and rest_a[:2] == rest_b[:2][::-1])
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

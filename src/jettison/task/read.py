@@ -1,0 +1,199 @@
+"""`task.toml` in, a `Task` out: its splits apart, its faults refused, its oddities listed."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from jettison.errors import InvalidInput, UnknownName
+from jettison.files import value_sha256
+from jettison.task.apportion import with_made_splits, without_leaked
+from jettison.task.examples import Row, examples_of, rows_of
+from jettison.task.folder import KNOWN_SPLITS, SplitTable, read_folder
+from jettison.task.inspect import check_splits, inspect
+from jettison.task.source import Paths, TaskSource, did_you_mean, read_task_source
+from jettison.task.tables import Table, read_table
+from jettison.task.types import SPLITS, Development, Example, Finding, Task
+
+
+def read_task(path: Path | str) -> Task:
+    """Read a `task.toml` and the data it names.
+
+    The test examples are not kept: the task holds their number, counts and digest,
+    and `Task.read_test` reads them again.
+
+    Raises:
+        InvalidInput: The file or the data breaks a rule; the message says where and the way out.
+        UnsafeArtifact: A data file could run code when opened.
+    """
+    file = Path(path)
+    return build_task(read_task_source(file), file.parent)
+
+
+def build_task(source: TaskSource, folder: Path) -> Task:
+    """Read the data that a checked `task.toml` names; its relative paths start at `folder`.
+
+    Raises:
+        InvalidInput: The data breaks a rule.
+    """
+    found = _read_examples(source, folder)
+    test = found.splits["test"]
+    digest = examples_digest(test)
+    return Task(
+        development=Development(
+            name=source.name,
+            kind=source.kind,
+            labels=found.labels,
+            out_of_scope=source.labels.out_of_scope,
+            train=tuple(found.splits["train"]),
+            dev=tuple(found.splits["dev"]),
+            unlabelled=tuple(found.splits["unlabelled"]),
+        ),
+        required_slices=_required_slices(source.slices.required, test),
+        findings=(*found.notes, *inspect(found.splits, out_of_scope=source.labels.out_of_scope)),
+        folder=folder,
+        test_digest=digest,
+        n_test=len(test),
+        slice_counts=slice_counts(test),
+        _load_test=partial(_read_test_again, source, folder, digest),
+    )
+
+
+def examples_digest(examples: Iterable[Example]) -> str:
+    """Digest of what the examples say, whatever their order and the file they came from."""
+    return value_sha256(sorted([e.id, e.input, e.expected, e.group, e.slices, e.weight] for e in examples))
+
+
+def slice_counts(examples: Iterable[Example]) -> dict[str, int]:
+    """Examples of `all` and of each `column=value`."""
+    counts: Counter[str] = Counter()
+    for example in examples:
+        counts["all"] += 1
+        counts.update(f"{column}={value}" for column, value in example.slices.items())
+    return dict(counts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    splits: dict[str, list[Example]]
+    labels: tuple[str, ...]
+    notes: tuple[Finding, ...]
+
+
+def _read_test_again(source: TaskSource, folder: Path, digest: str) -> tuple[Example, ...]:
+    test = tuple(_read_examples(source, folder).splits["test"])
+    if examples_digest(test) != digest:
+        raise InvalidInput(
+            f"the test split must stay as it was when the task was read (digest {digest[:12]}…), "
+            f"got {examples_digest(test)[:12]}…: a data file in {folder} has changed. Read the task again."
+        )
+    return test
+
+
+def _read_examples(source: TaskSource, folder: Path) -> _Found:
+    rows = [
+        row
+        for split, table in _tables(source, folder)
+        for row in rows_of(table, _splits_of(table, split, source), source)
+    ]
+    rows, notes = with_made_splits(rows, source)
+    if source.data.drop_leaked:
+        rows, dropped = without_leaked(rows)
+        notes += dropped
+    check_splits(rows, out_of_scope=source.labels.out_of_scope)
+    examples = examples_of(rows, out_of_scope=source.labels.out_of_scope)
+    splits: dict[str, list[Example]] = {name: [] for name in SPLITS}
+    for row, example in zip(rows, examples, strict=True):
+        splits[row.split].append(example)
+    return _Found(splits=splits, labels=_labels(rows, source, folder), notes=notes)
+
+
+def _tables(source: TaskSource, folder: Path) -> list[tuple[str | None, Table]]:
+    """Each table with the split that it is wholly of, in the data's words; None is not said."""
+    data = source.data
+    if data.path is not None:
+        path = folder / data.path
+        found = (
+            read_folder(path, config=data.config)
+            if path.is_dir()
+            else [SplitTable(split=None, table=read_table(path))]
+        )
+        return [(one.split, one.table) for one in found]
+    return [
+        (split, read_table(folder / name)) for split in SPLITS for name in _listed(getattr(data, split))
+    ]
+
+
+def _listed(paths: Paths | None) -> list[str]:
+    return [] if paths is None else [paths] if isinstance(paths, str) else paths
+
+
+def _splits_of(table: Table, split: str | None, source: TaskSource) -> list[str]:
+    """Split of each row in our words; `any` where the data says nothing."""
+    column = source.data.columns.split
+    if split is not None:
+        return [_our_split(split, source, str(table.path))] * table.n_rows
+    if column is None:
+        return ["any"] * table.n_rows
+    if column not in table.columns:
+        raise UnknownName(
+            f"data.columns.split must be one of {list(table.columns)[:20]}, got {column!r} for "
+            f"{table.path}."
+            f"{did_you_mean(column, table.columns)}"
+        )
+    values = table.columns[column]
+    first_row = {value: row for row, value in reversed(list(enumerate(values)))}
+    ours = {value: _our_split(value, source, table.place(row)) for value, row in first_row.items()}
+    return [ours[value] for value in values]
+
+
+def _our_split(name: object, source: TaskSource, place: str) -> str:
+    if name in source.data.splits:
+        return source.data.splits[str(name)]
+    if isinstance(name, str) and name.lower() in KNOWN_SPLITS:
+        return KNOWN_SPLITS[name.lower()]
+    raise InvalidInput(
+        f"a split must be one of {list(SPLITS)} or be mapped to one under [data.splits], got {name!r} "
+        f"at {place}. "
+        f'Add `{name} = "test"`, or `{name} = "ignore"`.'
+    )
+
+
+def _labels(rows: Sequence[Row], source: TaskSource, folder: Path) -> tuple[str, ...]:
+    """The fixed labels, or those found, sorted; the out-of-scope label is one of them."""
+    found = {row.expected for row in rows if row.expected is not None}
+    out_of_scope = source.labels.out_of_scope
+    known = set(source.labels.names or found)
+    if out_of_scope is not None and out_of_scope not in known:
+        raise UnknownName(
+            f"labels.out_of_scope must be one of the {len(known)} labels, got {out_of_scope!r}."
+            f"{did_you_mean(out_of_scope, known)}"
+        )
+    for written, meant in source.labels.aliases.items():
+        if meant not in known:
+            raise UnknownName(
+                f"labels.aliases must point to labels of the data, got {meant!r} for {written!r}."
+                f"{did_you_mean(meant, known)}"
+            )
+    if len(found) < 2:
+        raise InvalidInput(f"the data must have at least two labels, got {sorted(found)}.")
+    return tuple(source.labels.names or sorted(found))
+
+
+def _required_slices(required: Sequence[str], test: Sequence[Example]) -> tuple[str, ...]:
+    """`column=*` spelled out; each slice must have test examples."""
+    counts = slice_counts(test)
+    names: list[str] = []
+    for one in required:
+        column = one.removesuffix("=*")
+        matches = (
+            [name for name in sorted(counts) if name.startswith(f"{column}=")] if one != column else [one]
+        )
+        if not matches or matches[0] not in counts:
+            raise UnknownName(
+                f"slices.required must name slices of the test split, got {one!r}."
+                f"{did_you_mean(one, counts)} List the column under data.columns.slices."
+            )
+        names += [name for name in matches if name not in names]
+    return tuple(names)

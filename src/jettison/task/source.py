@@ -1,0 +1,196 @@
+"""`task.toml` as a record: what it may say, checked before any data is read."""
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from jettison.errors import InvalidInput
+from jettison.task.types import SPLITS, TaskKind
+
+FORMAT = 1
+Paths = str | list[str]
+
+
+class Columns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[data.columns]`: which of their columns is what."""
+
+    input: str = "text"
+    expected: str = "label"
+    id: str | None = None
+    """None makes ids of the content, stable when rows move."""
+    split: str | None = None
+    group: str | None = None
+    slices: list[str] = msgspec.field(default_factory=list)
+    weight: str | None = None
+
+
+class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[data]`: where the examples lie. Either `path`, or one entry a split."""
+
+    path: str | None = None
+    """One file, or a Hugging Face data set folder."""
+    config: str | None = None
+    """Which configuration of a Hugging Face folder that has several."""
+    train: Paths | None = None
+    dev: Paths | None = None
+    test: Paths | None = None
+    unlabelled: Paths | None = None
+    columns: Columns = msgspec.field(default_factory=Columns)
+    splits: dict[str, Literal["train", "dev", "test", "unlabelled", "ignore"]] = msgspec.field(
+        default_factory=dict
+    )
+    """Their split name → ours, or `ignore`."""
+    drop_leaked: bool = False
+    """Remove from train the rows whose text is in dev or test; dev and test are never touched."""
+
+
+class MadeSplit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[split]`: shares of the labelled rows to set apart where the data brings no such split."""
+
+    test_share: float | None = None
+    dev_share: float | None = None
+    """None sets a tenth of train apart when the data has no dev split."""
+    seed: int = 0
+    stratified: bool = True
+    """Keep the shares within each label."""
+
+
+class Labels(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[labels]`: what may be answered."""
+
+    names: list[str] | None = None
+    """Fixes the labels and their order; integer labels in the data are positions in it."""
+    out_of_scope: str | None = None
+    aliases: dict[str, str] = msgspec.field(default_factory=dict)
+    """Written in the data → the label meant."""
+
+
+class Slices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[slices]`: what must hold by itself."""
+
+    required: list[str] = msgspec.field(default_factory=lambda: ["all"])
+    """`all`, `column=value`, or `column=*` for each value that the test split has."""
+
+
+class TaskSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole of `task.toml`."""
+
+    format: int
+    name: str
+    kind: TaskKind = "classify"
+    data: DataSource
+    split: MadeSplit = msgspec.field(default_factory=MadeSplit)
+    labels: Labels = msgspec.field(default_factory=Labels)
+    slices: Slices = msgspec.field(default_factory=Slices)
+
+
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "$": TaskSource,
+    "$.data": DataSource,
+    "$.data.columns": Columns,
+    "$.split": MadeSplit,
+    "$.labels": Labels,
+    "$.slices": Slices,
+}
+
+
+def read_task_source(path: Path) -> TaskSource:
+    """Read and check `task.toml`.
+
+    Raises:
+        InvalidInput: It is missing, is no UTF-8 TOML, or says what it may not say.
+    """
+    if path.is_dir():
+        raise InvalidInput(f"{path} must be a task.toml file, got a folder. Name the file in it.")
+    if not path.is_file():
+        raise InvalidInput(
+            f"{path} must be a task.toml file, got nothing there. `jettison init` writes one."
+        )
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path} must be UTF-8 text, got byte {error.start} that is not.") from error
+    return parse_task_source(text, where=str(path))
+
+
+def parse_task_source(text: str, *, where: str) -> TaskSource:
+    """Check the text of a `task.toml`; `where` names it in messages.
+
+    Raises:
+        InvalidInput: It is no TOML, or says what it may not say.
+    """
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"{where} must be valid TOML: {error}.") from error
+    if isinstance(version := content.get("format"), int) and version != FORMAT:
+        raise InvalidInput(
+            f"{where} must have format = {FORMAT}, got {version}. "
+            + ("Upgrade jettison to read it." if version > FORMAT else "Write `format = 1`.")
+        )
+    try:
+        source = msgspec.convert(content, TaskSource)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"{where}: {error}.{_did_you_mean_key(str(error), content)}") from error
+    _check_source(source, where)
+    return source
+
+
+def did_you_mean(name: str, known: Any) -> str:
+    """` Did you mean 'x'?`, or nothing when nothing is close."""
+    names = [str(one) for one in known]
+    lowered = {one.lower(): one for one in reversed(names)}
+    close = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.6)
+    return f" Did you mean {lowered[close[0]]!r}?" if close else ""
+
+
+def _did_you_mean_key(message: str, content: dict[str, Any]) -> str:
+    unknown = re.search(r"unknown field `([^`]+)`(?: - at `([^`]+)`)?", message)
+    if unknown is None:
+        return ""
+    known = _SECTIONS[unknown[2] or "$"].__struct_fields__
+    return did_you_mean(unknown[1], known) or f" The keys are {list(known)}."
+
+
+def _check_source(source: TaskSource, where: str) -> None:
+    """The rules that no single field can hold."""
+    data, split = source.data, source.split
+    if not source.name.strip():
+        raise InvalidInput(f"name must be non-empty text, got {source.name!r} at `$.name` of {where}.")
+    named = [split for split in SPLITS if getattr(data, split) is not None]
+    if data.path is not None and named:
+        raise InvalidInput(
+            f"[data] must have either `path` or a path per split, got `path` and `{named[0]}` in {where}. "
+            "Remove one of them."
+        )
+    if data.path is None and not named:
+        raise InvalidInput(
+            f"[data] must have `path`, or `train`, `dev` and `test`, got neither in {where}."
+        )
+    for name in ("test_share", "dev_share"):
+        share = getattr(split, name)
+        if share is not None and not 0 < share < 1:
+            raise InvalidInput(f"split.{name} must be between 0 and 1, got {share} in {where}.")
+    if (split.test_share or 0) + (split.dev_share or 0) >= 0.9:
+        raise InvalidInput(
+            f"split.test_share + split.dev_share must leave at least a tenth to train, got "
+            f"{split.test_share} + {split.dev_share} in {where}."
+        )
+    if split.seed < 0:
+        raise InvalidInput(f"split.seed must be 0 or more, got {split.seed} in {where}.")
+    names = source.labels.names
+    if names is not None and (len(names) < 2 or len(set(names)) != len(names)):
+        raise InvalidInput(
+            f"labels.names must be at least two and all different, got {names[:12]} in {where}."
+        )
+    for required in source.slices.required:
+        column, equals, value = required.partition("=")
+        if required != "all" and not (column and equals and value):
+            raise InvalidInput(
+                f"slices.required must hold `all`, `column=value` or `column=*`, got {required!r} in "
+                f"{where}."
+            )
