@@ -51,6 +51,9 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
     temperature: float = 1.0
     """Logits are divided by it before the softmax. Guo et al. 2017."""
+    scope_rule: Literal["max_probability", "energy"] = "max_probability"
+    """What tells in-scope inputs from others: the largest in-scope probability, as most services
+    use it, or the log-sum-exp of the in-scope logits. Liu et al. 2020, energy-based detection."""
     scope_quantiles: tuple[float, ...] | None = None
     """Scope scores of in-scope dev examples at evenly spaced quantiles 0..1, ascending."""
     false_alarm_share: float = 0.05

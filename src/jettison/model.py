@@ -46,14 +46,14 @@ class Decoder:
     """Turns logits into outputs by one rule for every backend, so that confidences compare.
 
     The label is the arg-max. Confidence is the softmax at the calibrated temperature.
-    The scope score is the largest probability among in-scope labels, reported as its
-    rank among in-scope dev examples.
+    The scope score follows the calibration's rule, and is reported as its rank among
+    in-scope dev examples.
     """
 
     def __init__(self, labels: Sequence[str], out_of_scope: str | None, calibration: Calibration) -> None:
         self.labels = tuple(labels)
         self.calibration = calibration
-        self._scope_index = self.labels.index(out_of_scope) if out_of_scope in self.labels else None
+        self._in_scope = np.array([i for i, label in enumerate(self.labels) if label != out_of_scope])
         quantiles = calibration.scope_quantiles
         self._quantiles = None if quantiles is None else np.asarray(quantiles)
         self._ranks = None if quantiles is None else np.linspace(0.0, 1.0, len(quantiles))
@@ -64,7 +64,7 @@ class Decoder:
             return []
         probabilities = softmax(logits, self.calibration.temperature)
         top = probabilities.argmax(axis=1)
-        scope = self.scope_scores(probabilities)
+        scope = self.scope_scores(logits, probabilities)
         rank = self.in_scope_ranks(scope)
         limit = self.calibration.false_alarm_share
         return [
@@ -78,13 +78,15 @@ class Decoder:
             for row, index in enumerate(top.tolist())
         ]
 
-    def scope_scores(self, probabilities: np.ndarray) -> np.ndarray:
-        """How much each row looks like an in-scope input, shape (n_inputs,), higher is more."""
-        if self._scope_index is None:
-            return np.asarray(probabilities.max(axis=1))
-        in_scope = probabilities.copy()
-        in_scope[:, self._scope_index] = 0.0
-        return np.asarray(in_scope.max(axis=1))
+    def scope_scores(self, logits: np.ndarray, probabilities: np.ndarray | None = None) -> np.ndarray:
+        """How much each row of logits looks like an in-scope input, shape (n_inputs,), higher is more."""
+        if self.calibration.scope_rule == "energy":
+            in_scope = np.asarray(logits, np.float64)[:, self._in_scope]
+            top = in_scope.max(axis=1)
+            return np.asarray(top + np.log(np.exp(in_scope - top[:, None]).sum(axis=1)))
+        if probabilities is None:
+            probabilities = softmax(logits, self.calibration.temperature)
+        return np.asarray(probabilities[:, self._in_scope].max(axis=1))
 
     def in_scope_ranks(self, scores: np.ndarray) -> np.ndarray | None:
         """Rank in 0-1 of scope scores among in-scope dev examples; None before calibration."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -20,7 +21,7 @@ from jettison.candidate import (
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.evaluate.run import predict_all
 from jettison.files import folder_atomic, link_or_copy_folder, value_sha256
-from jettison.model import Decoder, Output, softmax
+from jettison.model import Decoder, Output
 from jettison.task import Development, Example
 
 CODE_VERSION = 1
@@ -28,10 +29,16 @@ LEAST_EXAMPLES = 20
 """Fewer cannot place a 5 % quantile."""
 TEMPERATURES = (0.05, 20.0)
 MOST_QUANTILES = 201
+ScopeRule = Literal["max_probability", "energy"]
 
 
 def calibrate(
-    candidate: Candidate, data: Development, *, cache: Path, false_alarm_share: float = 0.05
+    candidate: Candidate,
+    data: Development,
+    *,
+    cache: Path,
+    false_alarm_share: float = 0.05,
+    scope_rule: ScopeRule = "energy",
 ) -> Candidate:
     """Fit a candidate's confidences on `data.dev_fit`, as a new candidate beside the old one.
 
@@ -46,6 +53,7 @@ def calibrate(
         data: Holds no test example.
         cache: Folder of calibrated candidates, one folder a key; files are hard-linked.
         false_alarm_share: Share of in-scope inputs that may be flagged, in (0, 1).
+        scope_rule: What tells in-scope inputs from others (`Calibration.scope_rule`).
 
     Raises:
         InvalidInput: The share is not in (0, 1), or the candidate lacks the task's labels.
@@ -59,6 +67,7 @@ def calibrate(
             "candidate": candidate.digest,
             "data": data.digest,
             "share": false_alarm_share,
+            "rule": scope_rule,
         }
     )
     folder = cache / key[:20]
@@ -67,10 +76,10 @@ def calibrate(
     started = time.perf_counter()
     out_of_scope = candidate.out_of_scope or data.out_of_scope
     uncalibrated = msgspec.structs.replace(candidate, out_of_scope=out_of_scope, calibration=Calibration())
-    fitted = _fit(uncalibrated, data, false_alarm_share)
+    fitted = _fit(uncalibrated, data, false_alarm_share, scope_rule)
     applied = AppliedStep(
         step="calibrate",
-        settings={"false_alarm_share": false_alarm_share},
+        settings={"false_alarm_share": false_alarm_share, "scope_rule": scope_rule},
         seed=0,
         versions=library_versions("numpy", "scipy"),
         parents=(candidate.digest,),
@@ -130,7 +139,9 @@ def fit_temperature(logits: np.ndarray, expected: np.ndarray, weights: np.ndarra
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
-def _fit(candidate: Candidate, data: Development, false_alarm_share: float) -> Calibration:
+def _fit(
+    candidate: Candidate, data: Development, false_alarm_share: float, scope_rule: ScopeRule
+) -> Calibration:
     """The calibration of a candidate whose own has been taken off."""
     examples = [e for e in data.dev_fit if e.expected is not None]
     if len(examples) < LEAST_EXAMPLES:
@@ -154,9 +165,11 @@ def _fit(candidate: Candidate, data: Development, false_alarm_share: float) -> C
         temperature, scores = 1.0, _arm_ranks([o for _, o in in_scope])
     else:
         temperature = _temperature(candidate, answered)
-        scores = _scope_scores(candidate, [o for _, o in in_scope], temperature)
+        rule = Calibration(temperature=temperature, scope_rule=scope_rule)
+        scores = _scope_scores(candidate, [o for _, o in in_scope], rule)
     return Calibration(
         temperature=temperature,
+        scope_rule=scope_rule,
         scope_quantiles=None if candidate.out_of_scope is None else _quantiles(scores),
         false_alarm_share=false_alarm_share,
         data_digest=data.digest,
@@ -179,12 +192,12 @@ def _temperature(candidate: Candidate, answered: Sequence[tuple[Example, Output]
     )
 
 
-def _scope_scores(candidate: Candidate, outputs: Sequence[Output], temperature: float) -> np.ndarray:
-    """Scope scores of in-scope examples at the fitted temperature, shape (n_examples,)."""
+def _scope_scores(candidate: Candidate, outputs: Sequence[Output], calibration: Calibration) -> np.ndarray:
+    """Scope scores of in-scope examples under a rule, shape (n_examples,)."""
     if not outputs:
         return np.empty(0)
-    decoder = Decoder(candidate.labels, candidate.out_of_scope, Calibration())
-    return decoder.scope_scores(softmax(np.stack([_logits(o) for o in outputs]), temperature))
+    decoder = Decoder(candidate.labels, candidate.out_of_scope, calibration)
+    return decoder.scope_scores(np.stack([_logits(o) for o in outputs]))
 
 
 def _arm_ranks(outputs: Sequence[Output]) -> np.ndarray:

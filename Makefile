@@ -1,0 +1,60 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check -q
+# One thread each: two spinning thread pools on a small machine are slower than one thread.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test check lint types layers guarantees bench docs clean setup
+
+demo: $(VENV)/.demo
+	$(BIN)/jettison demo --output demo-run --budget $(or $(BUDGET),5m)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not guarantee" $(ARGS)
+
+check: lint types layers
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+layers: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+guarantees: $(VENV)/.dev
+	$(BIN)/python -m pytest -m guarantee -s tests $(ARGS)
+
+# make bench NAME=lean_ratio
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/$(or $(NAME),lean_ratio).py $(ARGS)
+
+# Every code block of the README and the docs runs.
+docs: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/docs $(ARGS)
+
+setup: $(VENV)/.dev
+
+$(VENV)/.core:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt pip setuptools wheel
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.core pyproject.toml constraints.txt
+	$(PIP) install -c constraints.txt torch
+	$(PIP) install -c constraints.txt -e '.[demo]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core pyproject.toml constraints.txt
+	$(PIP) install -c constraints.txt torch
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-run build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,22 @@
+"""`jettison doctor`: what this machine can run and measure, and what is missing."""
+
+import json
+
+import click
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def command(as_json: bool) -> int:
+    """Say which runtimes and steps can run here, and what stands in the way of the others."""
+    from jettison.loop.doctor import examine
+
+    found = examine()
+    if as_json:
+        click.echo(json.dumps([{"what": f.what, "ok": f.ok, "detail": f.detail} for f in found], indent=2))
+        return 0
+    width = max(len(finding.what) for finding in found)
+    for finding in found:
+        mark = {True: "yes", False: "no ", None: " - "}[finding.ok]
+        click.echo(f"{mark}  {finding.what:<{width}}  {finding.detail}")
+    return 0

@@ -1,0 +1,247 @@
+"""Recipes: named strings of steps, and the rule that picks which are worth trying."""
+
+from typing import Any
+
+import msgspec
+
+from jettison import registry
+from jettison.candidate import Candidate
+from jettison.errors import InvalidInput, JettisonError
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """Ordered steps from the incumbent to one candidate."""
+
+    name: str
+    steps: tuple[dict[str, Any], ...]
+    """Each `{"step": name, setting: value, ...}`."""
+    family: str = "given"
+    """Recipes of one family compete for its full training; only the best on dev get it."""
+    estimate_s: float = 30.0
+    """Rough time to make it, for planning inside the budget."""
+    why: str = ""
+    """What it is expected to bring, in one sentence for the report."""
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the choice of recipes depends on besides the incumbent."""
+
+    installed: frozenset[str]
+    """Extras whose libraries import: `torch`, `onnx`, `openvino`."""
+    n_train: int
+    """Inputs a student may learn from, unlabelled ones included."""
+    n_layers: int | None
+    """Transformer layers of the incumbent, when it is a transformer with weights at hand."""
+    example_s: float
+    """CPU time of the incumbent for one input in a batch."""
+    has_bfloat16: bool = False
+
+
+def auto_recipes(incumbent: Candidate, around: Surroundings) -> tuple[Recipe, ...]:
+    """Recipes worth trying, the cheapest to make first.
+
+    Free settings lead: they are the baseline that every other candidate has to beat.
+    Then quantization, students without a transformer, and pruned transformers healed by
+    distillation. Cascades are not recipes: the search builds them of what survives.
+    """
+    recipes = [*_free(incumbent, around), *_quantized(incumbent, around), *_students(around)]
+    recipes += _pruned(incumbent, around)
+    return tuple(sorted(recipes, key=lambda recipe: recipe.estimate_s))
+
+
+def recipes_from(given: list[dict[str, Any]]) -> tuple[Recipe, ...]:
+    """Recipes as a user wrote them in `jettison.toml`.
+
+    Raises:
+        InvalidInput: A recipe has no name or steps, or two share a name.
+        UnknownName: A step is not installed.
+    """
+    recipes = []
+    for index, item in enumerate(given):
+        try:
+            recipe = msgspec.convert(item, Recipe)
+        except msgspec.ValidationError as error:
+            raise InvalidInput(f"recipes[{index}]: {error}.") from error
+        for step in recipe.steps:
+            known = registry.names("steps")
+            if step.get("step") not in known:
+                raise InvalidInput(
+                    f"recipes[{index}].steps must name steps among {list(known)}, got {step.get('step')!r}."
+                )
+        recipes.append(recipe)
+    names = [recipe.name for recipe in recipes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidInput(f"recipes must have names of their own, got {twice!r} twice.")
+    return tuple(recipes)
+
+
+def installed_extras() -> frozenset[str]:
+    """Extras whose main libraries can be imported here; nothing heavy is imported to find out."""
+    from importlib.util import find_spec
+
+    needs = {
+        "torch": ("torch", "transformers"),
+        "onnx": ("onnxruntime", "onnx"),
+        "openvino": ("openvino", "nncf"),
+    }
+    return frozenset(extra for extra, modules in needs.items() if all(find_spec(m) for m in modules))
+
+
+def describe_step(step: dict[str, Any]) -> str:
+    """A step in words, as reports show it."""
+    settings = ", ".join(f"{key} {value}" for key, value in step.items() if key != "step")
+    return f"{step['step'].replace('_', ' ')}" + (f" ({settings})" if settings else "")
+
+
+def lineage_words(candidate: Candidate) -> tuple[str, ...]:
+    """What was done to a candidate, step by step, with the settings that differ from nothing."""
+    words = []
+    for applied in candidate.lineage:
+        shown = {
+            key: value
+            for key, value in applied.settings.items()
+            if isinstance(value, str | int | float | bool) and value not in ("", None)
+        }
+        words.append(describe_step({"step": applied.step, **dict(list(shown.items())[:4])}))
+    return tuple(words)
+
+
+def check_recipe_applies(recipe: Recipe) -> None:
+    """Build each step once, so that a wrong setting is said before anything is trained.
+
+    Raises:
+        JettisonError: A step refuses its settings.
+    """
+    from jettison.compress.step import step_from
+
+    for step in recipe.steps:
+        try:
+            step_from(step)
+        except JettisonError as error:
+            raise type(error)(f"recipe {recipe.name!r}: {error}") from error
+
+
+def _free(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
+    found: list[Recipe] = []
+    trim = {"step": "settings", "max_tokens": "data"}
+    if incumbent.backend == "hf" and "onnx" in around.installed:
+        found.append(
+            Recipe(
+                name="onnx-float32",
+                steps=({"step": "export", "target": "onnx"}, trim),
+                family="free",
+                estimate_s=30,
+                why="the same weights in another runtime: the free gain that everything else has to beat",
+            )
+        )
+    if incumbent.backend == "hf" and "openvino" in around.installed:
+        found.append(
+            Recipe(
+                name="openvino-float32",
+                steps=({"step": "export", "target": "openvino"}, trim),
+                family="free",
+                estimate_s=35,
+                why="the same weights in OpenVINO, precision pinned to float32",
+            )
+        )
+        if around.has_bfloat16:
+            found.append(
+                Recipe(
+                    name="openvino-bfloat16",
+                    steps=(
+                        {"step": "export", "target": "openvino"},
+                        {"step": "settings", "max_tokens": "data", "precision": "bfloat16"},
+                    ),
+                    family="free",
+                    estimate_s=36,
+                    why="what OpenVINO does unasked on this CPU, said aloud",
+                )
+            )
+    return found
+
+
+def _quantized(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
+    if "onnx" not in around.installed or incumbent.backend not in ("hf", "onnx"):
+        return []
+    to_onnx = ({"step": "export", "target": "onnx"},) if incumbent.backend == "hf" else ()
+    trim = {"step": "settings", "max_tokens": "data"}
+    found = [
+        Recipe(
+            name="onnx-int8",
+            steps=(*to_onnx, {"step": "quantize", "method": "dynamic"}, trim),
+            family="quantized",
+            estimate_s=40,
+            why="dynamic int8: weights in 8 bits, activations quantized on the fly",
+        ),
+        Recipe(
+            name="onnx-int8-mixed",
+            steps=(*to_onnx, {"step": "mixed_precision"}, trim),
+            family="quantized",
+            estimate_s=120 + 400 * around.example_s * 60,
+            why="int8 but for the layers that a search found most sensitive",
+        ),
+    ]
+    if incumbent.backend == "hf" and "openvino" in around.installed:
+        found.append(
+            Recipe(
+                name="openvino-int8",
+                steps=(
+                    {"step": "export", "target": "openvino"},
+                    {"step": "quantize", "method": "nncf"},
+                    trim,
+                ),
+                family="quantized",
+                estimate_s=90,
+                why="static int8 by NNCF, calibrated on dev inputs",
+            )
+        )
+    return found
+
+
+def _students(around: Surroundings) -> list[Recipe]:
+    if "torch" not in around.installed:
+        return []
+    teach_s = around.n_train * around.example_s
+    return [
+        Recipe(
+            name="linear",
+            steps=({"step": "distill_linear"},),
+            family="student",
+            estimate_s=20 + teach_s,
+            why="hashed n-grams and one layer: the cheapest thing that could work",
+        ),
+        Recipe(
+            name="static",
+            steps=({"step": "distill_static"},),
+            family="student",
+            estimate_s=60 + 5 * teach_s,
+            why="a table of token vectors and a small head, taught by the incumbent",
+        ),
+    ]
+
+
+def _pruned(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
+    if incumbent.backend != "hf" or not {"torch", "onnx"} <= around.installed:
+        return []
+    if around.n_layers is None or around.n_layers < 3:
+        return []
+    depths = sorted({max(1, around.n_layers // 2), max(1, around.n_layers // 3)}, reverse=True)
+    epoch_s = 3 * around.n_train * around.example_s
+    return [
+        Recipe(
+            name=f"pruned-{depth}-int8",
+            steps=(
+                {"step": "trim_vocabulary"},
+                {"step": "prune", "depth": depth},
+                {"step": "distill"},
+                {"step": "export", "target": "onnx"},
+                {"step": "quantize", "method": "dynamic"},
+                {"step": "settings", "max_tokens": "data"},
+            ),
+            family="pruned",
+            estimate_s=60 + 8 * epoch_s * depth / around.n_layers,
+            why=f"{depth} of {around.n_layers} layers, healed by the incumbent's own answers, in int8",
+        )
+        for depth in depths
+    ]

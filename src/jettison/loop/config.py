@@ -1,0 +1,170 @@
+"""`jettison.toml`: what to compress, for which task, within which limits."""
+
+import re
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from jettison.decision import AtMost, Gate, NotWorse
+from jettison.errors import InvalidInput
+
+COSTS = (
+    "latency_p50_s",
+    "latency_p95_s",
+    "latency_p99_s",
+    "cpu_s",
+    "bytes",
+    "peak_bytes",
+    "load_s",
+    "energy_j",
+    "usd_per_1000",
+)
+
+
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every setting of a run, defaults resolved."""
+
+    task: str
+    """`task.toml`, relative to the file that names it."""
+    incumbent: str
+    """Folder, ONNX file, release or hub id of the model that runs today."""
+    gates: tuple[Gate, ...] = ()
+    """What must hold; none given means accuracy within one point on the required slices."""
+    output: str = "jettison-run"
+    recipes: str | list[dict[str, Any]] = "auto"
+    skip: tuple[str, ...] = ()
+    """Names of automatic recipes not to try."""
+    budget: str | int | float | None = None
+    """Wall time for the search, as `10m`, `1h30m` or seconds; None tries everything."""
+    threads: int = 1
+    """Threads that a candidate answers with; it is measured so."""
+    training_threads: int = 0
+    """Threads for making candidates; 0 takes all cores."""
+    seed: int = 0
+    usd_per_hour: float | None = None
+    """Price of the instance, for money per task."""
+    nominate_at: float = 0.8
+    """Least predicted probability, from dev, that a candidate passes every gate on test."""
+    epsilons: tuple[float, ...] = (0.0025, 0.005, 0.01)
+    """Harm that cascades may be certified to: share of inputs wrong where the fallback is right."""
+    delta: float = 0.1
+    """Probability that a cascade's certificate does not hold."""
+    n_shown: int = 5
+    """Candidates measured on test besides the eligible ones, for the report."""
+    n_cost_tasks: int = 200
+    """Inputs that costs are measured on, drawn from dev."""
+    format: int = 1
+
+    @property
+    def budget_s(self) -> float | None:
+        return None if self.budget is None else parse_duration(self.budget)
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read a `jettison.toml`; its paths are resolved against its own folder.
+
+    Raises:
+        InvalidInput: The file is missing or malformed, or a setting is unknown or out of range.
+    """
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except FileNotFoundError as error:
+        raise InvalidInput(
+            f"{path} must be a file, got nothing there. `jettison init MODEL DATA` writes one."
+        ) from error
+    except IsADirectoryError as error:
+        raise InvalidInput(f"{path} must be a file, got a folder.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} must be TOML: {error}.") from error
+    unknown = sorted(set(content) - set(RunConfig.__struct_fields__))
+    if unknown:
+        close = get_close_matches(unknown[0], RunConfig.__struct_fields__, 1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise InvalidInput(
+            f"{path} must have settings among {sorted(RunConfig.__struct_fields__)}, got {unknown[0]!r}.{hint}"
+        )
+    try:
+        config = msgspec.convert(content, RunConfig)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"{path}: {error}.") from error
+    check_config(config, str(path))
+    return msgspec.structs.replace(
+        config,
+        task=str(path.parent / config.task),
+        incumbent=_resolve(path.parent, config.incumbent),
+        output=str(path.parent / config.output),
+    )
+
+
+def check_config(config: RunConfig, place: str) -> None:
+    """Check ranges that types cannot say.
+
+    Raises:
+        InvalidInput: A setting is out of its range.
+    """
+    rules = [
+        (config.format == 1, "format", "1", config.format),
+        (config.threads >= 1, "threads", "at least 1", config.threads),
+        (config.training_threads >= 0, "training_threads", "at least 0", config.training_threads),
+        (0 < config.nominate_at < 1, "nominate_at", "between 0 and 1", config.nominate_at),
+        (0 < config.delta < 1, "delta", "between 0 and 1", config.delta),
+        (all(0 < e < 1 for e in config.epsilons), "epsilons", "between 0 and 1", config.epsilons),
+        (config.n_cost_tasks >= 20, "n_cost_tasks", "at least 20", config.n_cost_tasks),
+        (
+            config.recipes == "auto" or isinstance(config.recipes, list),
+            "recipes",
+            '"auto" or a list of recipes',
+            config.recipes,
+        ),
+    ]
+    for gate in config.gates:
+        if isinstance(gate, NotWorse):
+            rules.append((0 < gate.margin < 1, "gates.margin", "between 0 and 1", gate.margin))
+            rules.append((0 < gate.alpha < 0.5, "gates.alpha", "between 0 and 0.5", gate.alpha))
+            rules.append((len(gate.slices) > 0, "gates.slices", "at least one slice", gate.slices))
+        if isinstance(gate, AtMost):
+            rules.append((gate.cost in COSTS, "gates.cost", f"one of {list(COSTS)}", gate.cost))
+            rules.append((gate.limit > 0, "gates.limit", "above 0", gate.limit))
+    for holds, name, rule, value in rules:
+        if not holds:
+            raise InvalidInput(f"{name} must be {rule}, got {value!r} in {place}.")
+    if config.budget is not None:
+        parse_duration(config.budget)
+
+
+def parse_duration(text: str | int | float) -> float:
+    """Seconds of `90`, `90s`, `10m`, `1h30m`.
+
+    Raises:
+        InvalidInput: It is none of these, or not above zero.
+    """
+    if isinstance(text, int | float):
+        found = float(text)
+    else:
+        match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+        hours, minutes, seconds = match.groups() if match else (None, None, None)
+        found = 3600 * float(hours or 0) + 60 * float(minutes or 0) + float(seconds or 0)
+    if found <= 0:
+        raise InvalidInput(f"a duration must be above zero, as `10m` or `1h30m`, got {text!r}.")
+    return found
+
+
+def default_gates(required_slices: tuple[str, ...], out_of_scope: str | None) -> tuple[Gate, ...]:
+    """One point of accuracy on every required slice; with an out-of-scope label, two of its recall."""
+    if out_of_scope is None:
+        return (NotWorse(slices=required_slices or ("all",)),)
+    slices = tuple("scope=in" if name == "all" else name for name in required_slices) or ("scope=in",)
+    return (
+        NotWorse(slices=slices),
+        NotWorse(scorer="out_of_scope", slices=("scope=out",), margin=0.02),
+    )
+
+
+def _resolve(folder: Path, incumbent: str) -> str:
+    """A path beside the file where there is one; anything else (a hub id) stays as it is."""
+    local = folder / incumbent
+    return str(local) if local.exists() or incumbent.startswith((".", "/")) else incumbent

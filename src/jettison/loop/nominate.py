@@ -1,0 +1,127 @@
+"""Who is put to the test: chosen on dev alone, by the predicted chance to pass and the cost."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from jettison.decide.gates import judge_at_most, judge_not_worse
+from jettison.decision import AtMost, CostSummary, Gate, NotWorse, Verdict
+from jettison.loop.workspace import Contender
+from jettison.record import Record
+from jettison.stats.planning import pass_probability
+
+
+class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+    """What dev predicts of one candidate's decision."""
+
+    name: str
+    chance: float
+    """Predicted probability of passing every gate on test."""
+    weakest: str
+    """The gate and slice most likely to fail, in words."""
+
+
+class Ballot(msgspec.Struct, frozen=True, kw_only=True):
+    """The roles candidates play in the decision, by name."""
+
+    nominee: str | None
+    fallback: str | None
+    shown: tuple[str, ...]
+    outlooks: tuple[Outlook, ...]
+
+
+def nominate(
+    contenders: Sequence[Contender],
+    incumbent: Contender,
+    gates: Sequence[Gate],
+    *,
+    n_test: dict[str, int],
+    nominate_at: float,
+    n_shown: int,
+    seed: int,
+) -> Ballot:
+    """Pick the cheapest candidate that dev expects to pass, a safer fallback, and others to show.
+
+    Args:
+        contenders: Candidates with dev records and costs, without the incumbent.
+        incumbent: The model they replace.
+        gates: What must hold.
+        n_test: Test examples per slice (counts only).
+        nominate_at: Least chance at which the cheapest wins over a safer one.
+        n_shown: Others to measure on test for the report.
+        seed: Of the simulation behind the chances.
+    """
+    cheaper = [c for c in contenders if _is_cheaper(c.cost)]
+    outlooks = [outlook(c, incumbent, gates, n_test=n_test, seed=seed) for c in cheaper]
+    chance = {o.name: o.chance for o in outlooks}
+    by_cost = sorted(cheaper, key=lambda c: (_cpu(c.cost), c.name))
+    likely = [c for c in by_cost if chance[c.name] >= nominate_at]
+    nominee = likely[0] if likely else max(by_cost, key=lambda c: chance[c.name], default=None)
+    fallback = None
+    if nominee is not None:
+        safer = [c for c in by_cost if c is not nominee and chance[c.name] > chance[nominee.name]]
+        fallback = max(safer, key=lambda c: chance[c.name], default=None)
+    eligible = {c.name for c in (nominee, fallback) if c is not None}
+    others = [c for c in contenders if c.name not in eligible]
+    return Ballot(
+        nominee=nominee.name if nominee else None,
+        fallback=fallback.name if fallback else None,
+        shown=tuple(c.name for c in _worth_showing(others)[:n_shown]),
+        outlooks=tuple(outlooks),
+    )
+
+
+def outlook(
+    contender: Contender, incumbent: Contender, gates: Sequence[Gate], *, n_test: dict[str, int], seed: int
+) -> Outlook:
+    """The chance that one candidate passes every gate on a test split of the given size."""
+    chance, weakest, least = 1.0, "none", 1.1
+    for gate in gates:
+        for label, part in _chances(gate, contender, incumbent.records, n_test=n_test, seed=seed):
+            chance *= part
+            if part < least:
+                weakest, least = label, part
+    return Outlook(name=contender.name, chance=chance, weakest=weakest)
+
+
+def _chances(
+    gate: Gate, contender: Contender, incumbent: Sequence[Record], *, n_test: dict[str, int], seed: int
+) -> list[tuple[str, float]]:
+    if isinstance(gate, AtMost):
+        result = judge_at_most(gate, contender.cost or CostSummary())
+        return [(gate.cost, 1.0 if result.verdict is Verdict.SHIP else 0.0)]
+    assert isinstance(gate, NotWorse)
+    found = []
+    for result in judge_not_worse(gate, incumbent, contender.records):
+        n = n_test.get(result.slice or "all", 0)
+        if result.flips is None or n == 0:
+            continue
+        part = pass_probability(
+            n_beneficial=result.flips.beneficial,
+            n_harmful=result.flips.harmful,
+            n_dev=result.flips.n,
+            n_test=n,
+            margin=result.limit,
+            alpha=gate.alpha,
+            seed=seed,
+        )
+        found.append((f"{result.metric} on {result.slice}", part))
+    return found
+
+
+def _is_cheaper(cost: CostSummary | None) -> bool:
+    """Whether a candidate clearly costs less CPU than the incumbent; unmeasured is not cheaper."""
+    return cost is not None and cost.cpu_ratio is not None and cost.cpu_ratio.high < 1.0
+
+
+def _cpu(cost: CostSummary | None) -> float:
+    return cost.cpu_ratio.value if cost is not None and cost.cpu_ratio is not None else float("inf")
+
+
+def _worth_showing(others: Sequence[Contender]) -> list[Contender]:
+    """Each family's best first: the cheapest, the free baseline, then by dev score."""
+    singles = [c for c in others if not c.members]
+    cheapest = sorted(singles, key=lambda c: _cpu(c.cost))[:2]
+    free = sorted((c for c in singles if c.recipe.family == "free"), key=lambda c: _cpu(c.cost))[:1]
+    rest = sorted(others, key=lambda c: -(c.dev_score or 0.0))
+    return list({c.name: c for c in (*cheapest, *free, *rest)}.values())

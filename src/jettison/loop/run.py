@@ -1,0 +1,310 @@
+"""One turn of the loop offline: from the model a team runs to a decision, a release and a report."""
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from jettison.backends.machine import describe_machine
+from jettison.compress.incumbent import take_in
+from jettison.compress.recipe import (
+    Recipe,
+    Surroundings,
+    auto_recipes,
+    check_recipe_applies,
+    installed_extras,
+    recipes_from,
+)
+from jettison.decide.decide import Evidence, decide
+from jettison.decide.render import read_decision, write_decision
+from jettison.decide.report import rewrite_report
+from jettison.decide.report_types import write_report_content
+from jettison.decision import Decision, Gate
+from jettison.errors import CannotWrite, JettisonError
+from jettison.evaluate.profile import reference_profile
+from jettison.evaluate.run import evaluation_file
+from jettison.evaluate.slices import Slicer
+from jettison.files import value_sha256, write_json
+from jettison.loop.config import RunConfig, default_gates
+from jettison.loop.nominate import Ballot, nominate
+from jettison.loop.search import first_contender, search, with_costs
+from jettison.loop.telling import Answers, report_content
+from jettison.loop.watcher import Clock, Silent, Watcher
+from jettison.loop.workspace import Contender, Workspace
+from jettison.release import Release, open_release, write_release
+from jettison.task import Example, TestReading
+from jettison.task.read import read_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run came to, and where it lies."""
+
+    decision: Decision
+    folder: Path
+    report: Path
+    release: Path | None
+    duration_s: float
+
+
+def run(config: RunConfig, *, watcher: Watcher | None = None) -> Outcome:
+    """Compress, evaluate, decide, release. Killed at any point, it goes on where it stopped.
+
+    Args:
+        config: Settings with resolved paths, as `read_config` gives.
+        watcher: Hears of progress; None is silent.
+
+    Raises:
+        JettisonError: The task, the incumbent or a setting is unusable, or the disk is.
+    """
+    workspace = _open_workspace(config, watcher or Silent())
+    recipes_given = None if config.recipes == "auto" else recipes_from(list(config.recipes))  # type: ignore[arg-type]
+    for recipe in recipes_given or ():
+        check_recipe_applies(recipe)
+    write_json(workspace.folder / "run.json", config)
+    incumbent, example_s = _incumbent(workspace)
+    recipes = recipes_given or _auto(workspace, incumbent, example_s)
+    findings = search(workspace, incumbent, recipes, training_threads=training_threads(config))
+    incumbent, measured = with_costs(workspace, incumbent, findings.contenders, thorough=False)
+    gates = config.gates or default_gates(workspace.task.required_slices, workspace.task.out_of_scope)
+    ballot = nominate(
+        measured,
+        incumbent,
+        gates,
+        n_test=workspace.task.slice_counts,
+        nominate_at=config.nominate_at,
+        n_shown=config.n_shown,
+        seed=config.seed,
+    )
+    finalists = _finalists(measured, ballot)
+    workspace.watcher.stage("cost of the finalists, thoroughly")
+    incumbent, finalists = with_costs(workspace, incumbent, finalists, thorough=True)
+    judged = _decide(workspace, incumbent, finalists, ballot, gates)
+    release = _release(workspace, incumbent, finalists, judged)
+    workspace.watcher.stage("writing the report")
+    content = report_content(
+        workspace,
+        incumbent,
+        finalists,
+        findings,
+        ballot,
+        judged.decision,
+        judged.answers,
+        {example.id: example.input for example in judged.examples},
+    )
+    write_report_content(workspace.folder, content)
+    pages = rewrite_report(workspace.folder)
+    return Outcome(
+        decision=judged.decision,
+        folder=workspace.folder,
+        report=pages.html,
+        release=release.path if release is not None else None,
+        duration_s=workspace.clock.spent_s(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A decision with the test records it was made of."""
+
+    decision: Decision
+    examples: tuple[Example, ...]
+    answers: tuple[Answers, ...]
+    """The incumbent's first."""
+
+
+def training_threads(config: RunConfig) -> int:
+    """Threads for making candidates: as set, or all cores."""
+    return config.training_threads or os.cpu_count() or 1
+
+
+def _open_workspace(config: RunConfig, watcher: Watcher) -> Workspace:
+    clock = Clock(config.budget_s)
+    watcher.stage("reading the task")
+    task = read_task(config.task)
+    for finding in task.findings:
+        if finding.severity != "note":
+            watcher.found(f"{finding.severity}: {finding.message}")
+    slicer = Slicer.fit(task.development)
+    dev = slicer.apply(task.dev)
+    return Workspace(config=config, task=task, slicer=slicer, dev=dev, watcher=watcher, clock=clock)
+
+
+def _incumbent(workspace: Workspace) -> tuple[Contender, float]:
+    """The model that runs today, and its CPU-seconds for one input in a batch."""
+    config, task = workspace.config, workspace.task
+    workspace.watcher.stage("taking in the incumbent")
+    candidate = take_in(
+        config.incumbent,
+        labels=task.labels,
+        out_of_scope=task.out_of_scope,
+        cache=workspace.cache / "incumbent",
+        seed=config.seed,
+        data=task.development,
+        threads=training_threads(config),
+        progress=workspace.watcher.progress,
+    )
+    candidate = msgspec.structs.replace(workspace.calibrated(candidate), name="incumbent")
+    started = time.process_time()
+    recipe = Recipe(name="incumbent", steps=(), family="incumbent", why="what runs today")
+    contender = first_contender(workspace, candidate, recipe)
+    took_s = time.process_time() - started
+    score = contender.dev_score
+    workspace.watcher.found(
+        f"incumbent: {'not scored' if score is None else f'{score:.1%}'} on {len(workspace.dev)} dev examples"
+    )
+    return contender, max(took_s / max(1, len(workspace.dev)), 1e-4)
+
+
+def _auto(workspace: Workspace, incumbent: Contender, example_s: float) -> tuple[Recipe, ...]:
+    data = workspace.task.development
+    around = Surroundings(
+        installed=installed_extras(),
+        n_train=len(data.train) + len(data.unlabelled),
+        n_layers=incumbent.candidate.settings.get("n_layers"),
+        example_s=example_s,
+        has_bfloat16="avx512_bf16" in describe_machine().get("features", ""),
+    )
+    recipes = auto_recipes(incumbent.candidate, around)
+    return tuple(recipe for recipe in recipes if recipe.name not in workspace.config.skip)
+
+
+def _finalists(measured: Sequence[Contender], ballot: Ballot) -> list[Contender]:
+    """Those put to the test, nominee first."""
+    by_name = {contender.name: contender for contender in measured}
+    names = [ballot.nominee, ballot.fallback, *ballot.shown]
+    return [by_name[name] for name in names if name is not None]
+
+
+def _decide(
+    workspace: Workspace,
+    incumbent: Contender,
+    finalists: Sequence[Contender],
+    ballot: Ballot,
+    gates: Sequence[Gate],
+) -> Judged:
+    """Read the test split, once for this question, and decide; a finished decision is kept as it is."""
+    task = workspace.task
+    contenders = [incumbent, *finalists]
+    purpose = value_sha256(
+        {
+            "task": task.development.digest,
+            "test": task.test_digest,
+            "candidates": [c.candidate.digest for c in contenders],
+            "roles": [ballot.nominee, ballot.fallback],
+            "gates": gates,
+            "seed": workspace.config.seed,
+        }
+    )
+    kept = workspace.cache / "decisions" / purpose[:20] / "decision.json"
+    workspace.watcher.stage("the decision, on the test split")
+    reading = _read_test(workspace, purpose)
+    examples = workspace.slicer.apply(reading.examples)
+    evidence = []
+    for contender in contenders:
+        role = _role(contender, incumbent, ballot)
+        records = workspace.records(contender.candidate, examples, "test")
+        evidence.append(
+            Evidence(
+                name=contender.name,
+                digest=contender.candidate.digest,
+                records=records,
+                cost=contender.cost,
+                role=role,
+                steps=contender.words,
+            )
+        )
+    if kept.exists():
+        decision = read_decision(kept)
+    else:
+        decision = decide(
+            task.name,
+            evidence[0],
+            evidence[1:],
+            gates,
+            test_digest=task.test_digest,
+            n_test_reads=reading.n_reads,
+            seed=workspace.config.seed,
+            machine={**describe_machine(), "threads": str(workspace.config.threads)},
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        )
+        write_json(kept, decision)
+    write_decision(workspace.folder, decision)
+    answers = tuple(Answers(name=e.name, records=e.records) for e in evidence)
+    return Judged(decision=decision, examples=examples, answers=answers)
+
+
+def _read_test(workspace: Workspace, purpose: str) -> TestReading:
+    """The test examples; where the task's folder is read-only the ledger stands in the run's own."""
+    try:
+        return workspace.task.read_test(purpose=purpose)
+    except CannotWrite:
+        return workspace.task.read_test(purpose=purpose, ledger=workspace.folder / "test_reads.jsonl")
+
+
+def _role(contender: Contender, incumbent: Contender, ballot: Ballot) -> str:
+    if contender.candidate.digest == incumbent.candidate.digest:
+        return "incumbent"
+    if contender.name == ballot.nominee:
+        return "nominee"
+    return "fallback" if contender.name == ballot.fallback else "shown"
+
+
+def _records_path(workspace: Workspace, contender: Contender, examples: Sequence[Example]) -> Path:
+    return evaluation_file(
+        workspace.cache / "records",
+        contender.candidate,
+        examples,
+        split="test",
+        scorers=workspace.scorers,
+    )
+
+
+def _release(
+    workspace: Workspace,
+    incumbent: Contender,
+    finalists: Sequence[Contender],
+    judged: Judged,
+) -> Release | None:
+    """Write the release of the chosen candidate, or find the one a finished run wrote."""
+    decision = judged.decision
+    chosen = next((c for c in finalists if c.name == decision.chosen), None)
+    if chosen is None:
+        return None
+    workspace.watcher.stage("writing the release")
+    folder = workspace.folder / "release"
+    if folder.exists():
+        found = _same_release(folder, decision)
+        if found is not None:
+            return found
+        shutil.move(folder, _free_name(workspace.folder, "release-before"))
+    return write_release(
+        folder,
+        candidate=chosen.candidate,
+        decision=decision,
+        evidence=[_records_path(workspace, c, judged.examples) for c in (incumbent, chosen)],
+        task_name=workspace.task.name,
+        profile=reference_profile(chosen.records, [e.input for e in workspace.dev]),
+    )
+
+
+def _same_release(folder: Path, decision: Decision) -> Release | None:
+    """The release in a folder, when it is whole and carries this very decision."""
+    try:
+        release = open_release(folder)
+        same = read_decision(folder / "decision.json") == decision
+    except JettisonError:
+        return None
+    return release if same else None
+
+
+def _free_name(folder: Path, stem: str) -> Path:
+    """An unused name: an older release is set aside, never overwritten."""
+    n = 1
+    while (folder / f"{stem}-{n}").exists():
+        n += 1
+    return folder / f"{stem}-{n}"

@@ -1,0 +1,314 @@
+"""The search: make candidates, cheap evidence first, drop what is dominated, cascade what is left.
+
+Everything here reads train, dev and unlabelled inputs; no test example is within reach.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import msgspec
+
+from jettison.candidate import Candidate
+from jettison.compress.cascade import make_cascade
+from jettison.compress.recipe import Recipe, describe_step
+from jettison.cost.measure import measure_costs
+from jettison.decide.report_types import Tried
+from jettison.decision import CostSummary
+from jettison.errors import JettisonError
+from jettison.files import read_json, value_sha256, write_json
+from jettison.loop.workspace import Contender, Workspace
+from jettison.record import mean_score
+
+Status = Literal["finalist", "dominated", "failed", "dropped"]
+
+N_FIRST_LOOK = 400
+HOPELESS_LOSS = 0.25
+QUICK_SHARE = 0.25
+
+
+@dataclass
+class Findings:
+    """What a search came to: grown as it goes, read when it ends."""
+
+    contenders: list[Contender] = field(default_factory=list)
+    tried: list[Tried] = field(default_factory=list)
+
+
+def search(
+    workspace: Workspace, incumbent: Contender, recipes: Sequence[Recipe], *, training_threads: int
+) -> Findings:
+    """Try recipes inside the budget and return every candidate worth a decision.
+
+    Args:
+        workspace: The run.
+        incumbent: What the candidates start from and are compared with.
+        recipes: Cheapest first.
+        training_threads: Threads to make candidates with.
+    """
+    findings = Findings()
+    reserve_s = 60.0 + 2.0 * workspace.config.n_cost_tasks * _seconds_per_task(incumbent)
+    planned = _halved(workspace, incumbent, recipes, findings, training_threads)
+    for index, recipe in enumerate(planned):
+        left = sum(workspace.clock.corrected_s(r.estimate_s) for r in planned[index:])
+        workspace.watcher.stage(f"candidate {index + 1} of {len(planned)}: {recipe.name}", left + reserve_s)
+        if not workspace.clock.has_time_for(recipe.estimate_s, reserve_s=reserve_s):
+            findings.tried.append(_not_tried(recipe, "no time left in the budget"))
+            workspace.watcher.found(f"{recipe.name}: left out, no time in the budget")
+            continue
+        _try(workspace, incumbent, recipe, findings, training_threads)
+    _cost_and_drop(workspace, incumbent, findings)
+    _add_cascades(workspace, incumbent, findings)
+    return findings
+
+
+def first_contender(workspace: Workspace, candidate: Candidate, recipe: Recipe) -> Contender:
+    """Evaluate a candidate on all of dev."""
+    return Contender(
+        candidate=candidate, recipe=recipe, records=workspace.records(candidate, workspace.dev, "dev")
+    )
+
+
+def with_costs(
+    workspace: Workspace, incumbent: Contender, contenders: Sequence[Contender], *, thorough: bool
+) -> tuple[Contender, list[Contender]]:
+    """Measure incumbent and contenders interleaved in one run, or read that run's figures."""
+    config = workspace.config
+    inputs = cost_inputs(workspace)
+    candidates = [incumbent.candidate, *(c.candidate for c in contenders)]
+    settings = {"thorough": thorough, "threads": config.threads, "usd": config.usd_per_hour}
+    key = value_sha256([[c.digest for c in candidates], inputs, settings])[:20]
+    path = workspace.cache / "costs" / f"{key}.json"
+    if path.exists():
+        costs = read_json(path, list[CostSummary])
+    else:
+        costs = measure_costs(
+            candidates,
+            inputs,
+            rounds=15 if thorough else 5,
+            seed=config.seed,
+            threads=config.threads,
+            usd_per_hour=config.usd_per_hour,
+            progress=workspace.watcher.progress,
+        )
+        write_json(path, costs)
+    return replace(incumbent, cost=costs[0]), [
+        replace(contender, cost=cost) for contender, cost in zip(contenders, costs[1:], strict=True)
+    ]
+
+
+def cost_inputs(workspace: Workspace) -> list[str]:
+    """The inputs costs are measured on: evenly through dev sorted by length, so its lengths are kept."""
+    examples = sorted(workspace.dev, key=lambda e: (len(e.input), e.id))
+    n = min(workspace.config.n_cost_tasks, len(examples))
+    return [examples[int((i + 0.5) * len(examples) / n)].input for i in range(n)]
+
+
+def _halved(
+    workspace: Workspace,
+    incumbent: Contender,
+    recipes: Sequence[Recipe],
+    findings: Findings,
+    training_threads: int,
+) -> list[Recipe]:
+    """Successive halving: of a family of three or more trained recipes, train each briefly, keep half."""
+    planned = list(recipes)
+    families = {r.family for r in recipes if quick_version(r) is not None}
+    for family in sorted(families):
+        rivals = [r for r in recipes if r.family == family and quick_version(r) is not None]
+        if len(rivals) < 3:
+            continue
+        scores: dict[str, float] = {}
+        for recipe in rivals:
+            quick = quick_version(recipe)
+            assert quick is not None
+            workspace.watcher.stage(f"short training of {recipe.name}")
+            made = _made(workspace, incumbent, quick, training_threads)
+            look = None if isinstance(made, str) else _first_look(workspace, made)
+            scores[recipe.name] = -1.0 if look is None else look
+        keep = sorted(rivals, key=lambda r: (-scores[r.name], r.name))[: (len(rivals) + 1) // 2]
+        for recipe in rivals:
+            if recipe not in keep:
+                planned.remove(recipe)
+                reason = f"behind its rivals after short training ({scores[recipe.name]:.1%} on dev)"
+                findings.tried.append(_not_tried(recipe, reason, score=scores[recipe.name]))
+    return planned
+
+
+def quick_version(recipe: Recipe) -> Recipe | None:
+    """The recipe up to its training step, with a quarter of the epochs; None when nothing is trained."""
+    steps = []
+    for step in recipe.steps:
+        if step["step"] in ("distill", "finetune"):
+            steps.append({**step, "epochs": max(1, round(step.get("epochs", 8) * QUICK_SHARE))})
+            return msgspec.structs.replace(recipe, name=f"{recipe.name} (short)", steps=tuple(steps))
+        steps.append(step)
+    return None
+
+
+def _try(
+    workspace: Workspace,
+    incumbent: Contender,
+    recipe: Recipe,
+    findings: Findings,
+    training_threads: int,
+) -> None:
+    started = time.monotonic()
+    made = _made(workspace, incumbent, recipe, training_threads)
+    workspace.clock.learn(estimate_s=recipe.estimate_s, took_s=time.monotonic() - started)
+    if isinstance(made, str):
+        findings.tried.append(_not_tried(recipe, made, status="failed"))
+        workspace.watcher.found(f"{recipe.name}: {made}")
+        return
+    look = _first_look(workspace, made)
+    reference = mean_score(incumbent.records[:N_FIRST_LOOK], "label")
+    if look is not None and reference is not None and reference - look > HOPELESS_LOSS:
+        reason = f"loses {reference - look:.1%} on a first look at {N_FIRST_LOOK} dev examples"
+        findings.tried.append(_not_tried(recipe, reason, status="dropped", score=look))
+        workspace.watcher.found(f"{recipe.name}: dropped, {reason}")
+        return
+    contender = first_contender(workspace, made, recipe)
+    findings.contenders.append(contender)
+    score, base = contender.dev_score, incumbent.dev_score
+    if score is not None and base is not None:
+        workspace.watcher.found(f"{recipe.name}: {score:.1%} on dev ({score - base:+.1%})")
+
+
+def _made(
+    workspace: Workspace, incumbent: Contender, recipe: Recipe, training_threads: int
+) -> Candidate | str:
+    """The candidate, or why there is none: one recipe's failure does not end the run."""
+    try:
+        return workspace.make(recipe, incumbent.candidate, training_threads)
+    except JettisonError as error:
+        return str(error)
+
+
+def _first_look(workspace: Workspace, candidate: Candidate) -> float | None:
+    records = workspace.records(candidate, workspace.dev[:N_FIRST_LOOK], "dev")
+    return mean_score(records, "label")
+
+
+def _cost_and_drop(workspace: Workspace, incumbent: Contender, findings: Findings) -> None:
+    """Measure what everything costs, then drop whatever another beats on dev and on cost."""
+    workspace.watcher.stage("cost of the candidates, interleaved")
+    _, measured = with_costs(workspace, incumbent, findings.contenders, thorough=False)
+    kept = []
+    for contender in measured:
+        better = next((c for c in measured if dominates(c, contender)), None)
+        if better is None or contender.recipe.family == "free":
+            kept.append(contender)
+            continue
+        reason = f"{better.name} is at least as good on dev and costs less"
+        findings.tried.append(tried(contender, incumbent, status="dominated", reason=reason))
+        workspace.watcher.found(f"{contender.name}: dropped, {reason}")
+    findings.contenders[:] = kept
+
+
+def dominates(one: Contender, other: Contender) -> bool:
+    """Whether `one` is at least as good on dev and costs clearly less (intervals apart)."""
+    if one is other or one.dev_score is None or other.dev_score is None:
+        return False
+    a = one.cost.cpu_ratio if one.cost else None
+    b = other.cost.cpu_ratio if other.cost else None
+    return a is not None and b is not None and one.dev_score >= other.dev_score and a.high < b.low
+
+
+def _add_cascades(workspace: Workspace, incumbent: Contender, findings: Findings) -> None:
+    """Cascades of the survivors, cheap arm first; three-armed ones nest a cascade as the fallback."""
+    workspace.watcher.stage("cascades")
+    singles = [c for c in findings.contenders if c.cost is not None and c.cost.cpu_ratio is not None]
+    singles.sort(key=_ratio)
+    pairs = [
+        (lean, fallback)
+        for lean in singles
+        for fallback in (*singles, incumbent)
+        if _ratio(lean) < 0.5 * _ratio(fallback) and (lean.dev_score or 0) < (fallback.dev_score or 0)
+    ]
+    added = [
+        cascade
+        for lean, fallback in pairs
+        for epsilon in workspace.config.epsilons
+        if (cascade := _cascade(workspace, incumbent, lean, fallback, epsilon, findings)) is not None
+    ]
+    if added:
+        _, added = with_costs(workspace, incumbent, added, thorough=False)
+    findings.contenders += added
+
+
+def _cascade(
+    workspace: Workspace,
+    incumbent: Contender,
+    lean: Contender,
+    fallback: Contender,
+    epsilon: float,
+    findings: Findings,
+) -> Contender | None:
+    name = f"{lean.name}→{fallback.name} @{epsilon:g}"
+    recipe = Recipe(
+        name=name,
+        steps=({"step": "cascade", "epsilon": epsilon},),
+        family="cascade",
+        why=f"{lean.name} answers what it is sure of, {fallback.name} the rest",
+    )
+    try:
+        made = make_cascade(
+            lean.candidate,
+            fallback.candidate,
+            workspace.task.development,
+            cache=workspace.cache / "cascades",
+            epsilon=epsilon,
+            delta=workspace.config.delta,
+            lean_records=lean.records,
+            fallback_records=fallback.records,
+            incumbent_records=incumbent.records,
+        )
+    except JettisonError as error:
+        findings.tried.append(_not_tried(recipe, str(error), status="failed"))
+        return None
+    if made is None:
+        findings.tried.append(_not_tried(recipe, "no threshold could be certified on dev", status="failed"))
+        return None
+    candidate = workspace.calibrated(msgspec.structs.replace(made, name=name))
+    contender = first_contender(workspace, candidate, recipe)
+    return replace(contender, members=(lean.name, fallback.name))
+
+
+def tried(contender: Contender, incumbent: Contender, *, status: Status, reason: str) -> Tried:
+    """A candidate that was made and evaluated on dev, as the report tells it."""
+    score, base = contender.dev_score, incumbent.dev_score
+    ratio = contender.cost.cpu_ratio if contender.cost else None
+    return Tried(
+        name=contender.name,
+        steps=contender.words,
+        dev_score=score,
+        dev_loss_vs_incumbent=None if score is None or base is None else base - score,
+        cpu_ratio=None if ratio is None else ratio.value,
+        bytes=contender.candidate.artifact_bytes,
+        status=status,
+        reason=reason,
+    )
+
+
+def _not_tried(
+    recipe: Recipe, reason: str, *, status: Status = "dropped", score: float | None = None
+) -> Tried:
+    return Tried(
+        name=recipe.name,
+        steps=tuple(describe_step(step) for step in recipe.steps),
+        dev_score=score,
+        status=status,
+        reason=reason,
+    )
+
+
+def _ratio(contender: Contender) -> float:
+    """CPU-seconds per task over the incumbent's; the incumbent's own is 1."""
+    ratio = contender.cost.cpu_ratio if contender.cost else None
+    return 1.0 if ratio is None else ratio.value
+
+
+def _seconds_per_task(incumbent: Contender) -> float:
+    cost = incumbent.cost
+    return cost.cpu_s.value if cost is not None and cost.cpu_s is not None else 0.05

@@ -1,0 +1,62 @@
+"""How a run tells its watcher where it is; the command line draws it, a library user may ignore it."""
+
+import time
+from typing import Protocol
+
+
+class Watcher(Protocol):
+    """Hears of each stage, of progress inside it, and of each finding."""
+
+    def stage(self, title: str, remaining_s: float | None = None) -> None:
+        """A stage begins; `remaining_s` is the estimate for it and all that follows."""
+
+    def progress(self, message: str, share: float | None = None) -> None:
+        """Work inside the stage: what, and the share done in 0-1."""
+
+    def found(self, message: str) -> None:
+        """A line worth keeping on the screen."""
+
+
+class Silent:
+    """A watcher that does not look."""
+
+    def stage(self, title: str, remaining_s: float | None = None) -> None:
+        """Ignored."""
+
+    def progress(self, message: str, share: float | None = None) -> None:
+        """Ignored."""
+
+    def found(self, message: str) -> None:
+        """Ignored."""
+
+
+class Clock:
+    """Time spent and left, with estimates corrected by how wrong the earlier ones were."""
+
+    def __init__(self, budget_s: float | None) -> None:
+        self._started = time.monotonic()
+        self._budget_s = budget_s
+        self._estimated_s = 0.0
+        self._took_s = 0.0
+
+    def spent_s(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self._started
+
+    def learn(self, *, estimate_s: float, took_s: float) -> None:
+        """Take in how long a piece of work took against its estimate; cached work teaches nothing."""
+        if took_s > 1.0:
+            self._estimated_s += estimate_s
+            self._took_s += took_s
+
+    def corrected_s(self, estimate_s: float) -> float:
+        """An estimate scaled by what was learned, within a factor of four either way."""
+        if self._estimated_s == 0.0:
+            return estimate_s
+        return estimate_s * min(4.0, max(0.25, self._took_s / self._estimated_s))
+
+    def has_time_for(self, estimate_s: float, *, reserve_s: float = 0.0) -> bool:
+        """Whether a piece of work fits in the budget, with `reserve_s` kept for what must follow."""
+        if self._budget_s is None:
+            return True
+        return self.spent_s() + self.corrected_s(estimate_s) + reserve_s <= self._budget_s

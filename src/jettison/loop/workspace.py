@@ -1,0 +1,108 @@
+"""What every stage of one run shares: its settings, data, folders and watcher."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jettison.candidate import Candidate
+from jettison.compress.recipe import Recipe, lineage_words
+from jettison.compress.step import StepContext, apply_step, step_from
+from jettison.decision import CostSummary
+from jettison.evaluate.calibrate import calibrate
+from jettison.evaluate.run import evaluate
+from jettison.evaluate.slices import Slicer
+from jettison.loop.config import RunConfig
+from jettison.loop.watcher import Clock, Watcher
+from jettison.record import Record, mean_score
+from jettison.task import Example, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A calibrated candidate with what dev says of it."""
+
+    candidate: Candidate
+    recipe: Recipe
+    records: tuple[Record, ...]
+    """Of all dev examples."""
+    cost: CostSummary | None = None
+    members: tuple[str, ...] = ()
+    """Names of the arms, of a cascade."""
+
+    @property
+    def name(self) -> str:
+        return self.candidate.name
+
+    @property
+    def dev_score(self) -> float | None:
+        """Share of dev examples labelled right."""
+        return mean_score(self.records, "label")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return lineage_words(self.candidate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """One run: where it keeps things and how it makes and judges candidates."""
+
+    config: RunConfig
+    task: Task
+    slicer: Slicer
+    dev: tuple[Example, ...]
+    """Dev examples with computed slices."""
+    watcher: Watcher
+    clock: Clock
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.output)
+
+    @property
+    def cache(self) -> Path:
+        return self.folder / "cache"
+
+    @property
+    def scorers(self) -> tuple[str, ...]:
+        return ("label",) if self.task.out_of_scope is None else ("label", "out_of_scope")
+
+    def make(self, recipe: Recipe, incumbent: Candidate, training_threads: int) -> Candidate:
+        """Run a recipe's steps, each found again if it was done before, and calibrate the result.
+
+        Raises:
+            JettisonError: A step failed; what earlier steps made is kept.
+        """
+        context = StepContext(
+            data=self.task.development,
+            incumbent=incumbent,
+            folder=self.cache,
+            workspace=self.cache / "shared",
+            seed=self.config.seed,
+            threads=training_threads,
+            progress=self.watcher.progress,
+        )
+        candidate = incumbent
+        for index, settings in enumerate(recipe.steps):
+            self.watcher.progress(f"{recipe.name}: {settings['step'].replace('_', ' ')}", None)
+            last = index == len(recipe.steps) - 1
+            step = step_from(settings)
+            name = recipe.name if last else None
+            candidate = apply_step(step, candidate, context, cache=self.cache / "steps", name=name)
+        return self.calibrated(candidate)
+
+    def calibrated(self, candidate: Candidate) -> Candidate:
+        """The candidate with confidences fitted on one half of dev."""
+        return calibrate(candidate, self.task.development, cache=self.cache / "calibrated")
+
+    def records(self, candidate: Candidate, examples: Sequence[Example], split: str) -> tuple[Record, ...]:
+        """Evaluate the saved artifact, or read the records of an earlier evaluation."""
+        found = evaluate(
+            candidate,
+            examples,
+            split=split,
+            scorers=self.scorers,
+            folder=self.cache / "records",
+            progress=self.watcher.progress,
+        )
+        return tuple(found)
