@@ -57,13 +57,15 @@ class TokenClassifier(TextClassifier):
         """Length-sorted batches with dynamic padding, put back in the inputs' order."""
         if len(inputs) == 1:
             ids = self._tokenizer.encode(inputs[0]).ids
-            return self._run(self._padded([ids]), np.ones((1, len(ids)), np.int64))
+            tokens = self._padded([ids])
+            return self._run(tokens, np.ones(tokens.shape, np.int64))
         encoded = [encoding.ids for encoding in self._tokenizer.encode_batch(list(inputs))]
         found = np.empty((len(encoded), len(self.labels)), np.float32)
         for rows in length_sorted_batches([len(ids) for ids in encoded], self._batch_size):
             batch = [encoded[row] for row in rows]
             ids = self._padded(batch)
-            mask = np.arange(ids.shape[1])[None, :] < np.array([len(b) for b in batch])[:, None]
+            # An input without a single token is given one, as it is when it comes alone.
+            mask = np.arange(ids.shape[1])[None, :] < np.array([max(1, len(b)) for b in batch])[:, None]
             found[rows] = self._run(ids, mask.astype(np.int64))
         return found
 

@@ -1,0 +1,228 @@
+"""Quantization of `model.onnx` files by ONNX Runtime's and NNCF's own tools."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jettison.backends.machine import has_vnni
+from jettison.backends.openvino import import_openvino
+from jettison.errors import InvalidInput, StepFailed
+from jettison.registry import need
+
+EMBEDDING_OPS = ("Gather", "EmbedLayerNormalization")
+DYNAMIC_OPS = ("MatMul", "Attention")
+STATIC_OPS = ("MatMul", "Gemm")
+_WEIGHT_INPUT = {"MatMul": 1, "Gemm": 1, "Attention": 1, "Gather": 0, "EmbedLayerNormalization": 2}
+
+Feeds = Sequence[Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8:
+    """What to make int8, and how."""
+
+    per_channel: bool = True
+    reduce_range: bool = False
+    embeddings: bool = True
+    exclude: tuple[str, ...] = ()
+    """Names of nodes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightNode:
+    """A node of the graph that multiplies with, or looks up in, a constant matrix."""
+
+    name: str
+    op: str
+    n_weights: int
+
+
+def needs_reduced_range() -> bool:
+    """Whether full-range int8 weights can saturate on this processor."""
+    return not has_vnni()
+
+
+def quantize_dynamic(source: Path, target: Path, plan: Int8) -> dict[str, Any]:
+    """Int8 weights; the runtime finds the range of activations anew for each input.
+
+    Returns:
+        Notes: how many nodes run in int8.
+
+    Raises:
+        MissingExtra: onnxruntime or onnx is not installed.
+        StepFailed: Nothing in the graph could be quantized.
+    """
+    onnx = need("onnx", "onnx")
+    tools = need("onnxruntime.quantization", "onnx")
+    tools.quantize_dynamic(
+        source,
+        target,
+        op_types_to_quantize=[*DYNAMIC_OPS, *(EMBEDDING_OPS if plan.embeddings else ())],
+        per_channel=plan.per_channel,
+        reduce_range=plan.reduce_range,
+        weight_type=tools.QuantType.QInt8,
+        nodes_to_exclude=_with_gemm_names(plan.exclude),
+        # Shapes behind fused nodes are not inferred, and the quantizer asks for their types.
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+    )
+    return {"n_int8_nodes": _count(target, {"MatMulInteger", "QAttention", "QEmbedLayerNormalization"})}
+
+
+def quantize_static(source: Path, target: Path, plan: Int8, feeds: Feeds) -> None:
+    """Int8 weights and activations, with ranges of activations fixed by the calibration inputs.
+
+    Raises:
+        MissingExtra: onnxruntime or onnx is not installed.
+        StepFailed: Nothing in the graph could be quantized.
+    """
+    onnx = need("onnx", "onnx")
+    tools = need("onnxruntime.quantization", "onnx")
+    names = _input_names(source)
+
+    class Reader(tools.CalibrationDataReader):  # type: ignore[misc]
+        """Hands out the calibration inputs one by one."""
+
+        def __init__(self) -> None:
+            self._left: Iterator[Mapping[str, np.ndarray]] = iter(feeds)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            feed = next(self._left, None)
+            return None if feed is None else {name: feed[name] for name in names}
+
+    tools.quantize_static(
+        source,
+        target,
+        Reader(),
+        quant_format=tools.QuantFormat.QDQ,
+        op_types_to_quantize=[*STATIC_OPS, *(("Gather",) if plan.embeddings else ())],
+        per_channel=plan.per_channel,
+        reduce_range=plan.reduce_range,
+        activation_type=tools.QuantType.QUInt8,
+        weight_type=tools.QuantType.QInt8,
+        nodes_to_exclude=list(plan.exclude),
+        # Products of two activations (attention scores) lose the most and gain the least.
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT, "MatMulConstBOnly": True},
+    )
+    _count(target, {"QuantizeLinear"})
+
+
+def quantize_nncf(source: Path, target: Path, feeds: Feeds, *, exclude: Sequence[str] = ()) -> None:
+    """Int8 by NNCF: SmoothQuant, calibrated ranges, fast bias correction.
+
+    Raises:
+        MissingExtra: nncf or onnx is not installed.
+    """
+    import_openvino()
+    onnx = need("onnx", "onnx")
+    nncf = need("nncf", "openvino")
+    names = _input_names(source)
+    given = [{name: feed[name] for name in names} for feed in feeds]
+    quantized = nncf.quantize(
+        onnx.load(str(source)),
+        nncf.Dataset(given),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(given),
+        ignored_scope=nncf.IgnoredScope(names=list(exclude)) if exclude else None,
+    )
+    onnx.save(quantized, str(target))
+
+
+def compress_weights(
+    source: Path,
+    target: Path,
+    *,
+    bits: int,
+    block_size: int,
+    exclude: Sequence[str] = (),
+    embeddings: bool = True,
+) -> None:
+    """Weights alone in 8 or 4 bits, in blocks with a scale each (`MatMulNBits`).
+
+    Raises:
+        MissingExtra: onnxruntime or onnx is not installed.
+        StepFailed: Nothing in the graph could be quantized.
+    """
+    onnx = need("onnx", "onnx")
+    module = need("onnxruntime.quantization.matmul_nbits_quantizer", "onnx")
+    # The look-up has a blocked form in 4 bits alone.
+    tables = embeddings and bits == 4
+    model = onnx.load(str(source))
+    quantizer = module.MatMulNBitsQuantizer(
+        model,
+        bits=bits,
+        block_size=block_size,
+        is_symmetric=False,
+        accuracy_level=4,  # int8 products; without it weights are widened to float32 first
+        nodes_to_exclude=[*exclude, *_integer_lookups(source)],
+        op_types_to_quantize=("MatMul", "Gather") if tables else ("MatMul",),
+        quant_axes=(("MatMul", 0), ("Gather", 1)),
+    )
+    quantizer.process()
+    quantizer.model.save_model_to_file(str(target), False)
+    _count(target, {"MatMulNBits"})
+
+
+def check_plain(source: Path, method: str) -> None:
+    """Refuse a graph with fused nodes, which calibrated quantization cannot look into.
+
+    Raises:
+        InvalidInput: There is such a node.
+    """
+    onnx = need("onnx", "onnx")
+    for node in onnx.load(str(source), load_external_data=False).graph.node:
+        if node.domain == "com.microsoft":
+            raise InvalidInput(
+                f"method {method!r} must start from standard operators, got {node.op_type} in {source.name}."
+                " Export with method 'plain', or quantize the checkpoint itself."
+            )
+
+
+def weight_nodes(source: Path) -> tuple[WeightNode, ...]:
+    """Nodes with a constant float matrix, in the graph's order."""
+    onnx = need("onnx", "onnx")
+    graph = onnx.load(str(source)).graph
+    sizes = {
+        t.name: int(np.prod(t.dims)) for t in graph.initializer if len(t.dims) >= 2 and t.data_type == 1
+    }
+    found = []
+    for node in graph.node:
+        index = _WEIGHT_INPUT.get(node.op_type)
+        if index is not None and len(node.input) > index and node.input[index] in sizes:
+            found.append(WeightNode(name=node.name, op=node.op_type, n_weights=sizes[node.input[index]]))
+    return tuple(found)
+
+
+def node_names(source: Path) -> tuple[str, ...]:
+    """Names of all nodes, in the graph's order."""
+    onnx = need("onnx", "onnx")
+    return tuple(node.name for node in onnx.load(str(source), load_external_data=False).graph.node)
+
+
+def _with_gemm_names(names: Sequence[str]) -> list[str]:
+    """The quantizer turns a `Gemm` into a `MatMul` of another name before it looks at names."""
+    return [*names, *(f"{name}_MatMul" for name in names)]
+
+
+def _input_names(source: Path) -> list[str]:
+    onnx = need("onnx", "onnx")
+    return [value.name for value in onnx.load(str(source), load_external_data=False).graph.input]
+
+
+def _integer_lookups(source: Path) -> list[str]:
+    """`Gather`s that look up in anything but a float matrix: positions, shapes."""
+    onnx = need("onnx", "onnx")
+    tables = {node.name for node in weight_nodes(source)}
+    graph = onnx.load(str(source), load_external_data=False).graph
+    return [node.name for node in graph.node if node.op_type == "Gather" and node.name not in tables]
+
+
+def _count(path: Path, kinds: set[str]) -> int:
+    onnx = need("onnx", "onnx")
+    graph = onnx.load(str(path), load_external_data=False).graph
+    n = sum(node.op_type in kinds for node in graph.node)
+    if n == 0:
+        raise StepFailed(f"the graph must have nodes that quantization knows, got none of {sorted(kinds)}.")
+    return n
