@@ -1,15 +1,15 @@
-"""The torch backend answers as the stock checkpoint does, and says what is wrong with one that does not load."""
+"""The torch backend answers as the stock checkpoint does, and says why one does not load."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import make_tiny_bert, make_tiny_development, tiny_candidate, tiny_encode
 
 from jettison.backends.hf import HEAD, load_torch
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, write_candidate
 from jettison.errors import BrokenArtifact, InvalidInput, UnsafeArtifact
+from tiny import make_tiny_bert, make_tiny_development, tiny_candidate, tiny_encode
 
 DEVELOPMENT = make_tiny_development()
 TEXTS = [example.input for example in DEVELOPMENT.dev[:40]] + ["", "zzzq"]

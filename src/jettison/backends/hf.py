@@ -81,6 +81,8 @@ def load_torch(candidate: Candidate) -> Any:
         if pooling not in POOLINGS:
             raise InvalidInput(f"pooling must be one of {list(POOLINGS)}, got {pooling!r}.")
         encoder = load_pretrained(candidate.path, "AutoModel", trust_remote_code=trust)
+        if getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None  # its output is not read
         head = _load_head(candidate, int(encoder.config.hidden_size))
         module: Any = torch_modules.PooledLogits(
             encoder, head, pooling, bool(settings.get("normalize", False))

@@ -1,0 +1,99 @@
+"""Where an encoder family keeps its layers and feed-forward neurons, in modules and configuration."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from jettison.errors import StepFailed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anatomy:
+    """The parts of an encoder that can be removed so that a stock class still loads it."""
+
+    layers: str
+    """Path of the list of layers in the body."""
+    depth: str
+    """Number of layers, in the configuration."""
+    width: str
+    """Feed-forward neurons of each layer, in the configuration."""
+    up: str
+    """Path, in a layer, of the linear map into the neurons."""
+    down: str
+    """Path, in a layer, of the linear map out of them."""
+    gated: bool = False
+    """Whether `up` holds two rows per neuron, values first and then gates."""
+    first_layer_differs: bool = False
+    """Whether layer 0 is built unlike the others, and so must stay."""
+    adapted: tuple[str, ...] = ("query", "value")
+    """Names of the linear maps that LoRA adapts."""
+
+
+_BERT = Anatomy(
+    layers="encoder.layer",
+    depth="num_hidden_layers",
+    width="intermediate_size",
+    up="intermediate.dense",
+    down="output.dense",
+)
+_DISTILBERT = Anatomy(
+    layers="transformer.layer",
+    depth="n_layers",
+    width="hidden_dim",
+    up="ffn.lin1",
+    down="ffn.lin2",
+    adapted=("q_lin", "v_lin"),
+)
+_MODERNBERT = Anatomy(
+    layers="layers",
+    depth="num_hidden_layers",
+    width="intermediate_size",
+    up="mlp.Wi",
+    down="mlp.Wo",
+    gated=True,
+    first_layer_differs=True,
+    adapted=("Wqkv",),
+)
+FAMILIES = {
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _BERT),
+    "mpnet": Anatomy(
+        layers=_BERT.layers,
+        depth=_BERT.depth,
+        width=_BERT.width,
+        up=_BERT.up,
+        down=_BERT.down,
+        adapted=("q", "v"),
+    ),
+    "deberta-v2": Anatomy(
+        layers=_BERT.layers,
+        depth=_BERT.depth,
+        width=_BERT.width,
+        up=_BERT.up,
+        down=_BERT.down,
+        adapted=("query_proj", "value_proj"),
+    ),
+    "distilbert": _DISTILBERT,
+    "modernbert": _MODERNBERT,
+}
+
+
+def anatomy_of(config: Any) -> Anatomy:
+    """The anatomy of a checkpoint's family.
+
+    Raises:
+        StepFailed: The family is not known.
+    """
+    family = str(config.model_type)
+    if family not in FAMILIES:
+        raise StepFailed(f"the model's family must be one of {sorted(FAMILIES)} to be cut, got {family!r}.")
+    return FAMILIES[family]
+
+
+def layers_of(module: Any, anatomy: Anatomy) -> Any:
+    """The list of layers (`nn.ModuleList`) of a module of `load_torch`."""
+    return module.body.get_submodule(anatomy.layers)
+
+
+def set_layers(module: Any, anatomy: Anatomy, layers: Any) -> None:
+    """Put another list of layers in the body."""
+    parent, _, name = anatomy.layers.rpartition(".")
+    setattr(module.body.get_submodule(parent), name, layers)

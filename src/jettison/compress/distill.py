@@ -1,0 +1,210 @@
+"""Step `distill`: teaches a smaller or pruned torch candidate to answer as the incumbent does."""
+
+import time
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+import numpy as np
+
+from jettison.backends.hf import load_torch
+from jettison.candidate import Candidate
+from jettison.compress.anatomy import anatomy_of
+from jettison.compress.augment import augment
+from jettison.compress.checkpoint import check_hf, save_torch, torch_run
+from jettison.compress.finetune import labelled_rows
+from jettison.compress.step import Made, StepContext
+from jettison.compress.teacher import teacher_logits, teacher_logits_until
+from jettison.compress.training import FitSettings, Rows, fit, label_targets, tokenize
+from jettison.errors import NotEnoughData, StepFailed
+
+
+class Distill(msgspec.Struct, frozen=True, kw_only=True):
+    """Learn the incumbent's logits on train, unlabelled and invented texts."""
+
+    name: ClassVar[str] = "distill"
+    code_version: ClassVar[int] = 1
+    reads_data: ClassVar[bool] = True
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+
+    epochs: Annotated[int, msgspec.Meta(ge=1)] = 4
+    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 3e-4
+    """Peak of the one-cycle schedule."""
+    batch_size: Annotated[int, msgspec.Meta(ge=1)] = 32
+    temperature: Annotated[float, msgspec.Meta(gt=0)] = 2.0
+    """Softens both sides' answers before they are compared."""
+    label_weight: Annotated[float, msgspec.Meta(ge=0)] = 0.3
+    """Weight of the cross-entropy on labelled texts, beside the teacher's."""
+    hidden_weight: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Weight of the distance between hidden states, where both are torch and as wide; asks the
+    teacher again for every batch."""
+    augment: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    """Invented texts per real one."""
+    patience: Annotated[int, msgspec.Meta(ge=1)] = 4
+    """Epochs without a better one after which it stops."""
+    teaching_share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.3
+    """Share of the time to the deadline that the teacher may spend on invented texts."""
+
+    def make(self, candidate: Candidate, context: StepContext) -> Made:
+        """Ask the teacher, train, save.
+
+        Raises:
+            StepFailed: The candidate is no torch checkpoint, its labels are not the incumbent's,
+                or training diverged.
+            NotEnoughData: There is no text to learn from.
+        """
+        check_hf(candidate, self.name)
+        rows, counts = self._taught(candidate, context)
+        stop = labelled_rows(candidate, context.data.dev_fit)
+        settings = FitSettings(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            patience=self.patience,
+        )
+        with torch_run(seed=context.seed, threads=context.threads):
+            module = load_torch(candidate).float()
+            guide, why_not = self._guide(candidate, module, context)
+            log = fit(
+                module,
+                rows,
+                stop,
+                _Loss(self, guide),
+                settings,
+                pad_id=int(candidate.settings.get("pad_id", 0)),
+                seed=context.seed,
+                deadline=context.deadline,
+                progress=context.progress,
+            )
+            save_torch(module, context.folder, source=candidate.path)
+        notes = {"training": msgspec.to_builtins(log), "texts": counts}
+        return Made(notes=notes | ({"hidden_states": why_not} if why_not else {}))
+
+    def _taught(self, candidate: Candidate, context: StepContext) -> tuple[Rows, dict[str, int]]:
+        """All texts to learn from, with the teacher's logits, and how many of each origin."""
+        data = context.data
+        texts = [e.input for e in data.train] + [e.input for e in data.unlabelled]
+        expected = [e.expected for e in data.train] + [None] * len(data.unlabelled)
+        if not texts:
+            raise NotEnoughData("step 'distill' needs train or unlabelled texts, got none.")
+        columns = _columns(candidate, context.incumbent)
+        logits = teacher_logits(context, texts)
+        invented = augment(texts, round(self.augment * len(texts)), seed=context.seed, labels=expected)
+        until = None
+        if context.deadline is not None:
+            now = time.monotonic()
+            until = now + self.teaching_share * max(0.0, context.deadline - now)
+        taught = teacher_logits_until(context, invented, until)
+        invented = invented[: len(taught)]
+        max_tokens = int(candidate.settings.get("max_tokens", 512))
+        rows = Rows(
+            ids=tokenize(candidate.path, [*texts, *invented], max_tokens),
+            targets=label_targets([*expected, *[None] * len(invented)], candidate.labels),
+            teacher=np.concatenate([logits, taught])[:, columns] if len(taught) else logits[:, columns],
+        )
+        counts = {
+            "train": len(data.train),
+            "unlabelled": len(data.unlabelled),
+            "invented": len(invented),
+        }
+        return rows, counts
+
+    def _guide(
+        self, candidate: Candidate, module: Any, context: StepContext
+    ) -> tuple["_Guide | None", str | None]:
+        """The teacher's hidden states to follow, or why there are none."""
+        if self.hidden_weight == 0:
+            return None, None
+        if context.incumbent.backend != "hf":
+            return None, f"not compared: the incumbent runs in {context.incumbent.backend!r}"
+        teacher = load_torch(context.incumbent).float().requires_grad_(False)
+        if teacher.config.hidden_size != module.config.hidden_size:
+            return None, "not compared: hidden sizes differ"
+        if _vocabulary(teacher) != _vocabulary(module):
+            return None, "not compared: vocabularies differ"
+        n_teacher = int(getattr(teacher.config, anatomy_of(teacher.config).depth))
+        n_student = int(getattr(module.config, anatomy_of(module.config).depth))
+        return _Guide(teacher, layer_map(candidate, n_teacher, n_student)), None
+
+
+def layer_map(candidate: Candidate, n_teacher: int, n_student: int) -> list[int]:
+    """Index of the teacher's hidden state that each student layer should give, 1 to n_teacher.
+
+    A kept layer should give what the next kept layer was fed in the teacher; the last one,
+    what the teacher's last layer gave. Without a record of what was kept, evenly spaced.
+    """
+    kept = list(range(n_teacher))
+    for applied in candidate.lineage:
+        if applied.step == "prune" and (chosen := applied.settings.get("kept_layers")):
+            if max(chosen) >= len(kept):
+                break
+            kept = [kept[i] for i in chosen]
+    if len(kept) == n_student and n_student < n_teacher:
+        return [*kept[1:], n_teacher]
+    return [round((i + 1) * n_teacher / n_student) for i in range(n_student)]
+
+
+class _Guide:
+    """A teacher in torch, and which of its hidden states each student layer follows."""
+
+    def __init__(self, teacher: Any, states: list[int]) -> None:
+        self.teacher, self.states = teacher, states
+
+    def distance(self, ids: Any, mask: Any, hidden: tuple[Any, ...]) -> Any:
+        """Mean squared distance of hidden states at real tokens, as a share of the teacher's variance."""
+        import torch
+
+        with torch.no_grad():
+            _, wanted = self.teacher.forward_hidden(ids, mask)
+        real = mask.bool()
+        terms = []
+        for layer, state in enumerate(self.states):
+            target = wanted[state][real]
+            terms.append(((hidden[layer + 1][real] - target) ** 2).mean() / target.var().clamp(min=1e-6))
+        return torch.stack(terms).mean()
+
+
+class _Loss:
+    """Kullback-Leibler divergence from the teacher, with labels and hidden states beside it."""
+
+    def __init__(self, step: Distill, guide: _Guide | None) -> None:
+        self.step, self.guide = step, guide
+
+    def __call__(self, module: Any, ids: Any, mask: Any, batch: Rows) -> Any:
+        import torch
+        from torch.nn import functional
+
+        step = self.step
+        if self.guide is None:
+            logits, hidden = module(ids, mask), ()
+        else:
+            logits, hidden = module.forward_hidden(ids, mask)
+        assert batch.teacher is not None
+        taught = torch.from_numpy(batch.teacher) / step.temperature
+        loss = functional.kl_div(
+            functional.log_softmax(logits / step.temperature, dim=1),
+            functional.log_softmax(taught, dim=1),
+            log_target=True,
+            reduction="batchmean",
+        )
+        loss = loss * step.temperature**2
+        targets = torch.from_numpy(batch.targets)
+        if step.label_weight and bool((targets >= 0).any()):
+            loss = loss + step.label_weight * functional.cross_entropy(logits, targets, ignore_index=-1)
+        if self.guide is not None:
+            loss = loss + step.hidden_weight * self.guide.distance(ids, mask, hidden)
+        return loss
+
+
+def _columns(candidate: Candidate, incumbent: Candidate) -> list[int]:
+    """Where the candidate's labels stand among the incumbent's logits."""
+    lacking = [label for label in candidate.labels if label not in incumbent.labels]
+    if lacking:
+        raise StepFailed(
+            f"a teacher must know every label of its student, got none named {lacking[0]!r} "
+            f"in {incumbent.name}."
+        )
+    return [incumbent.labels.index(label) for label in candidate.labels]
+
+
+def _vocabulary(module: Any) -> int:
+    return int(module.config.vocab_size)

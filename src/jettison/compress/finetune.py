@@ -1,0 +1,191 @@
+"""Step `finetune`: fits a torch candidate to the labelled train examples."""
+
+import time
+import warnings
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+import numpy as np
+
+from jettison.backends.hf import load_torch
+from jettison.candidate import Candidate
+from jettison.compress.anatomy import anatomy_of
+from jettison.compress.checkpoint import check_hf, save_torch, torch_run
+from jettison.compress.step import Made, StepContext
+from jettison.compress.training import FitLog, FitSettings, Rows, fit, label_targets, tokenize
+from jettison.errors import NotEnoughData
+from jettison.registry import need
+from jettison.task import Example
+
+
+class Finetune(msgspec.Struct, frozen=True, kw_only=True):
+    """Train on the labels, stopping early on the first half of dev."""
+
+    name: ClassVar[str] = "finetune"
+    code_version: ClassVar[int] = 1
+    reads_data: ClassVar[bool] = True
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
+
+    mode: Literal["full", "head", "lora"] = "full"
+    """What is trained: every weight, the head alone, or low-rank changes that are merged in the end."""
+    epochs: Annotated[int, msgspec.Meta(ge=1)] = 4
+    learning_rate: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Peak of the one-cycle schedule; None takes 2e-4 (full), 2e-3 (head), 1e-3 (lora)."""
+    batch_size: Annotated[int, msgspec.Meta(ge=1)] = 32
+    patience: Annotated[int, msgspec.Meta(ge=1)] = 3
+    """Epochs without a better one after which it stops."""
+    seeds: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """Runs from different seeds; the best on dev is kept and the spread is noted."""
+    lora_rank: Annotated[int, msgspec.Meta(ge=1)] = 8
+    curve: tuple[float, ...] = ()
+    """Shares of train, in 0-1, also tried, to see what more labels would bring."""
+
+    def make(self, candidate: Candidate, context: StepContext) -> Made:
+        """Train, keep the best, save.
+
+        Raises:
+            StepFailed: The candidate is no torch checkpoint, or training diverged.
+            NotEnoughData: Train holds no example of the candidate's labels.
+            MissingExtra: peft is not installed and `mode` is `lora`.
+        """
+        check_hf(candidate, self.name)
+        train, stop = (
+            labelled_rows(candidate, context.data.train),
+            labelled_rows(candidate, context.data.dev_fit),
+        )
+        if len(train) == 0:
+            raise NotEnoughData("step 'finetune' needs labelled train examples, got none.")
+        runs = [(1.0, context.seed + i) for i in range(self.seeds)]
+        runs += [(share, context.seed) for share in self.curve if share < 1]
+        best: tuple[float, Any] | None = None
+        logs: list[FitLog] = []
+        for number, (share, seed) in enumerate(runs):
+            deadline = _shared_deadline(context.deadline, len(runs) - number)
+            part = train if share == 1 else train.take(_stratified(train.targets, share, seed))
+            module, log = self._run(candidate, part, stop, seed, deadline, context)
+            logs.append(log)
+            quality = log.best_accuracy if log.best_accuracy is not None else 0.0
+            if share == 1 and (best is None or quality > best[0]):
+                best = (quality, module)
+        assert best is not None
+        save_torch(best[1], context.folder, source=candidate.path)
+        return Made(notes=self._notes(logs), resolved={"learning_rate": self._rate()})
+
+    def _rate(self) -> float:
+        return self.learning_rate or {"full": 2e-4, "head": 2e-3, "lora": 1e-3}[self.mode]
+
+    def _run(
+        self,
+        candidate: Candidate,
+        train: Rows,
+        stop: Rows,
+        seed: int,
+        deadline: float | None,
+        context: StepContext,
+    ) -> tuple[Any, FitLog]:
+        settings = FitSettings(
+            epochs=self.epochs,
+            learning_rate=self._rate(),
+            batch_size=self.batch_size,
+            patience=self.patience,
+        )
+        with torch_run(seed=seed, threads=context.threads):
+            module = load_torch(candidate).float()
+            if self.mode == "lora":
+                _adapt(module, self.lora_rank)
+            elif self.mode == "head":
+                module.body.requires_grad_(False)
+            log = fit(
+                module,
+                train,
+                stop,
+                label_loss,
+                settings,
+                pad_id=int(candidate.settings.get("pad_id", 0)),
+                seed=seed,
+                deadline=deadline,
+                progress=context.progress,
+            )
+            if self.mode == "lora":
+                _merge(module)
+        return module, log
+
+    def _notes(self, logs: list[FitLog]) -> dict[str, Any]:
+        """What was measured, on the half of dev that also stopped the training."""
+        full = logs[: self.seeds]
+        notes: dict[str, Any] = {"training": msgspec.to_builtins(full[0])}
+        reached = [log.best_accuracy for log in full if log.best_accuracy is not None]
+        if self.seeds > 1 and reached:
+            notes["seeds"] = {"dev_fit_accuracies": reached, "spread": max(reached) - min(reached)}
+        if self.curve:
+            shares = [share for share in self.curve if share < 1]
+            notes["curve"] = [
+                {"train_share": share, "dev_fit_accuracy": log.best_accuracy}
+                for share, log in [*zip(shares, logs[self.seeds :], strict=True), (1.0, full[0])]
+            ]
+        return notes
+
+
+def labelled_rows(candidate: Candidate, examples: tuple[Example, ...]) -> Rows:
+    """Tokenized examples whose label the candidate knows."""
+    known = [e for e in examples if e.expected in candidate.labels]
+    max_tokens = int(candidate.settings.get("max_tokens", 512))
+    return Rows(
+        ids=tokenize(candidate.path, [e.input for e in known], max_tokens),
+        targets=label_targets([e.expected for e in known], candidate.labels),
+    )
+
+
+def label_loss(module: Any, ids: Any, mask: Any, batch: Rows) -> Any:
+    """Cross-entropy against the labels."""
+    import torch
+
+    return torch.nn.functional.cross_entropy(
+        module(ids, mask), torch.from_numpy(batch.targets), ignore_index=-1
+    )
+
+
+def _adapt(module: Any, rank: int) -> None:
+    """Freeze the body and put low-rank changes on its attention; the head trains in full."""
+    peft = need("peft", "torch")
+    names = list(anatomy_of(module.config).adapted)
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=names)
+    with warnings.catch_warnings():
+        # peft 0.21 still asks for a property that transformers 5.23 renamed.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        adapted = peft.get_peft_model(module.body, config)
+    _set_body(module, adapted)
+
+
+def _merge(module: Any) -> None:
+    """Add the low-rank changes to the weights they adapt."""
+    pooled = hasattr(module, "head")
+    adapted = module.encoder if pooled else getattr(module.model, module.model.base_model_prefix)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        _set_body(module, adapted.merge_and_unload())
+
+
+def _set_body(module: Any, body: Any) -> None:
+    if hasattr(module, "head"):
+        module.encoder = body
+    else:
+        setattr(module.model, module.model.base_model_prefix, body)
+
+
+def _stratified(targets: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """A share of each label's examples, at least one."""
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for target in np.unique(targets):
+        members = rng.permutation(np.flatnonzero(targets == target))
+        chosen.append(members[: max(1, round(share * len(members)))])
+    return np.sort(np.concatenate(chosen))
+
+
+def _shared_deadline(deadline: float | None, n_left: int) -> float | None:
+    """An equal part of the time left for each of the runs left."""
+    if deadline is None:
+        return None
+    now = time.monotonic()
+    return now + max(0.0, deadline - now) / n_left

@@ -1,0 +1,120 @@
+"""What the incumbent answers to texts, computed once and kept for every student."""
+
+import hashlib
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jettison.backends.open import open_model
+from jettison.candidate import Candidate
+from jettison.compress.step import StepContext
+from jettison.errors import StepFailed
+from jettison.files import write_atomic
+
+CHUNK = 512
+"""Texts a file; a killed run loses at most so many."""
+
+
+def teacher_logits(context: StepContext, texts: Sequence[str]) -> np.ndarray:
+    """The incumbent's logits of texts, shape (n_texts, n_labels), float32, in the order of its labels.
+
+    Texts answered before, by this or an earlier run, are read from `context.workspace`.
+
+    Raises:
+        StepFailed: The incumbent gives labels without logits, or none for a text.
+    """
+    return np.stack(_rows(context, texts, until=None)) if texts else np.empty((0, 0), np.float32)
+
+
+def teacher_logits_until(context: StepContext, texts: Sequence[str], until: float | None) -> np.ndarray:
+    """The same for as many of the first texts as `time.monotonic()` lets it before `until`."""
+    rows = _rows(context, texts, until=until)
+    return np.stack(rows) if rows else np.empty((0, len(context.incumbent.labels)), np.float32)
+
+
+def _rows(context: StepContext, texts: Sequence[str], until: float | None) -> list[np.ndarray]:
+    """Logits of the texts, or of the first of them where time ran out."""
+    folder = context.workspace / "teacher" / context.incumbent.digest[:20]
+    known = _read(folder, len(context.incumbent.labels))
+    digests = [text_digest(text) for text in texts]
+    wanted = {d: t for d, t in zip(digests, texts, strict=True) if d not in known}
+    if wanted:
+        for chunk in _answers(context, wanted, until):
+            _write(folder, chunk)
+            known.update(chunk)
+    found: list[np.ndarray] = []
+    for digest in digests:
+        if digest not in known:
+            break
+        found.append(known[digest])
+    return found
+
+
+def _answers(
+    context: StepContext, wanted: dict[bytes, str], until: float | None
+) -> Iterator[dict[bytes, np.ndarray]]:
+    """Ask the incumbent chunk by chunk; the model sorts each by length."""
+    model = open_model(_as_teacher(context.incumbent, context.threads))
+    digests = list(wanted)
+    try:
+        for start in range(0, len(digests), CHUNK):
+            if until is not None and time.monotonic() > until:
+                return
+            chunk = digests[start : start + CHUNK]
+            outputs = model.predict([wanted[digest] for digest in chunk])
+            rows = [output.logits for output in outputs]
+            if any(row is None for row in rows):
+                raise StepFailed(
+                    f"a teacher must give logits, got none from {context.incumbent.name} "
+                    f"(backend {context.incumbent.backend!r}): {outputs[0].error or 'labels alone'}."
+                )
+            yield {d: np.asarray(row, np.float32) for d, row in zip(chunk, rows, strict=True)}
+            context.progress("asking the teacher", min(1.0, (start + CHUNK) / len(digests)))
+    finally:
+        model.close()
+
+
+def _as_teacher(incumbent: Candidate, threads: int) -> Candidate:
+    """The incumbent with the threads this step may use, in batches."""
+    import msgspec
+
+    settings = {**incumbent.settings, "threads": threads, "batch_size": 64}
+    return msgspec.structs.replace(incumbent, settings=settings)
+
+
+def text_digest(text: str) -> bytes:
+    """Identity of a text, 16 bytes."""
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def _write(folder: Path, chunk: dict[bytes, np.ndarray]) -> None:
+    import io
+
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        digests=np.frombuffer(b"".join(chunk), np.uint8).reshape(-1, 16),
+        logits=np.stack(list(chunk.values())),
+    )
+    name = hashlib.blake2b(b"".join(chunk), digest_size=10).hexdigest()
+    write_atomic(folder / f"{name}.npz", buffer.getvalue())
+
+
+def _read(folder: Path, n_labels: int) -> dict[bytes, np.ndarray]:
+    """Every answer kept; a damaged file is dropped and its texts are asked again."""
+    known: dict[bytes, np.ndarray] = {}
+    for path in sorted(folder.glob("*.npz")):
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                digests, logits = stored["digests"], stored["logits"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            path.unlink(missing_ok=True)
+            continue
+        if logits.shape != (len(digests), n_labels):
+            path.unlink(missing_ok=True)
+            continue
+        known.update({row.tobytes(): logit for row, logit in zip(digests, logits, strict=True)})
+    return known
