@@ -1,10 +1,11 @@
 """A decision on disk: JSON for machines, Markdown for people, JUnit XML for a build server."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from jettison.decide.words import figure, share
-from jettison.decision import EXIT_CODE, FORMAT, CandidateReport, Decision, GateResult, Interval, Verdict
+from jettison.decide.words import figure, share, signed
+from jettison.decision import EXIT_CODE, FORMAT, CandidateReport, Decision, GateResult, Verdict
 from jettison.errors import InvalidInput
 from jettison.files import read_json, write_atomic, write_json
 
@@ -85,29 +86,36 @@ def decision_junit(decision: Decision) -> str:
     """
     eligible = [report for report in decision.candidates if report.role in ("nominee", "fallback")]
     nominee = next((r for r in eligible if r.name == decision.chosen), eligible[0] if eligible else None)
-    results = nominee.gates if nominee else ()
-    n_blocked = sum(result.verdict is Verdict.BLOCK for result in results)
-    n_unknown = sum(result.verdict is Verdict.NOT_ENOUGH_DATA for result in results)
-    suite = ElementTree.Element(
-        "testsuite",
-        name=f"jettison.{decision.task}",
-        tests=str(len(results)),
-        failures=str(n_blocked),
-        errors=str(n_unknown),
+    return results_junit(
+        nominee.gates if nominee else (),
+        suite=f"jettison.{decision.task}",
+        case=nominee.name if nominee else "",
         timestamp=decision.created,
     )
+
+
+def results_junit(
+    results: Sequence[GateResult], *, suite: str, case: str, timestamp: str | None = None
+) -> str:
+    """Gate results as one JUnit test suite; `case` names the candidate."""
+    root = ElementTree.Element(
+        "testsuite",
+        name=suite,
+        tests=str(len(results)),
+        failures=str(sum(result.verdict is Verdict.BLOCK for result in results)),
+        errors=str(sum(result.verdict is Verdict.NOT_ENOUGH_DATA for result in results)),
+    )
+    if timestamp:
+        root.set("timestamp", timestamp)
     for result in results:
         name = f"{result.gate} {result.metric}" + (f" [{result.slice}]" if result.slice else "")
-        case = ElementTree.SubElement(
-            suite, "testcase", classname=nominee.name if nominee else "", name=name
-        )
+        test = ElementTree.SubElement(root, "testcase", classname=case, name=name)
         if result.verdict is not Verdict.SHIP:
             kind = "failure" if result.verdict is Verdict.BLOCK else "error"
-            told = ElementTree.SubElement(case, kind, message=result.reason, type=result.verdict.value)
-            told.text = result.reason
-    ElementTree.indent(suite)
+            ElementTree.SubElement(test, kind, message=result.reason, type=result.verdict.value)
+    ElementTree.indent(root)
     return (
-        '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
+        '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
     )
 
 
@@ -138,11 +146,6 @@ def _gate_section(report: CandidateReport) -> str:
     return f"### {report.name} ({report.role}): {report.verdict.value}\n\n{gate_table(report.gates)}"
 
 
-def _signed(interval: Interval) -> str:
-    value, low, high = (share(bound, "signed") for bound in (interval.value, interval.low, interval.high))
-    return f"{value} ({low} to {high})"
-
-
 def _gate_row(result: GateResult) -> str:
     scores = result.gate == "not_worse"
     number = share if scores else figure
@@ -153,7 +156,7 @@ def _gate_row(result: GateResult) -> str:
         result.verdict.value,
         NOT_KNOWN if result.incumbent is None else number(result.incumbent),
         NOT_KNOWN if result.candidate is None else number(result.candidate),
-        NOT_KNOWN if interval is None else _signed(interval),
+        NOT_KNOWN if interval is None else signed(interval.value, interval.low, interval.high),
         share(result.limit, "point") if scores else figure(result.limit),
         NOT_KNOWN if flips is None else f"{flips.harmful} / {flips.beneficial}",
         NOT_KNOWN if result.n is None else f"{result.n:,}",

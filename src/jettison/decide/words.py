@@ -13,6 +13,11 @@ def share(value: float, form: Literal["plain", "point", "signed"] = "plain") -> 
     return f"{points} point" if points == "1" else f"{points} points"
 
 
+def signed(value: float, low: float, high: float) -> str:
+    """A difference of scores with its interval, in points."""
+    return f"{share(value, 'signed')} ({share(low, 'signed')} to {share(high, 'signed')})"
+
+
 def figure(value: float) -> str:
     """Three significant digits, thousands apart."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

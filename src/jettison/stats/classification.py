@@ -29,11 +29,8 @@ def accuracy(expected: Sequence[str], predicted: Sequence[str | None]) -> float:
 
 def per_class(expected: Sequence[str], predicted: Sequence[str | None]) -> tuple[ClassScores, ...]:
     """Precision, recall and F1 of each class expected or predicted, by name."""
-    _check(expected, predicted)
-    labels = sorted({*expected, *(p for p in predicted if p is not None)})
-    code = {label: index for index, label in enumerate(labels)}
-    e = np.array([code[label] for label in expected])
-    p = np.array([len(labels) if label is None else code[label] for label in predicted])
+    labels, coded = _labels(expected, predicted), label_codes(expected, predicted)
+    e, p = coded.expected, coded.predicted
     n_expected = np.bincount(e, minlength=len(labels))
     n_predicted = np.bincount(p, minlength=len(labels) + 1)[: len(labels)]
     hits = np.bincount(e[e == p], minlength=len(labels))
@@ -52,8 +49,43 @@ def per_class(expected: Sequence[str], predicted: Sequence[str | None]) -> tuple
 
 def macro_f1(expected: Sequence[str], predicted: Sequence[str | None]) -> float:
     """Unweighted mean F1 over the classes that are expected at least once."""
-    scores = [scored.f1 or 0.0 for scored in per_class(expected, predicted) if scored.n_expected]
-    return float(np.mean(scores))
+    coded = label_codes(expected, predicted)
+    return coded_macro_f1(coded.expected, coded.predicted, coded.n_labels)
+
+
+@dataclass(frozen=True)
+class LabelCodes:
+    """Labels as integers, so that resampling is quick."""
+
+    expected: np.ndarray
+    """Shape (n_examples,), values 0 to n_labels - 1."""
+    predicted: np.ndarray
+    """Shape (n_examples,); n_labels stands for no answer."""
+    n_labels: int
+
+
+def label_codes(expected: Sequence[str], predicted: Sequence[str | None]) -> LabelCodes:
+    """Number the labels, by name."""
+    _check(expected, predicted)
+    code = {label: index for index, label in enumerate(_labels(expected, predicted))}
+    return LabelCodes(
+        np.array([code[label] for label in expected]),
+        np.array([len(code) if label is None else code[label] for label in predicted]),
+        len(code),
+    )
+
+
+def coded_macro_f1(expected: np.ndarray, predicted: np.ndarray, n_labels: int) -> float:
+    """`macro_f1` of labels already numbered."""
+    n_expected = np.bincount(expected, minlength=n_labels)
+    n_predicted = np.bincount(predicted, minlength=n_labels + 1)[:n_labels]
+    hits = np.bincount(expected[expected == predicted], minlength=n_labels)
+    there = n_expected > 0
+    return float((2 * hits[there] / (n_expected[there] + n_predicted[there])).mean())
+
+
+def _labels(expected: Sequence[str], predicted: Sequence[str | None]) -> list[str]:
+    return sorted({*expected, *(p for p in predicted if p is not None)})
 
 
 def _share(part: int, whole: int) -> float | None:

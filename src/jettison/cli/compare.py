@@ -1,0 +1,152 @@
+"""`jettison compare`: judge one model against another, paired, with intervals."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from jettison.decide.compare import Comparison
+    from jettison.decide.predictions import Predictions
+
+METRICS = (
+    "accuracy",
+    "macro_f1",
+    "accuracy_in_scope",
+    "auroc",
+    "ece",
+    "brier",
+    "mean_confidence",
+    "error_share",
+)
+
+
+@click.command("compare")
+@click.argument("a")
+@click.argument("b")
+@click.option(
+    "--task", type=click.Path(path_type=Path), help="task.toml: asks models, and fills in right answers."
+)
+@click.option(
+    "--margin", type=float, default=0.01, show_default=True, help="Loss that still counts as not worse."
+)
+@click.option(
+    "--slice", "slices", multiple=True, help="column=value or column=*; each must hold. Repeatable."
+)
+@click.option("--scorer", help="Score to judge by; otherwise label, score or acc, whichever both have.")
+@click.option("--alpha", type=float, default=0.025, show_default=True, help="One-sided error probability.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of permutations and bootstraps.")
+@click.option("--junit", type=click.Path(path_type=Path), help="Also write the checks as JUnit XML.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+def command(
+    a: str,
+    b: str,
+    task: Path | None,
+    margin: float,
+    slices: tuple[str, ...],
+    scorer: str | None,
+    alpha: float,
+    seed: int,
+    junit: Path | None,
+    as_json: bool,
+) -> int:
+    """Judge whether B may replace A on the same examples.
+
+    A and B are prediction files (JSONL, CSV or Parquet with an example id and an output or a
+    score; lm-eval's samples too), or with --task models, candidates or releases, which are
+    asked first. Exit code 0: B is not worse; 1: it is, or too little data; 2: bad input.
+    """
+    import msgspec
+
+    from jettison.decide.compare import compare_predictions
+    from jettison.decide.render import results_junit
+    from jettison.decision import EXIT_CODE, NotWorse
+    from jettison.files import write_atomic
+
+    gate = NotWorse(margin=margin, slices=("all", *(s for s in slices if s != "all")), alpha=alpha)
+    sides = _predictions_of(a, b, task, gate.slices)
+    found = compare_predictions(*sides, gate=gate, scorer=scorer, names=(a, b), seed=seed)
+    if junit is not None:
+        write_atomic(junit, results_junit(found.results, suite=f"jettison.compare.{b}", case=b))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+    else:
+        _show(found)
+    return EXIT_CODE[found.verdict]
+
+
+def _predictions_of(
+    a: str, b: str, task: Path | None, slices: tuple[str, ...]
+) -> "tuple[Predictions, Predictions]":
+    """Read or ask both sides; what two files lack comes from the task."""
+    from jettison.decide.compare import slice_columns
+    from jettison.decide.predictions import Predictions, complete, is_prediction_file, read_predictions
+    from jettison.errors import InvalidInput
+    from jettison.files import value_sha256
+
+    columns = slice_columns(slices)
+    sides: list[Predictions] = []
+    for source in (a, b):
+        if is_prediction_file(source):
+            sides.append(read_predictions(Path(source), slice_columns=columns))
+        elif task is None:
+            raise InvalidInput(
+                "A and B must be prediction files (.jsonl, .csv, .parquet) unless --task is given, "
+                f"got {source}."
+            )
+        else:
+            from jettison.loop.compare_models import records_of
+
+            sides.append(Predictions(records=tuple(records_of(source, task))))
+    if task is None or not (is_prediction_file(a) and is_prediction_file(b)):
+        return sides[0], sides[1]
+    from jettison.task.read import read_task
+
+    purpose = value_sha256([side.records[0].candidate for side in sides])
+    known = {example.id: example for example in read_task(task).read_test(purpose=purpose).examples}
+    first, second = (
+        Predictions(records=complete(side.records, known), prompts=side.prompts) for side in sides
+    )
+    return first, second
+
+
+def _show(found: "Comparison") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from jettison.decide.words import share, signed
+
+    colors = {"SHIP": "green", "BLOCK": "red", "NOT ENOUGH DATA": "yellow"}
+    console = Console(highlight=False)
+    color = colors[found.verdict.value]
+    console.print(f"[bold {color}]{found.verdict.value}[/]  {found.headline}", soft_wrap=True)
+    checks = Table(
+        "slice", "verdict", "A", "B", "B - A, points", "-/+/~", "n", box=box.SIMPLE, pad_edge=False
+    )
+    for column in checks.columns:
+        column.no_wrap = True
+    for result in found.results:
+        flips, seen = result.flips, result.difference
+        missing = "" if result.n_missing is None else f" +{result.n_missing:,}"
+        checks.add_row(
+            result.slice,
+            f"[{colors[result.verdict.value]}]{result.verdict.value}[/]",
+            *("–" if value is None else share(value) for value in (result.incumbent, result.candidate)),
+            "–" if seen is None else signed(seen.value, seen.low, seen.high),
+            "–" if flips is None else f"{flips.harmful}/{flips.beneficial}/{flips.churn}",
+            f"{result.n or 0:,}{missing}",
+        )
+    console.print(checks)
+    values = found.metrics["a"]["all"], found.metrics["b"]["all"]
+    console.print(
+        "-/+/~: answers that B got wrong, got right, or got wrong otherwise; n +: more that would settle it"
+    )
+    metrics = Table("metric", "A", "B", box=box.SIMPLE, pad_edge=False)
+    for name in METRICS:
+        if any(side.get(name) is not None for side in values):
+            metrics.add_row(
+                name, *("–" if (v := side.get(name)) is None else f"{v:.4f}" for side in values)
+            )
+    if metrics.row_count:
+        console.print(metrics)

@@ -1,0 +1,144 @@
+"""The gate alone: two models' answers to the same examples, whoever made them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from jettison.decide.decide import overall
+from jettison.decide.gates import judge_not_worse
+from jettison.decide.metrics import slice_counts, summarize
+from jettison.decide.pairing import pair_records
+from jettison.decide.predictions import Predictions, complete, read_predictions
+from jettison.decision import GateResult, Interval, NotWorse, Verdict
+from jettison.errors import InvalidInput, UnknownName
+from jettison.record import Record
+from jettison.stats.bootstrap import bootstrap_ci
+from jettison.stats.classification import coded_macro_f1, label_codes
+
+PREFERRED = ("label", "score", "acc", "exact_match")
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """B judged against A."""
+
+    verdict: Verdict
+    headline: str
+    a: str
+    """The baseline."""
+    b: str
+    """What is judged."""
+    gate: NotWorse
+    results: tuple[GateResult, ...]
+    metrics: dict[str, dict[str, dict[str, float | None]]]
+    """`a` or `b` → slice → metric → value."""
+    n: dict[str, int]
+    """slice → examples."""
+    macro_f1_difference: Interval | None = None
+    """B minus A, by paired bootstrap; for display, no gate reads it."""
+
+
+def compare_files(
+    a: Path, b: Path, *, gate: NotWorse, scorer: str | None = None, seed: int = 0
+) -> Comparison:
+    """Compare two prediction files; `scorer` None takes the one that both have.
+
+    Raises:
+        InvalidInput: A file cannot be read, or the two cannot be paired.
+    """
+    columns = slice_columns(gate.slices)
+    read = read_predictions(a, slice_columns=columns), read_predictions(b, slice_columns=columns)
+    return compare_predictions(*read, gate=gate, scorer=scorer, names=(str(a), str(b)), seed=seed)
+
+
+def compare_predictions(
+    a: Predictions,
+    b: Predictions,
+    *,
+    gate: NotWorse,
+    scorer: str | None = None,
+    names: tuple[str, str] = ("A", "B"),
+    seed: int = 0,
+) -> Comparison:
+    """Compare predictions already read; see `compare_files`."""
+    _check_prompts(a.prompts, b.prompts)
+    pairs = pair_records(complete(a.records, _by_id(b.records)), complete(b.records, _by_id(a.records)))
+    one, other = [pair.incumbent for pair in pairs], [pair.candidate for pair in pairs]
+    chosen = msgspec.structs.replace(gate, scorer=scorer or _shared_scorer(one, other))
+    results = judge_not_worse(chosen, one, other, seed=seed)
+    verdict = overall([result.verdict for result in results])
+    return Comparison(
+        verdict=verdict,
+        headline=_headline(names[1], names[0], verdict, results),
+        a=names[0],
+        b=names[1],
+        gate=chosen,
+        results=results,
+        metrics={"a": summarize(one), "b": summarize(other)},
+        n=slice_counts(one),
+        macro_f1_difference=_macro_f1_difference(one, other, seed),
+    )
+
+
+def slice_columns(slices: Sequence[str]) -> tuple[str, ...]:
+    """Columns that slices name."""
+    return tuple(dict.fromkeys(name.partition("=")[0] for name in slices if name != "all"))
+
+
+def _by_id(records: Sequence[Record]) -> dict[str, Record]:
+    return {record.example_id: record for record in records}
+
+
+def _shared_scorer(one: Sequence[Record], other: Sequence[Record]) -> str:
+    shared = {s for r in one for s in r.scores} & {s for r in other for s in r.scores}
+    if not shared:
+        raise UnknownName(
+            "both sides must carry one scorer, got none in common. Give both files the right answer in a "
+            "column `expected`, or a `score`, or name the task with --task."
+        )
+    return next((name for name in PREFERRED if name in shared), sorted(shared)[0])
+
+
+def _check_prompts(a: Mapping[str, str], b: Mapping[str, str]) -> None:
+    differing = [example for example in a if example in b and a[example] != b[example]]
+    if differing:
+        raise InvalidInput(
+            f"both sides must have been asked with the same prompts, got {len(differing)} that differ at "
+            f"{differing[0]}. Run both with one prompt and number of shots."
+        )
+
+
+def _headline(b: str, a: str, verdict: Verdict, results: Sequence[GateResult]) -> str:
+    held = sum(result.verdict is Verdict.SHIP for result in results)
+    first = next((r for r in results if r.verdict is verdict), results[0])
+    match verdict:
+        case Verdict.SHIP:
+            return f"{b} may replace {a}: it holds on {held} of {len(results)} checks. {first.reason}"
+        case Verdict.BLOCK:
+            return f"{b} must not replace {a}. {first.reason}"
+        case Verdict.NOT_ENOUGH_DATA:
+            return f"{b} is neither proven nor ruled out against {a}. {first.reason}"
+
+
+def _macro_f1_difference(one: Sequence[Record], other: Sequence[Record], seed: int) -> Interval | None:
+    known = [(p, q) for p, q in zip(one, other, strict=True) if p.expected is not None]
+    answered = any(p.output is not None for p, _ in known) and any(q.output is not None for _, q in known)
+    if len(known) < 2 or not answered:
+        return None
+    expected = [p.expected or "" for p, _ in known]
+    both = label_codes(expected * 2, [p.output for p, _ in known] + [q.output for _, q in known])
+    e, n = both.expected[: len(known)], len(known)
+    a, b = both.predicted[:n], both.predicted[n:]
+    groups = [p.group or p.example_id for p, _ in known]
+    found = bootstrap_ci(
+        lambda at: (
+            coded_macro_f1(e[at], b[at], both.n_labels) - coded_macro_f1(e[at], a[at], both.n_labels)
+        ),
+        n,
+        groups=groups if len(set(groups)) < n else None,
+        n_draws=500,
+        seed=seed,
+    )
+    return Interval(
+        value=found.value, low=found.low, high=found.high, confidence=found.confidence, method=found.method
+    )
