@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from jettison.decide.compare import Comparison
     from jettison.decide.predictions import Predictions
 
@@ -111,38 +113,35 @@ def _predictions_of(
 
 
 def _show(found: "Comparison") -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
-    from jettison.decide.words import share, signed
+    from jettison.decide.words import signed
 
     colors = {"SHIP": "green", "BLOCK": "red", "NOT ENOUGH DATA": "yellow"}
     console = Console(highlight=False)
     color = colors[found.verdict.value]
     console.print(f"[bold {color}]{found.verdict.value}[/]  {found.headline}", soft_wrap=True)
-    checks = Table(
-        "slice", "verdict", "A", "B", "B - A, points", "-/+/~", "n", box=box.SIMPLE, pad_edge=False
-    )
-    for column in checks.columns:
-        column.no_wrap = True
+    checks = _table("slice", "verdict", "A, %", "B, %", "B - A, points", "-/+/~", "n")
     for result in found.results:
         flips, seen = result.flips, result.difference
-        missing = "" if result.n_missing is None else f" +{result.n_missing:,}"
         checks.add_row(
             result.slice,
             f"[{colors[result.verdict.value]}]{result.verdict.value}[/]",
-            *("–" if value is None else share(value) for value in (result.incumbent, result.candidate)),
+            *(
+                "–" if value is None else f"{100 * value:.1f}"
+                for value in (result.incumbent, result.candidate)
+            ),
             "–" if seen is None else signed(seen.value, seen.low, seen.high),
             "–" if flips is None else f"{flips.harmful}/{flips.beneficial}/{flips.churn}",
-            f"{result.n or 0:,}{missing}",
+            f"{result.n or 0:,}",
         )
     console.print(checks)
     values = found.metrics["a"]["all"], found.metrics["b"]["all"]
-    console.print(
-        "-/+/~: answers that B got wrong, got right, or got wrong otherwise; n +: more that would settle it"
-    )
-    metrics = Table("metric", "A", "B", box=box.SIMPLE, pad_edge=False)
+    console.print("[dim]-/+/~: answers that B got wrong, got right, got wrong differently[/]")
+    for result in found.results:
+        if result.verdict.value != "SHIP" and result.reason not in found.headline:
+            console.print(result.reason, soft_wrap=True)
+    metrics = _table("metric", "A", "B")
     for name in METRICS:
         if any(side.get(name) is not None for side in values):
             metrics.add_row(
@@ -150,3 +149,12 @@ def _show(found: "Comparison") -> None:
             )
     if metrics.row_count:
         console.print(metrics)
+
+
+def _table(*headers: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for header in headers:
+        table.add_column(header, no_wrap=True)
+    return table

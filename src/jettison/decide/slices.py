@@ -24,6 +24,10 @@ def expand_slices(specs: Iterable[str], records: Sequence[Record]) -> tuple[str,
         column, separator, value = spec.partition("=")
         if not separator or not column or not value:
             raise InvalidInput(f"a slice must be `all`, `column=value` or `column=*`, got {spec!r}.")
+        if not values:
+            raise UnknownName(
+                f"a slice other than `all` needs a column in the records, got none for {spec!r}."
+            )
         if column not in values:
             raise UnknownName(f"the column of a slice must be one of {sorted(values)}, got {spec!r}.")
         if value == "*":
