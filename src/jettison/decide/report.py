@@ -62,7 +62,8 @@ def rewrite_report(folder: Path) -> ReportFiles:
         InvalidInput: The folder holds no `report.json`, or one that does not fit.
         CannotWrite: The disk is full or the folder is read-only.
     """
-    from jettison.decide.report_pages import html_page, markdown_page
+    from jettison.decide.report_markdown import markdown_page
+    from jettison.decide.report_pages import html_page
     from jettison.files import write_atomic
 
     content = read_report_content(folder)

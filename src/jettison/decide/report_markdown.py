@@ -1,0 +1,180 @@
+"""The same report as Markdown, for a pull request or a terminal."""
+
+from collections.abc import Sequence
+
+from jettison.decide import report_sections as sections
+from jettison.decide import report_view as view
+from jettison.decide import report_words as words
+from jettison.decide.report_types import ReportContent
+from jettison.decision import Decision
+
+_SYMBOLS = {"ship": "●", "block": "■", "unsure": "▲", "incumbent": "◆"}
+
+
+def markdown_page(content: ReportContent) -> str:
+    """The whole report as GitHub-flavored Markdown; texts from outside are escaped."""
+    decision = content.decision
+    parts = [
+        *_head(decision),
+        *_candidates(decision),
+        *_slices(decision),
+        *_flips(content),
+        *_costs(decision),
+        *_tried(content),
+        *_gates(decision),
+        *_rest(content),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def escaped(text: object) -> str:
+    """Text that Markdown takes as it stands: no markup, no line break, no table cell begun."""
+    flat = " ".join(str(text).split())
+    for character in "\\`*_[]<>|#~":
+        flat = flat.replace(character, f"\\{character}" if character not in "<>" else _ENTITIES[character])
+    return flat
+
+
+_ENTITIES = {"<": "&lt;", ">": "&gt;"}
+
+
+def _head(decision: Decision) -> list[str]:
+    word, css = sections.headline_word(decision)
+    tiles = [
+        f"- **{tile.title}**: {escaped(tile.value)} ({escaped(tile.detail)})"
+        for tile in view.tiles(decision)
+    ]
+    spotlight = view.spotlight(decision)
+    about = f"{escaped(spotlight.name)} against {escaped(decision.incumbent)}:" if spotlight else ""
+    return [
+        f"# {_SYMBOLS[css]} {word}: {escaped(decision.task)}",
+        f"**{escaped(decision.headline)}**",
+        about,
+        "\n".join(tiles),
+        _list(decision.reasons),
+    ]
+
+
+def _candidates(decision: Decision) -> list[str]:
+    metric = words.metric_words(view.main_metric(decision)).capitalize()
+    header = ["Candidate", "Verdict", metric, "Difference, points", "CPU ratio", "Latency", "Size"]
+    rows = [
+        [
+            f"{row.name} ({row.note})" if row.note else row.name,
+            f"{_SYMBOLS[row.css]} {row.verdict}{f': {row.blocked_by}' if row.blocked_by else ''}",
+            row.score,
+            row.difference,
+            row.cpu,
+            row.latency,
+            row.size,
+        ]
+        for row in view.candidate_rows(decision)
+    ]
+    return ["## Candidates", _table(header, rows)]
+
+
+def _slices(decision: Decision) -> list[str]:
+    header = ["Candidate", "Slice", "Verdict", "Difference, points", "Margin", "n"]
+    rows = [
+        [
+            candidate.name,
+            words.slice_words(result.slice),
+            words.VERDICT_WORDS[result.verdict],
+            words.points_interval(result.difference),
+            words.limit_words(result),
+            "?" if result.n is None else f"{result.n:,}",
+        ]
+        for candidate in view.contenders(decision)
+        for result in sections.slice_results(candidate)
+    ]
+    return ["## Slices", _table(header, rows)] if rows else []
+
+
+def _flips(content: ReportContent) -> list[str]:
+    rows, n_left_out = sections.flip_rows(content)
+    if not rows:
+        return []
+    header = ["Change", "Candidate", "Input", "Right answer", "Incumbent", "Candidate's answer", "Where"]
+    cells = [[r.kind_words, r.candidate, r.input, r.expected, r.incumbent, r.answer, r.where] for r in rows]
+    more = f"{n_left_out} more changed answers are in `report.json`." if n_left_out else ""
+    return ["## Changed answers to read", _table(header, cells), more]
+
+
+def _costs(decision: Decision) -> list[str]:
+    header = ["Cost", *(c.name for c in decision.candidates)]
+    rows = [
+        [f"{name} ({what})" if what else name, *figures]
+        for name, what, figures in view.cost_table(decision)
+    ]
+    return ["## Costs", _table(header, rows), _list(view.cost_notes(decision))]
+
+
+def _tried(content: ReportContent) -> list[str]:
+    if not content.tried:
+        return []
+    header = [
+        "Candidate",
+        "Steps",
+        "Outcome",
+        "Why",
+        "Dev score",
+        "Loss, points",
+        "CPU ratio",
+        "Size",
+        "Each step",
+    ]
+    rows = [
+        [r.name, r.steps, r.status, r.reason, r.score, r.loss, r.cpu, r.size, "; ".join(r.stages)]
+        for r in sections.tried_rows(content.tried)
+    ]
+    return ["## What was tried", "All scores here are of dev.", _table(header, rows)]
+
+
+def _gates(decision: Decision) -> list[str]:
+    header = ["Candidate", "Gate", "Verdict", "Why", "Limit", "Flips: worse / better", "p", "Method"]
+    rows = [
+        [c.name, r.gate, r.verdict, r.reason, r.limit, r.flips, r.p, r.method]
+        for c in view.contenders(decision)
+        for r in sections.gate_rows(c)
+    ]
+    names, scores = view.score_rows(decision)
+    score_header = ["Slice", "Candidate", *map(words.metric_words, names), "n"]
+    score_cells = [[where, name, *figures, n] for where, n, name, figures in scores]
+    return [
+        "## Gates, and how they were computed",
+        _list(sections.gate_rules(decision.gates)),
+        _table(header, rows) if rows else "",
+        *(["### Every score on every slice", _table(score_header, score_cells)] if score_cells else []),
+    ]
+
+
+def _rest(content: ReportContent) -> list[str]:
+    decision = content.decision
+    findings = [f"{f.severity}: {f.message}" for f in content.findings]
+    lineage = [
+        f"{name}: {'; '.join(sections.lineage_words(steps))}"
+        for name, steps in content.lineage.items()
+        if steps
+    ]
+    settings = sections.settings_text(content).replace("```", "'''")
+    return [
+        *(["## What the data showed", _list(findings)] if findings else []),
+        "## What this evidence cannot tell",
+        _list(sections.caveats(decision)),
+        "## How to reproduce it",
+        _list([f"{name}: {value}" for name, value in sections.facts(decision)]),
+        *(["### Lineage", _list(lineage)] if lineage else []),
+        f"### Settings\n\n```json\n{settings}\n```" if settings else "",
+    ]
+
+
+def _list(items: Sequence[str]) -> str:
+    return "\n".join(f"- {escaped(item)}" for item in items)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell if cell == "---" else escaped(cell) for cell in line) + " |"
+        for line in lines
+    )

@@ -1,0 +1,149 @@
+"""The HTML page, self-contained: style, script and pictures are in it, and every text is escaped."""
+
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from jettison.candidate import library_versions
+from jettison.decide import report_sections as sections
+from jettison.decide import report_view as view
+from jettison.decide import report_words as words
+from jettison.decide.report_plots import forest_axis, marker, quality_against_cost
+from jettison.decide.report_types import ReportContent
+from jettison.decision import CandidateReport, Decision
+
+
+def html_page(content: ReportContent) -> str:
+    """The whole report as one HTML file that needs nothing else."""
+    environment = Environment(
+        loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.globals["marker"] = marker
+    return environment.get_template("report.html").render(
+        css=Markup(_template("report.css")),
+        js=Markup(_template("report.js")),
+        version=library_versions()["jettison"],
+        **_top(content.decision),
+        **_middle(content),
+        **_bottom(content),
+    )
+
+
+def _top(decision: Decision) -> dict[str, Any]:
+    word, css = sections.headline_word(decision)
+    incumbent = view.incumbent_of(decision)
+    return {
+        "decision": decision,
+        "verdict_word": word,
+        "verdict_css": css,
+        "spotlight": view.spotlight(decision),
+        "tiles": view.tiles(decision),
+        "metric": words.metric_words(view.main_metric(decision)),
+        "n_test": f"{incumbent.n['all']:,}" if "all" in incumbent.n else "",
+        "candidates": view.candidate_rows(decision),
+        "blocked_names": [r.name for r in view.candidate_rows(decision) if r.css == "block"],
+        "plot_wide": quality_against_cost(decision, width=960, height=430),
+        "plot_narrow": quality_against_cost(decision, width=390, height=400),
+    }
+
+
+def _middle(content: ReportContent) -> dict[str, Any]:
+    decision = content.decision
+    flips, n_left_out = sections.flip_rows(content)
+    return {
+        "forests": _forests(decision),
+        "flips": flips,
+        "n_flips_left_out": n_left_out,
+        "flip_choices": _flip_choices(flips),
+        "threads": _threads(decision),
+        "costs": view.cost_table(decision),
+        "cost_notes": view.cost_notes(decision),
+    }
+
+
+def _bottom(content: ReportContent) -> dict[str, Any]:
+    decision = content.decision
+    score_names, scores = view.score_rows(decision)
+    return {
+        "content": content,
+        "tried": sections.tried_rows(content.tried),
+        "gate_rules": sections.gate_rules(decision.gates),
+        "gate_tables": [_gate_table(c, decision) for c in view.contenders(decision)],
+        "score_names": [words.metric_words(name) for name in score_names],
+        "scores": scores,
+        "caveats": sections.caveats(decision),
+        "facts": sections.facts(decision),
+        "lineage": [
+            (name, sections.lineage_words(steps)) for name, steps in content.lineage.items() if steps
+        ],
+        "settings": sections.settings_text(content),
+    }
+
+
+def _forests(decision: Decision) -> list[dict[str, Any]]:
+    """One forest a candidate, all on one axis."""
+    axis = forest_axis([r for c in view.contenders(decision) for r in sections.slice_results(c)])
+    if axis is None:
+        return []
+    return [
+        {
+            "name": candidate.name,
+            "css": view.css_of(candidate, decision),
+            "verdict": words.VERDICT_WORDS[candidate.verdict],
+            "scale": axis.scale(),
+            "rows": [
+                {
+                    "slice": words.slice_words(result.slice),
+                    "css": words.VERDICT_CLASSES[result.verdict],
+                    "verdict": words.VERDICT_WORDS[result.verdict],
+                    "plot": axis.row(result),
+                    "figures": words.points_interval(result.difference),
+                    "n": "?" if result.n is None else f"{result.n:,}",
+                }
+                for result in sections.slice_results(candidate)
+            ],
+        }
+        for candidate in view.contenders(decision)
+        if sections.slice_results(candidate)
+    ]
+
+
+def _flip_choices(flips: list[sections.FlipRow]) -> list[dict[str, Any]]:
+    """Filters: by candidate, by slice, by what happened; each only where there is a choice."""
+    candidates = list(dict.fromkeys(flip.candidate for flip in flips))
+    slices = sorted({part for flip in flips for part in flip.slices.split("|") if part})
+    kinds = {flip.kind: flip.kind_words for flip in flips}
+    choices = [
+        {"name": "candidate", "title": "Candidate", "options": [(name, name) for name in candidates]},
+        {
+            "name": "slice",
+            "title": "Slice",
+            "options": [(name, words.slice_words(name)) for name in slices],
+        },
+        {"name": "kind", "title": "Change", "options": list(kinds.items())},
+    ]
+    return [choice for choice in choices if len(choice["options"]) > 1]
+
+
+def _gate_table(candidate: CandidateReport, decision: Decision) -> dict[str, Any]:
+    return {
+        "name": candidate.name,
+        "css": view.css_of(candidate, decision),
+        "verdict": words.VERDICT_WORDS[candidate.verdict],
+        "rows": sections.gate_rows(candidate),
+        "is_open": candidate is view.spotlight(decision),
+    }
+
+
+def _threads(decision: Decision) -> str:
+    found = {c.cost.threads for c in decision.candidates if c.cost.n_tasks}
+    if len(found) != 1:
+        return ""
+    (threads,) = found
+    return "one thread" if threads == 1 else f"{threads} threads"
+
+
+def _template(name: str) -> str:
+    return (files("jettison.decide") / "templates" / name).read_text(encoding="utf-8")

@@ -1,0 +1,302 @@
+"""The two pictures: quality against cost, and each slice's difference against its margin. Inline SVG."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from jettison.decide import report_words as words
+from jettison.decide.report_labels import Box, place_labels
+from jettison.decide.report_view import contenders, css_of, incumbent_of, main_metric, overall, score_of
+from jettison.decision import Decision, GateResult
+
+SHAPES = {
+    "incumbent": "M0,-8 L8,0 L0,8 L-8,0 Z",
+    "ship": "M7,0 A7,7 0 1,1 -7,0 A7,7 0 1,1 7,0 Z",
+    "block": "M-6,-6 H6 V6 H-6 Z",
+    "unsure": "M0,-7.5 L7.5,6 H-7.5 Z",
+}
+"""Verdicts differ in shape as well as color: diamond, circle, square, triangle."""
+
+
+def marker(css: str, *, title: str = "") -> Markup:
+    """A verdict's shape as a small picture of its own, for legends and tables."""
+    said = Markup("<title>{}</title>").format(title) if title else Markup("")
+    hidden = Markup(' role="img"') if title else Markup(' aria-hidden="true"')
+    return Markup('<svg class="mark" viewBox="-10 -10 20 20"{}>{}<path class="{}" d="{}"/></svg>').format(
+        hidden, said, css, SHAPES[css]
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Point:
+    name: str
+    css: str
+    cost_s: float
+    score: float
+    low: float | None
+    high: float | None
+    is_pareto: bool
+    is_chosen: bool
+
+
+def quality_against_cost(decision: Decision, *, width: int, height: int) -> Markup | None:
+    """Score on all examples against CPU-seconds per task on a log axis; None with nothing to draw."""
+    points = _points(decision)
+    if len(points) < 2:
+        return None
+    frame = _Frame(points, width, height, margin=_margin(decision))
+    labels = _short([p.name for p in points], 30 if width > 500 else 20)
+    boxes = place_labels(
+        [frame.at(p) for p in points],
+        labels,
+        obstacles=[box for p in points for box in frame.obstacles(p)],
+        bounds=Box(frame.left, 4, frame.right, frame.bottom),
+    )
+    parts = [
+        frame.axes(words.metric_words(main_metric(decision))),
+        frame.margin_line(),
+        frame.front(points),
+    ]
+    for point, text, label in zip(points, labels, boxes, strict=True):
+        parts.append(frame.draw(point))
+        x, y = frame.at(point)
+        middle = (label.box.x0 + label.box.x1) / 2
+        if label.is_far:
+            end = label.box.y1 if label.box.y1 < y else label.box.y0
+            parts.append(_line("leader", x, y, middle, end))
+        bold = " chosen" if point.is_chosen else ""
+        parts.append(
+            Markup('<text class="label{}" x="{:.1f}" y="{:.1f}" text-anchor="middle">{}</text>').format(
+                Markup(bold), middle, label.box.y0 + 11.5, text
+            )
+        )
+    said = "; ".join(f"{p.name}: {words.percent(p.score)} at {words.seconds(p.cost_s)}" for p in points)
+    return Markup(
+        '<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="Quality against cost. {}">{}</svg>'
+    ).format(width, height, said, Markup("").join(parts))
+
+
+def forest_axis(results: Sequence[GateResult]) -> "ForestAxis | None":
+    """An axis that holds every interval, margin and zero of these gates."""
+    ends = [0.0]
+    for result in results:
+        if result.difference is not None:
+            ends += [result.difference.low, result.difference.high, -result.limit]
+    if len(ends) == 1:
+        return None
+    low, high = min(ends), max(ends)
+    pad = 0.06 * (high - low)
+    return ForestAxis(low - pad, high + pad)
+
+
+class ForestAxis:
+    """Draws one row of a forest plot at any width: places are shares of the row."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self._low, self._high = low, high
+        step = _nice_step((high - low) * 100 / 5) / 100
+        first, last = math.ceil(low / step), math.floor(high / step)
+        self.ticks = [step * k for k in range(first, last + 1)]
+
+    def row(self, result: GateResult) -> Markup:
+        """Zero line, margin, interval and estimate of one gate."""
+        css = words.VERDICT_CLASSES[result.verdict]
+        parts = [self._vertical("zero", 0.0), self._vertical("margin", -result.limit)]
+        if result.difference is not None:
+            low, high = self._place(result.difference.low), self._place(result.difference.high)
+            parts.append(
+                Markup('<line class="whisker {}" x1="{:.2f}%" x2="{:.2f}%" y1="50%" y2="50%"/>').format(
+                    css, low, high
+                )
+            )
+            parts.append(self._mark(css, result.difference.value))
+        said = f"difference {words.points_interval(result.difference)}, margin {words.limit_words(result)}"
+        return Markup('<svg class="forest" role="img" aria-label="{}">{}</svg>').format(
+            said, Markup("").join(parts)
+        )
+
+    def scale(self) -> Markup:
+        """The ticks under all rows, in points."""
+        texts = [
+            Markup('<text x="{:.2f}%" y="14" text-anchor="middle">{}</text>').format(
+                self._place(tick), words.points(tick).removesuffix(".0").replace("+", "+")
+            )
+            for tick in self.ticks
+        ]
+        return Markup('<svg class="forest scale" aria-hidden="true">{}</svg>').format(
+            Markup("").join(texts)
+        )
+
+    def _mark(self, css: str, value: float) -> Markup:
+        return Markup('<svg x="{:.2f}%" y="50%" overflow="visible"><path class="{}" d="{}"/></svg>').format(
+            self._place(value), css, SHAPES[css]
+        )
+
+    def _vertical(self, css: str, value: float) -> Markup:
+        place = self._place(value)
+        return Markup('<line class="{}" x1="{:.2f}%" x2="{:.2f}%" y1="0" y2="100%"/>').format(
+            css, place, place
+        )
+
+    def _place(self, value: float) -> float:
+        return 100 * (value - self._low) / (self._high - self._low)
+
+
+class _Frame:
+    """Turns costs and scores into pixels, and draws what lies behind the points."""
+
+    def __init__(self, points: Sequence[_Point], width: int, height: int, margin: float | None) -> None:
+        self.left, self.right, self.bottom, self._top = 52.0, width - 12.0, height - 46.0, 14.0
+        costs = [math.log10(p.cost_s) for p in points]
+        spread = max(0.5, max(costs) - min(costs))
+        self._x0, self._x1 = min(costs) - 0.12 * spread, max(costs) + 0.12 * spread
+        self._limit = None if margin is None else points[0].score - margin
+        ends = [v for p in points for v in (p.score, p.low, p.high) if v is not None]
+        ends += [] if self._limit is None else [self._limit]
+        pad = 0.08 * max(0.01, max(ends) - min(ends))
+        self._y0, self._y1 = max(0.0, min(ends) - pad), max(ends) + pad
+
+    def at(self, point: _Point) -> tuple[float, float]:
+        """Pixels of a point."""
+        return self._x(point.cost_s), self._y(point.score)
+
+    def obstacles(self, point: _Point) -> list[Box]:
+        """Boxes of the marker and of the interval."""
+        x, y = self.at(point)
+        boxes = [Box(x - 9, y - 9, x + 9, y + 9)]
+        if point.low is not None and point.high is not None:
+            boxes.append(Box(x - 3, self._y(point.high), x + 3, self._y(point.low)))
+        if self._limit is not None:
+            limit = self._y(self._limit)
+            boxes.append(Box(self.left, limit - 2, self.right, limit + 2))
+            boxes.append(Box(self.right - 170, limit + 2, self.right, limit + 17))
+        return boxes
+
+    def axes(self, metric: str) -> Markup:
+        """Ticks, grid lines and the names of the axes."""
+        parts = []
+        for cost_s in _log_ticks(self._x0, self._x1):
+            x = self._x(cost_s)
+            parts.append(_line("grid", x, self._top, x, self.bottom))
+            parts.append(_text("tick", x, self.bottom + 16, words.seconds(cost_s)))
+        step = _nice_step(100 * (self._y1 - self._y0) / 5) / 100
+        for k in range(math.ceil(self._y0 / step), math.floor(min(1.0, self._y1) / step) + 1):
+            y = self._y(k * step)
+            parts.append(_line("grid", self.left, y, self.right, y))
+            digits = 0 if step >= 0.01 else 1
+            parts.append(_text("tick", self.left - 6, y + 4, words.percent(k * step, digits), "end"))
+        middle = (self.left + self.right) / 2
+        name = "CPU time per task, log scale (left is cheaper)"
+        parts.append(_text("axis", middle, self.bottom + 36, name))
+        parts.append(_text("axis", self.left + 4, self._top + 6, f"↑ {metric}", "start"))
+        return Markup("").join(parts)
+
+    def margin_line(self) -> Markup:
+        """Where the incumbent's score less the margin lies."""
+        if self._limit is None:
+            return Markup("")
+        y = self._y(self._limit)
+        return _line("margin", self.left, y, self.right, y) + _text(
+            "margin-text", self.right - 4, y + 14, "incumbent less the margin", "end"
+        )
+
+    def front(self, points: Sequence[_Point]) -> Markup:
+        """The Pareto front as steps: nothing below and right of it is worth having."""
+        best = sorted((p for p in points if p.is_pareto), key=lambda p: p.cost_s)
+        if len(best) < 2:
+            return Markup("")
+        steps = [f"M{self._x(best[0].cost_s):.1f},{self._y(best[0].score):.1f}"]
+        for point in best[1:]:
+            steps.append(f"H{self._x(point.cost_s):.1f} V{self._y(point.score):.1f}")
+        return Markup('<path class="front" d="{}"/>').format(" ".join(steps))
+
+    def draw(self, point: _Point) -> Markup:
+        """Interval, marker and, for the chosen one, a ring."""
+        x, y = self.at(point)
+        parts = []
+        if point.low is not None and point.high is not None:
+            parts.append(_line(f"whisker {point.css}", x, self._y(point.low), x, self._y(point.high)))
+        if point.is_chosen:
+            parts.append(Markup('<circle class="ring" cx="{:.1f}" cy="{:.1f}" r="12"/>').format(x, y))
+        title = f"{point.name}: {words.percent(point.score)} at {words.seconds(point.cost_s)} CPU per task"
+        parts.append(
+            Markup(
+                '<path class="{}" transform="translate({:.1f},{:.1f})" d="{}"><title>{}</title></path>'
+            ).format(point.css, x, y, SHAPES[point.css], title)
+        )
+        return Markup("").join(parts)
+
+    def _x(self, cost_s: float) -> float:
+        share = (math.log10(cost_s) - self._x0) / (self._x1 - self._x0)
+        return self.left + share * (self.right - self.left)
+
+    def _y(self, score: float) -> float:
+        return self.bottom - (score - self._y0) / (self._y1 - self._y0) * (self.bottom - self._top)
+
+
+def _points(decision: Decision) -> list[_Point]:
+    """The incumbent first, then every candidate with a score and a CPU cost above zero."""
+    metric = main_metric(decision)
+    incumbent = incumbent_of(decision)
+    base = score_of(incumbent, metric)
+    found = []
+    for candidate in (incumbent, *contenders(decision)):
+        score, cpu = score_of(candidate, metric), candidate.cost.cpu_s
+        if score is None or cpu is None or cpu.value <= 0:
+            continue
+        result = overall(candidate, metric)
+        difference = result.difference if result is not None else None
+        is_known = candidate is not incumbent and difference is not None and base is not None
+        found.append(
+            _Point(
+                name=candidate.name,
+                css=css_of(candidate, decision),
+                cost_s=cpu.value,
+                score=score,
+                low=base + difference.low if is_known and base is not None and difference else None,
+                high=base + difference.high if is_known and base is not None and difference else None,
+                is_pareto=candidate.pareto,
+                is_chosen=candidate.name == decision.chosen,
+            )
+        )
+    return found if found and found[0].name == incumbent.name else []
+
+
+def _margin(decision: Decision) -> float | None:
+    metric = main_metric(decision)
+    results = [overall(c, metric) for c in contenders(decision)]
+    return next((r.limit for r in results if r is not None and r.slice in (None, "all")), None)
+
+
+def _short(names: Sequence[str], longest: int) -> list[str]:
+    """Names cut in the middle where they are too long to stand beside a point."""
+    keep = (longest - 1) // 2
+    return [n if len(n) <= longest else f"{n[:keep]}…{n[-keep:]}" for n in names]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5 in each decade; only 1 when that would be many."""
+    every = [m * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
+    inside = [v for v in every if low <= math.log10(v) <= high]
+    tens = [v for v in inside if math.isclose(math.log10(v), round(math.log10(v)), abs_tol=1e-9)]
+    return inside if len(inside) <= 6 or len(tens) < 2 else tens
+
+
+def _nice_step(rough: float) -> float:
+    """The next of 1, 2, 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(max(rough, 1e-9)))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+
+
+def _line(css: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+    return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(
+        css, x1, y1, x2, y2
+    )
+
+
+def _text(css: str, x: float, y: float, text: str, anchor: str = "middle") -> Markup:
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
+        css, x, y, anchor, escape(text)
+    )

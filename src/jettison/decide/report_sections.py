@@ -1,0 +1,263 @@
+"""Rows of the longer sections: slices, changed answers, what was tried, gates, and how to reproduce."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from jettison.candidate import AppliedStep
+from jettison.decide import report_words as words
+from jettison.decide.report_types import FlipExample, ReportContent, StageEffect, Tried
+from jettison.decide.report_view import blocked_by, contenders, css_of, flips_of
+from jettison.decision import AtMost, CandidateReport, Decision, Gate, GateResult, NotWorse, Verdict
+
+MAX_FLIPS = 40
+"""Changed answers shown of each candidate."""
+MAX_CHARACTERS = 1200
+"""Of one input; the rest is in report.json."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlipRow:
+    """One changed answer."""
+
+    candidate: str
+    kind: str
+    """harmful, helpful or other."""
+    kind_words: str
+    input: str
+    expected: str
+    incumbent: str
+    answer: str
+    where: str
+    slices: str
+    """`column=value` pairs joined by a bar, for the filter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriedRow:
+    """One candidate that the search looked at."""
+
+    name: str
+    steps: str
+    status: str
+    reason: str
+    score: str
+    loss: str
+    cpu: str
+    size: str
+    stages: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateRow:
+    """One gate on one slice or cost."""
+
+    gate: str
+    verdict: str
+    css: str
+    reason: str
+    method: str
+    limit: str
+    incumbent: str
+    candidate: str
+    difference: str
+    flips: str
+    n: str
+    p: str
+
+
+def slice_results(candidate: CandidateReport) -> list[GateResult]:
+    """A candidate's non-inferiority gates, all examples first."""
+    found = [r for r in candidate.gates if r.gate == "not_worse"]
+    return sorted(found, key=lambda r: r.slice not in (None, "all"))
+
+
+def flip_rows(content: ReportContent) -> tuple[list[FlipRow], int]:
+    """Changed answers to show, harmful ones of all candidates first, and how many are left out."""
+    shown, n_left_out = [], 0
+    for candidate in contenders(content.decision):
+        flips = flips_of(content, candidate.name)
+        shown += flips[:MAX_FLIPS]
+        n_left_out += len(flips[MAX_FLIPS:])
+    shown.sort(key=lambda flip: not flip.harmful)
+    return [_flip_row(flip) for flip in shown], n_left_out
+
+
+def tried_rows(tried: Sequence[Tried]) -> list[TriedRow]:
+    """Finalists first, then what was dominated, dropped and failed."""
+    order = ("finalist", "dominated", "dropped", "failed")
+    return [
+        TriedRow(
+            name=one.name,
+            steps=" → ".join(one.steps),
+            status=one.status,
+            reason=one.reason,
+            score=words.percent(one.dev_score) if one.dev_score is not None else "",
+            loss=_loss(one.dev_loss_vs_incumbent),
+            cpu=words.two_digits(one.cpu_ratio) if one.cpu_ratio is not None else "",
+            size=words.size(one.bytes) if one.bytes is not None else "",
+            stages=tuple(_stage_words(stage) for stage in one.stages),
+        )
+        for one in sorted(tried, key=lambda one: order.index(one.status))
+    ]
+
+
+def gate_rows(candidate: CandidateReport) -> list[GateRow]:
+    """All gates of one candidate: slices first, then costs."""
+    results = [*slice_results(candidate), *(r for r in candidate.gates if r.gate != "not_worse")]
+    return [_gate_row(result) for result in results]
+
+
+def gate_rules(gates: Sequence[Gate]) -> list[str]:
+    """Each gate as a sentence."""
+    sentences = []
+    for gate in gates:
+        match gate:
+            case NotWorse():
+                sentences.append(_not_worse_rule(gate))
+            case AtMost():
+                limit = words.cost_words(gate.cost, gate.limit)
+                sentences.append(f"The {words.metric_words(gate.cost)} may be {limit} at most.")
+    return sentences
+
+
+def caveats(decision: Decision) -> list[str]:
+    """The decision's own, and those that follow from how it was measured."""
+    found = list(decision.caveats)
+    if decision.n_test_reads > 1:
+        found.append(
+            f"The test split has now been read for {decision.n_test_reads} decisions: each reading makes "
+            "it likelier that a candidate passes by luck."
+        )
+    undecided = [c.name for c in contenders(decision) if c.verdict == Verdict.NOT_ENOUGH_DATA]
+    if undecided:
+        found.append(f"No claim is made about {', '.join(undecided)}: the data cannot tell either way.")
+    found.append("Costs hold for this machine and these library versions; measure again where you deploy.")
+    return list(dict.fromkeys(found))
+
+
+def facts(decision: Decision) -> list[tuple[str, str]]:
+    """Machine, versions, seed and test reads."""
+    machine = [(name.replace("_", " "), value) for name, value in decision.machine.items() if value]
+    return [
+        ("Decided", decision.created),
+        ("Seed", str(decision.seed)),
+        ("Test split", f"digest {decision.test_digest[:16]}, read for {decision.n_test_reads} decision(s)"),
+        *((c.name, f"digest {c.digest[:16]}") for c in decision.candidates),
+        *machine,
+    ]
+
+
+def lineage_words(steps: Sequence[AppliedStep]) -> list[str]:
+    """One line a step: what, with which settings, how long."""
+    lines = []
+    for step in steps:
+        settings = ", ".join(
+            f"{k} = {_brief(v)}" for k, v in sorted(step.settings.items()) if v is not None
+        )
+        took = f", took {words.seconds(step.duration_s)}" if step.duration_s is not None else ""
+        lines.append(f"{step.step}{f' ({settings})' if settings else ''}, seed {step.seed}{took}")
+    return lines
+
+
+def settings_text(content: ReportContent) -> str:
+    """All settings of the run as indented JSON; empty when there are none."""
+    if not content.settings:
+        return ""
+    return msgspec.json.format(msgspec.json.encode(content.settings), indent=2).decode()
+
+
+def headline_word(decision: Decision) -> tuple[str, str]:
+    """The verdict's word and class."""
+    return words.VERDICT_WORDS[decision.verdict], words.VERDICT_CLASSES[decision.verdict]
+
+
+def candidate_headline(candidate: CandidateReport, decision: Decision) -> str:
+    """The verdict of one candidate, with what blocked it."""
+    why = blocked_by(candidate)
+    word = words.VERDICT_WORDS[candidate.verdict]
+    return word if css_of(candidate, decision) == "ship" or not why else f"{word}: {why}"
+
+
+def _flip_row(flip: FlipExample) -> FlipRow:
+    helped = flip.candidate_output == flip.expected and flip.incumbent_output != flip.expected
+    kind = "harmful" if flip.harmful else "helpful" if helped else "other"
+    said = {"harmful": "Now wrong", "helpful": "Now right", "other": "Wrong both times, differently"}
+    text = flip.input
+    slices = [f"{key}={value}" for key, value in flip.slices.items()]
+    return FlipRow(
+        candidate=flip.candidate,
+        kind=kind,
+        kind_words=said[kind],
+        input=text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}…",
+        expected=flip.expected if flip.expected is not None else "not known",
+        incumbent=_answer(flip.incumbent_output, flip.incumbent_confidence),
+        answer=_answer(flip.candidate_output, flip.candidate_confidence),
+        where=" · ".join([*map(words.slice_words, slices), *([flip.id] if flip.id else [])]),
+        slices="|".join(slices),
+    )
+
+
+def _answer(label: str | None, confidence: float | None) -> str:
+    if label is None:
+        return "failed"
+    return label if confidence is None else f"{label} ({words.percent(confidence, 0)} sure)"
+
+
+def _stage_words(stage: StageEffect) -> str:
+    parts = []
+    if stage.dev_loss is not None:
+        parts.append(f"loses {_loss(stage.dev_loss)} points on dev")
+    if stage.cpu_ratio is not None:
+        parts.append(f"CPU {words.times_less(stage.cpu_ratio)}")
+    if stage.bytes is not None:
+        parts.append(f"leaves {words.size(stage.bytes)}")
+    if stage.note:
+        parts.append(stage.note)
+    return f"{stage.step}: {', '.join(parts)}" if parts else stage.step
+
+
+def _loss(value: float | None) -> str:
+    return "" if value is None else words.points(value).lstrip("+")
+
+
+def _gate_row(result: GateResult) -> GateRow:
+    is_slice = result.gate == "not_worse"
+    metric = words.metric_words(result.metric)
+    show = words.score_words if is_slice else words.cost_words
+    flips = result.flips
+    groups = f" in {result.n_groups:,} groups" if result.n_groups not in (None, result.n) else ""
+    return GateRow(
+        gate=words.slice_words(result.slice) if is_slice else metric,
+        verdict=words.VERDICT_WORDS[result.verdict],
+        css=words.VERDICT_CLASSES[result.verdict],
+        reason=result.reason,
+        method=result.method,
+        limit=words.limit_words(result),
+        incumbent=show(result.metric, result.incumbent),
+        candidate=show(result.metric, result.candidate),
+        difference=words.points_interval(result.difference) if is_slice else "",
+        flips=f"{flips.harmful} / {flips.beneficial}" if flips is not None else "",
+        n=f"{metric}, {result.n:,} examples{groups}" if is_slice and result.n is not None else "",
+        p=_p_value(result.p_value),
+    )
+
+
+def _p_value(value: float | None) -> str:
+    return "" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def _not_worse_rule(gate: NotWorse) -> str:
+    slices = ", ".join(words.slice_words(name) for name in gate.slices)
+    other = "".join(f"; on {words.slice_words(k)} {100 * v:.1f}" for k, v in gate.margins.items())
+    return (
+        f"The {words.metric_words(gate.scorer)} may fall below the incumbent's by less than "
+        f"{100 * gate.margin:.1f} points{other}, on each of: {slices}. Each slice must hold by itself, "
+        f"at a one-sided error probability of {words.percent(gate.alpha)}."
+    )
+
+
+def _brief(value: object) -> str:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= 60 else f"{text[:57]}…"

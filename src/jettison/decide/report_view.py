@@ -1,0 +1,259 @@
+"""What both pages say, worked out once: rows and sentences, from the content, before any markup."""
+
+from dataclasses import dataclass
+
+from jettison.decide import report_words as words
+from jettison.decide.report_types import FlipExample, ReportContent
+from jettison.decision import CandidateReport, Decision, GateResult, NotWorse, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One of the three numbers at the top."""
+
+    title: str
+    value: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateRow:
+    """One candidate in the overview."""
+
+    name: str
+    verdict: str
+    css: str
+    """Class of its color and shape: ship, block, unsure, incumbent."""
+    note: str
+    """Chosen, fallback, measured but not eligible, ..."""
+    blocked_by: str
+    score: str
+    difference: str
+    cpu: str
+    size: str
+    latency: str
+    steps: tuple[str, ...]
+
+
+def incumbent_of(decision: Decision) -> CandidateReport:
+    """The incumbent's own report."""
+    return next(c for c in decision.candidates if c.name == decision.incumbent)
+
+
+def contenders(decision: Decision) -> list[CandidateReport]:
+    """All but the incumbent, in the decision's order."""
+    return [c for c in decision.candidates if c.name != decision.incumbent]
+
+
+def spotlight(decision: Decision) -> CandidateReport | None:
+    """Whose numbers stand at the top: the chosen one, else the nominee, else the first."""
+    others = contenders(decision)
+    named = [c for c in others if c.name == decision.chosen]
+    nominees = [c for c in others if c.role == "nominee"]
+    return next(iter(named + nominees + others), None)
+
+
+def main_metric(decision: Decision) -> str:
+    """The scorer of the first non-inferiority gate."""
+    return next((gate.scorer for gate in decision.gates if isinstance(gate, NotWorse)), "label")
+
+
+def overall(candidate: CandidateReport, metric: str) -> GateResult | None:
+    """The gate on all examples, else the first on that metric."""
+    found = [r for r in candidate.gates if r.gate == "not_worse" and r.metric == metric]
+    return next((r for r in found if r.slice in (None, "all")), found[0] if found else None)
+
+
+def score_of(candidate: CandidateReport, metric: str, slice_name: str = "all") -> float | None:
+    """A candidate's score on one slice, under the metric's own name or `accuracy` for labels."""
+    scores = candidate.scores.get(slice_name, {})
+    return scores.get(metric, scores.get("accuracy") if metric == "label" else None)
+
+
+def tiles(decision: Decision) -> list[Tile]:
+    """The three numbers that matter, of the candidate in the spotlight."""
+    candidate, incumbent = spotlight(decision), incumbent_of(decision)
+    if candidate is None:
+        return []
+    metric = main_metric(decision)
+    result = overall(candidate, metric)
+    ratio = candidate.cost.cpu_ratio
+    noise = candidate.cost.noise
+    smaller = _share(candidate.cost.bytes, incumbent.cost.bytes)
+    return [
+        Tile(
+            title=f"{words.metric_words(metric).capitalize()}, points against the incumbent",
+            value=words.points(result.difference.value if result and result.difference else None),
+            detail=_quality_detail(result),
+        ),
+        Tile(
+            title="CPU time per task",
+            value=words.times_less(ratio.value if ratio else None),
+            detail=UNMEASURED
+            if ratio is None
+            else f"{words.ratio(ratio)} of the incumbent's"
+            + (f"; equals differ by {words.percent(noise)} here" if noise is not None else ""),
+        ),
+        Tile(
+            title="Size on disk",
+            value=words.size(candidate.cost.bytes),
+            detail=f"incumbent {words.size(incumbent.cost.bytes)}"
+            + (f": {words.times_less(smaller)}" if smaller else ""),
+        ),
+    ]
+
+
+UNMEASURED = "the cost was not measured in this run"
+
+
+def candidate_rows(decision: Decision) -> list[CandidateRow]:
+    """The overview, incumbent first."""
+    metric = main_metric(decision)
+    return [_candidate_row(c, decision, metric) for c in decision.candidates]
+
+
+def blocked_by(candidate: CandidateReport) -> str:
+    """Gates that do not hold, as words: what blocks first, then what cannot be told yet."""
+    parts = []
+    for verdict, verb in ((Verdict.BLOCK, "blocked by"), (Verdict.NOT_ENOUGH_DATA, "not settled on")):
+        failing = [
+            words.slice_words(r.slice) if r.gate == "not_worse" else words.metric_words(r.metric)
+            for r in candidate.gates
+            if r.verdict == verdict
+        ]
+        if failing:
+            parts.append(f"{verb} {', '.join(dict.fromkeys(failing))}")
+    return "; ".join(parts)
+
+
+def css_of(candidate: CandidateReport, decision: Decision) -> str:
+    """Class of its color and shape."""
+    return "incumbent" if candidate.name == decision.incumbent else words.VERDICT_CLASSES[candidate.verdict]
+
+
+def flips_of(content: ReportContent, candidate: str) -> list[FlipExample]:
+    """Changed answers of one candidate, harmful first, the surest of them on top."""
+    return sorted(
+        (flip for flip in content.flips if flip.candidate == candidate),
+        key=lambda flip: (not flip.harmful, -(flip.candidate_confidence or 0.0)),
+    )
+
+
+def cost_table(decision: Decision) -> list[tuple[str, str, list[str]]]:
+    """Rows of (cost, what it is, one figure a candidate); a row that nobody measured is left out."""
+    costs = [c.cost for c in decision.candidates]
+    rows = [
+        ("CPU time per task", "all threads, one at a time", [_cpu(c.cpu_s) for c in costs]),
+        ("over the incumbent's", "median of paired rounds", [words.ratio(c.cpu_ratio) for c in costs]),
+        ("Latency, median", "one at a time, no queue", [words.seconds(c.latency_p50_s) for c in costs]),
+        ("Latency, 95th percentile", "", [words.seconds(c.latency_p95_s) for c in costs]),
+        ("Latency, 99th percentile", "", [words.seconds(c.latency_p99_s) for c in costs]),
+        ("Throughput", "in its best batches", [words.rate(c.throughput_per_s) for c in costs]),
+        ("Peak memory", "of the whole process", [words.size(c.peak_bytes) for c in costs]),
+        ("Size on disk", "", [words.size(c.bytes) for c in costs]),
+        ("Time to load", "fresh process, imports included", [words.seconds(c.load_s) for c in costs]),
+        ("First answer", "after loading", [words.seconds(c.first_answer_s) for c in costs]),
+        ("Energy per task", energy_note(decision), [_energy(c) for c in costs]),
+        ("Price per 1,000 tasks", "machine kept busy", [words.dollars(c.usd_per_1000) for c in costs]),
+        ("Tasks measured", "", [f"{c.n_tasks:,}" if c.n_tasks else words.UNKNOWN for c in costs]),
+    ]
+    return [row for row in rows if any(figure != words.UNKNOWN for figure in row[2])]
+
+
+def energy_note(decision: Decision) -> str:
+    """How the energy is known: the tier, and by how much it may be wrong."""
+    tiers = {c.cost.energy_tier for c in decision.candidates if c.cost.energy_tier}
+    factors = {c.cost.energy_factor for c in decision.candidates if c.cost.energy_factor}
+    if len(tiers) != 1 or len(factors) != 1:
+        return "tiers differ: see each figure" if tiers else ""
+    (tier,), (factor,) = tiers, factors
+    kind = "measured" if tier.startswith("M") else "estimate"
+    return f"{kind}, tier {tier}: ×/÷ {words.three_digits(factor)}"
+
+
+def cost_notes(decision: Decision) -> list[str]:
+    """Sentences under the table of costs."""
+    costs = [c.cost for c in decision.candidates]
+    noise = next((c.noise for c in costs if c.noise is not None), None)
+    notes = []
+    if noise is not None:
+        notes.append(
+            f"Two copies of the incumbent, measured in the same run, differed by {words.percent(noise)} "
+            "in CPU time: the noise floor (A/A) of this machine on that day."
+        )
+    sources = sorted({c.energy_source for c in costs if c.energy_source})
+    notes += [f"Energy: {source}." for source in sources]
+    if any((c.energy_tier or "").startswith("E") for c in costs):
+        notes.append("Estimated joules compare candidates on this machine; they compare with nothing else.")
+    notes += sorted({mark[0].upper() + mark[1:] for c in costs for mark in c.marks})
+    return notes
+
+
+def score_rows(decision: Decision) -> tuple[list[str], list[tuple[str, str, str, list[str]]]]:
+    """Metric names, and rows of (slice, n, candidate, figures) for every slice and candidate."""
+    metrics = list(dict.fromkeys(m for c in decision.candidates for s in c.scores.values() for m in s))
+    slices = list(dict.fromkeys(name for c in decision.candidates for name in c.scores))
+    rows = []
+    for name in slices:
+        for candidate in decision.candidates:
+            scores = candidate.scores.get(name)
+            if scores is not None:
+                n = candidate.n.get(name)
+                figures = [words.score_words(m, scores.get(m)) for m in metrics]
+                rows.append(
+                    (words.slice_words(name), "" if n is None else f"{n:,}", candidate.name, figures)
+                )
+    return metrics, rows
+
+
+def _candidate_row(candidate: CandidateReport, decision: Decision, metric: str) -> CandidateRow:
+    is_incumbent = candidate.name == decision.incumbent
+    result = overall(candidate, metric)
+    notes = {"shown": "measured, not eligible here", "fallback": "fallback nominee", "nominee": "nominee"}
+    note = "released" if candidate.name == decision.chosen else notes.get(candidate.role, "")
+    return CandidateRow(
+        name=candidate.name,
+        verdict="INCUMBENT" if is_incumbent else words.VERDICT_WORDS[candidate.verdict],
+        css=css_of(candidate, decision),
+        note="what runs today" if is_incumbent else note,
+        blocked_by="" if is_incumbent else blocked_by(candidate),
+        score=words.percent(score_of(candidate, metric)),
+        difference="" if is_incumbent else words.points_interval(result.difference if result else None),
+        cpu="1" if is_incumbent else words.ratio(candidate.cost.cpu_ratio),
+        size=words.size(candidate.cost.bytes),
+        latency=words.seconds(candidate.cost.latency_p50_s),
+        steps=candidate.steps,
+    )
+
+
+def _quality_detail(result: GateResult | None) -> str:
+    if result is None or result.difference is None:
+        return "no difference was estimated"
+    interval = result.difference
+    detail = (
+        f"{words.percent(interval.confidence, 0)} interval {words.points(interval.low)} to "
+        f"{words.points(interval.high)}; allowed {words.limit_words(result)}"
+    )
+    if result.incumbent is not None and result.candidate is not None:
+        detail += f"; {words.percent(result.incumbent)} → {words.percent(result.candidate)}"
+    return detail
+
+
+def _cpu(interval: object) -> str:
+    value = getattr(interval, "value", None)
+    return words.seconds(value)
+
+
+def _energy(cost: object) -> str:
+    value, tier = getattr(cost, "energy_j", None), getattr(cost, "energy_tier", None)
+    return (
+        words.UNKNOWN
+        if value is None
+        else f"≈ {words.energy(value)}"
+        if tier != "M2"
+        else words.energy(value)
+    )
+
+
+def _share(part: int | None, whole: int | None) -> float | None:
+    return part / whole if part and whole else None

@@ -1,0 +1,154 @@
+"""Numbers as people read them: µs and MB, points with a real minus sign, and a dash for "not measured"."""
+
+from jettison.decision import GateResult, Interval, Verdict
+
+UNKNOWN = "not measured"
+
+VERDICT_WORDS = {Verdict.SHIP: "SHIP", Verdict.BLOCK: "BLOCKED", Verdict.NOT_ENOUGH_DATA: "NOT ENOUGH DATA"}
+VERDICT_CLASSES = {Verdict.SHIP: "ship", Verdict.BLOCK: "block", Verdict.NOT_ENOUGH_DATA: "unsure"}
+
+_METRIC_WORDS = {
+    "label": "accuracy",
+    "cpu_s": "CPU time per task",
+    "latency_p50_s": "median latency",
+    "latency_p95_s": "95th-percentile latency",
+    "latency_p99_s": "99th-percentile latency",
+    "bytes": "size on disk",
+    "peak_bytes": "peak memory",
+    "load_s": "time to load",
+    "energy_j": "energy per task",
+    "usd_per_1000": "price per 1,000 tasks",
+    "macro_f1": "macro F1",
+    "ece": "calibration error (ECE)",
+    "auroc": "AUROC",
+}
+
+
+def metric_words(name: str) -> str:
+    """A scorer's, cost's or metric's name in words."""
+    return _METRIC_WORDS.get(name, name.replace("_", " "))
+
+
+def slice_words(name: str | None) -> str:
+    """`all` as "all examples", `domain=tweets` as "domain: tweets"."""
+    if name is None or name == "all":
+        return "all examples"
+    return name.replace("=", ": ", 1)
+
+
+def seconds(value: float | None) -> str:
+    """0.00034 → "340 µs"."""
+    if value is None:
+        return UNKNOWN
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if abs(value) >= scale:
+            return f"{three_digits(value / scale)} {unit}"
+    return f"{three_digits(value / 1e-9)} ns"
+
+
+def size(value: float | None) -> str:
+    """91000000 → "91 MB", in powers of 1000 as disks are sold."""
+    if value is None:
+        return UNKNOWN
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= scale:
+            return f"{three_digits(value / scale)} {unit}"
+    return f"{value:.0f} bytes"
+
+
+def energy(value: float | None) -> str:
+    """0.0041 → "4.1 mJ", to two digits: it is rarely known better."""
+    if value is None:
+        return UNKNOWN
+    for unit, scale in (("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6)):
+        if value >= scale:
+            return f"{float(f'{value / scale:.2g}'):,g} {unit}"
+    return f"{float(f'{value / 1e-9:.2g}'):,g} nJ"
+
+
+def dollars(value: float | None) -> str:
+    """0.0123 → "$0.0123"."""
+    return UNKNOWN if value is None else f"${three_digits(value)}"
+
+
+def rate(value: float | None) -> str:
+    """1234.5 → "1,230 per s"."""
+    return UNKNOWN if value is None else f"{three_digits(value)} per s"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """0.953 → "95.3 %"."""
+    return UNKNOWN if value is None else f"{100 * value:.{digits}f} %"
+
+
+def points(value: float | None) -> str:
+    """-0.0123 → "−1.2", in points of the score."""
+    if value is None:
+        return UNKNOWN
+    rounded = f"{100 * value:+.1f}"
+    return "0.0" if rounded in ("+0.0", "-0.0") else rounded.replace("-", "−")
+
+
+def points_interval(interval: Interval | None) -> str:
+    """ "−1.2 [−2.0, −0.4]"."""
+    if interval is None:
+        return UNKNOWN
+    return f"{points(interval.value)} [{points(interval.low)}, {points(interval.high)}]"
+
+
+def ratio(interval: Interval | None) -> str:
+    """ "0.12 [0.11, 0.13]"."""
+    if interval is None:
+        return UNKNOWN
+    if interval.low == interval.value == interval.high:
+        return three_digits(interval.value)
+    return f"{two_digits(interval.value)} [{two_digits(interval.low)}, {two_digits(interval.high)}]"
+
+
+def times_less(value: float | None) -> str:
+    """A ratio of 0.12 as "8.3× less"; over 1 as "1.4× more"."""
+    if value is None or value <= 0:
+        return UNKNOWN
+    if 0.95 < value < 1.05:
+        return "about the same"
+    return f"{three_digits(1 / value)}× less" if value < 1 else f"{three_digits(value)}× more"
+
+
+def cost_words(name: str, value: float | None) -> str:
+    """A cost in the unit its name ends in."""
+    if name.endswith("_s"):
+        return seconds(value)
+    if name.endswith("bytes"):
+        return size(value)
+    if name.endswith("_j"):
+        return energy(value)
+    return dollars(value)
+
+
+def score_words(metric: str, value: float | None) -> str:
+    """A score in percent; AUROC and calibration error as shares."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:.3f}" if metric in ("ece", "auroc", "brier", "nll") else percent(value)
+
+
+def limit_words(result: GateResult) -> str:
+    """The limit of a gate: a margin in points, or a cost."""
+    if result.gate == "not_worse":
+        return f"−{100 * result.limit:.1f} points"
+    return cost_words(result.metric, result.limit)
+
+
+def three_digits(value: float) -> str:
+    """Three significant digits, thousands set apart, no exponent."""
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.3g}")
+    if abs(rounded) >= 1000:
+        return f"{rounded:,.0f}"
+    return f"{rounded:.12f}".rstrip("0").rstrip(".")
+
+
+def two_digits(value: float) -> str:
+    """Two decimals, or two significant digits for what is smaller."""
+    return f"{value:.2f}" if value >= 0.095 else f"{value:.2g}" if value >= 0.0001 else f"{value:.1e}"
