@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -23,13 +23,23 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     Raises:
         CannotWrite: The disk is full or the folder is read-only.
     """
-    data = content.encode() if isinstance(content, str) else content
+    with file_atomic(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def file_atomic(path: Path) -> Iterator[BinaryIO]:
+    """Yield an open file that becomes `path` when the block ends well, and vanishes otherwise.
+
+    Raises:
+        CannotWrite: The disk is full or the folder is read-only.
+    """
     with said_when_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(partial, 0o644)

@@ -133,7 +133,7 @@ def test_the_lineage_says_what_was_fitted_on_what(tmp_path):
     assert (applied.step, applied.parents, applied.data_digest) == (
         "calibrate", (candidate.digest,), data.digest,
     )  # fmt: skip
-    assert applied.settings == {"false_alarm_share": 0.05}
+    assert applied.settings == {"false_alarm_share": 0.05, "scope_rule": "energy"}
 
 
 def test_the_same_calibration_is_found_again(tmp_path, monkeypatch):

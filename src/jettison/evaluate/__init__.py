@@ -1,6 +1,7 @@
 """Candidate and examples in, records out: running, scoring, slicing, calibrating."""
 
 from jettison.evaluate.calibrate import calibrate
+from jettison.evaluate.profile import reference_profile
 from jettison.evaluate.run import evaluate, evaluation_file
 from jettison.evaluate.scorers import LabelScorer, OutOfScopeScorer, Score, Scorer
 from jettison.evaluate.slices import Slicer
@@ -14,4 +15,5 @@ __all__ = [
     "calibrate",
     "evaluate",
     "evaluation_file",
+    "reference_profile",
 ]

@@ -1,7 +1,5 @@
 """Runs one candidate over examples: one record each, kept on disk as they finish."""
 
-import importlib
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jettison import registry
+from jettison.backends.ask import ask
+from jettison.backends.machine import describe_machine
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, library_versions
 from jettison.errors import BrokenArtifact, InvalidInput, JettisonError
@@ -93,7 +93,7 @@ def predict_all(
         BrokenArtifact: The model answers with too few or too many outputs.
     """
     for start in range(0, len(inputs), batch_size):
-        yield from _outputs(model, list(inputs[start : start + batch_size]))
+        yield from ask(model, inputs[start : start + batch_size])
         if progress is not None:
             progress("evaluating", min(1.0, (start + batch_size) / len(inputs)))
 
@@ -141,22 +141,6 @@ def _records(
             yield _record(candidate, example, output, split, judges, keep_logits)
     finally:
         model.close()
-
-
-def _outputs(model: Model, inputs: list[str]) -> list[Output]:
-    """One output per input; where the whole batch fails, each input is asked by itself."""
-    try:
-        outputs = model.predict(inputs)
-    except Exception as error:  # noqa: BLE001 - a foreign runtime may raise anything
-        if len(inputs) == 1:
-            return [Output(label="", confidence=0.0, error=f"{type(error).__name__}: {error}")]
-        return [output for text in inputs for output in _outputs(model, [text])]
-    if len(outputs) != len(inputs):
-        raise BrokenArtifact(
-            f"a model must give one output per input, got {len(outputs)} for {len(inputs)} inputs. "
-            "Check the backend with `jettison.testing.check_backend`."
-        )
-    return outputs
 
 
 def _record(
@@ -261,13 +245,5 @@ def _meta(
         "n_errors": sum(record.error is not None for record in records),
         "code_version": CODE_VERSION,
         "versions": library_versions("numpy"),
-        "machine": _machine(),
+        "machine": describe_machine(),
     }
-
-
-def _machine() -> dict[str, str]:
-    try:
-        machine = importlib.import_module("jettison.backends.machine")
-    except ModuleNotFoundError:
-        return {"cpu": platform.processor() or platform.machine()}
-    return dict(machine.describe_machine())

@@ -1,0 +1,200 @@
+"""`jettison predict`: answers texts with a release, a batch at a time, however many there are."""
+
+import os
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+import msgspec
+
+from jettison.errors import InvalidInput
+from jettison.files import file_atomic
+from jettison.model import Output
+
+Row = dict[str, Any]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of one input."""
+
+    label: str | None
+    """None when the input could not be answered."""
+    confidence: float | None
+    in_scope: float | None
+    """None when the release has no out-of-scope label."""
+    flagged: bool | None
+    arm: str | None
+    """Of a cascade: `lean` or `fallback`."""
+    escalated: bool
+    error: str | None
+
+
+@click.command("predict")
+@click.argument("release", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1)
+@click.option("--input", "source", help="File of texts: JSON lines or one text a line; - reads stdin.")
+@click.option("--output", type=click.Path(path_type=Path), help="File for the answers, as JSON lines.")
+@click.option(
+    "--column", default="text", show_default=True, help="Field of a JSON line that holds the text."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Texts at a time."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines at a terminal too.")
+def command(
+    release: Path,
+    texts: tuple[str, ...],
+    source: str | None,
+    output: Path | None,
+    column: str,
+    batch_size: int,
+    as_json: bool,
+) -> int:
+    """Answer TEXTS, a file or stdin with RELEASE: one line out for each text in, in order.
+
+    JSON lines keep their other fields; one that bears the name of a field of the answer is
+    kept as input_<name>. Exit code 0: all answered; 1: some could not be, and say why in
+    `error`; 2: bad input.
+    """
+    from jettison.backends.ask import ask
+    from jettison.backends.released import open_release_model
+
+    n_failed = n_asked = 0
+    with ExitStack() as stack:
+        stack.enter_context(_no_fuss_when_nobody_reads())
+        rows = stack.enter_context(closing(_rows(texts, source, column)))
+        model = stack.enter_context(closing(open_release_model(release)))
+        write = _writer(stack, output, as_json)
+        while batch := list(islice(rows, batch_size)):
+            outputs = ask(model, [row[column] for row in batch])
+            for row, found in zip(batch, outputs, strict=True):
+                write(row, _answer(found))
+                n_failed += found.error is not None
+            n_asked += len(batch)
+            sys.stdout.flush()
+    if n_failed:
+        click.echo(f"{n_failed} of {n_asked} texts could not be answered; see their `error`.", err=True)
+    return 1 if n_failed else 0
+
+
+@contextmanager
+def _no_fuss_when_nobody_reads() -> Iterator[None]:
+    """End quietly when the reader of a pipe has gone, as `head` does."""
+    try:
+        yield
+    except BrokenPipeError:
+        # Python flushes stdout once more on exit, and would complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _answer(output: Output) -> Answer:
+    failed = output.error is not None
+    return Answer(
+        label=None if failed else output.label,
+        confidence=None if failed else output.confidence,
+        in_scope=output.in_scope,
+        flagged=None if output.in_scope is None else output.flagged,
+        arm=output.arm,
+        escalated=output.escalated,
+        error=output.error,
+    )
+
+
+def _rows(texts: tuple[str, ...], source: str | None, column: str) -> Generator[Row, None, None]:
+    """Inputs one after the other, each with its text under `column`."""
+    if texts and source is not None:
+        raise InvalidInput(
+            f"texts must come as arguments or by --input, got both: {texts[0]!r} and {source!r}."
+        )
+    if texts:
+        yield from ({column: text} for text in texts)
+        return
+    if source is None and sys.stdin.isatty():
+        raise InvalidInput("texts must be given as arguments, by --input FILE or on stdin, got none.")
+    if source in (None, "-"):
+        yield from _lines(sys.stdin.buffer, "stdin", column)
+        return
+    path = Path(str(source))
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InvalidInput(f"--input must be a readable file, got {path}: {error.strerror}.") from error
+    with file:
+        yield from _lines(file, str(path), column)
+
+
+def _lines(file: BinaryIO, name: str, column: str) -> Iterator[Row]:
+    """Rows of a file; it holds JSON lines if so named, or if its first line is a JSON object."""
+    is_json: bool | None = True if name.endswith((".jsonl", ".ndjson")) else None
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            if is_json is False:
+                yield {column: ""}
+            continue
+        if is_json is None:
+            is_json = _is_object(line)
+        yield _json_row(line, name, number, column) if is_json else {column: _text(line, name, number)}
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(line), dict)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
+def _json_row(line: bytes, name: str, number: int, column: str) -> Row:
+    try:
+        row = msgspec.json.decode(line, type=Row)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            f"every line of {name} must be a JSON object: {error} at line {number}."
+        ) from error
+    if not isinstance(row.get(column), str):
+        raise InvalidInput(
+            f"every line of {name} must have a text under {column!r}, got fields {sorted(row)[:8]} "
+            f"at line {number}. Name the field with --column."
+        )
+    return row
+
+
+def _text(line: bytes, name: str, number: int) -> str:
+    try:
+        return line.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"every line of {name} must be UTF-8 text: {error} at line {number}.") from error
+
+
+def _writer(stack: ExitStack, output: Path | None, as_json: bool) -> Any:
+    """A function that writes one row and its answer: JSON to a file or pipe, plain words at a terminal."""
+    if output is None and sys.stdout.isatty() and not as_json:
+        return lambda row, answer: click.echo(_in_words(row, answer))
+    if output is None:
+        return lambda row, answer: click.echo(_json_line(row, answer), nl=False)
+    file = stack.enter_context(file_atomic(output))
+    return lambda row, answer: file.write(_json_line(row, answer))
+
+
+def _json_line(row: Row, answer: Answer) -> bytes:
+    fields = Answer.__struct_fields__
+    kept = {f"input_{name}" if name in fields else name: value for name, value in row.items()}
+    return msgspec.json.encode({**kept, **msgspec.structs.asdict(answer)}) + b"\n"
+
+
+def _in_words(row: Row, answer: Answer) -> str:
+    text = (
+        " ".join(next(iter(row.values())).split()) if len(row) == 1 else msgspec.json.encode(row).decode()
+    )
+    if answer.error is not None or answer.confidence is None:
+        return f"{click.style('no answer', fg='red')}  {text}\n    {answer.error}"
+    color = "yellow" if answer.flagged else "green"
+    notes = [f"{answer.confidence:.3f}"]
+    if answer.flagged:
+        notes.append("out of scope?")
+    if answer.arm is not None:
+        notes.append(answer.arm)
+    return f"{click.style(str(answer.label), fg=color)}  {'  '.join(notes)}  {text}"

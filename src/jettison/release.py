@@ -1,1 +1,0 @@
-"""A release: an immutable, self-contained, verifiable folder that can answer."""
