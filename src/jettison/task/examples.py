@@ -132,6 +132,8 @@ class _LabelReader:
             value = str(value).lower()
         if isinstance(value, float) and value.is_integer():
             value = int(value)
+        if isinstance(value, str) and value.isdecimal() and value not in (self._names or (value,)):
+            value = int(value)  # a CSV has no numbers
         if isinstance(value, int) and self._names is not None:
             value = self._named(value, row)
         missing = value is None or value == "" or (isinstance(value, float) and math.isnan(value))

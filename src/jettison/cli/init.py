@@ -1,0 +1,103 @@
+"""`jettison init MODEL DATA`: look at both, write task.toml and jettison.toml, say what was found."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command("init")
+@click.argument("model")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("."), help="Folder for the two files.")
+@click.option("--input", "input_", metavar="COLUMN", help="Column of the texts.")
+@click.option("--expected", metavar="COLUMN", help="Column of the labels.")
+@click.option("--split", metavar="COLUMN", help="Column that says train, dev or test.")
+@click.option("--group", metavar="COLUMN", help="Column of what depends on each other, as turns of a chat.")
+@click.option("--id", "id_", metavar="COLUMN", help="Column of ids, different in every row.")
+@click.option("--weight", metavar="COLUMN", help="Column of weights.")
+@click.option(
+    "--slice", "slices", metavar="COLUMN", multiple=True, help="Column to report on; may be repeated."
+)
+@click.option("--out-of-scope", metavar="LABEL", help="The label that means none of the others.")
+@click.option("--config", metavar="NAME", help="Configuration of a data set folder that has several.")
+@click.option("--name", help="Name of the task.")
+@click.option("--force", is_flag=True, help="Replace files that are there.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def command(
+    model: str,
+    data: Path,
+    out: Path,
+    force: bool,
+    as_json: bool,
+    input_: str | None,
+    id_: str | None,
+    **hints: Any,
+) -> int:
+    """Look at MODEL and DATA; write task.toml and jettison.toml, ready to run.
+
+    MODEL is a checkpoint folder, an .onnx file, a candidate, a release or a hub id. DATA is a
+    JSONL, JSON, CSV, TSV or Parquet file, or a Hugging Face data set folder.
+    """
+    from jettison.loop.init import Hints, look
+
+    looked = look(model, data, out=out, hints=Hints(input=input_, id=id_, **hints), force=force)
+    if as_json:
+        import msgspec
+
+        told = msgspec.json.encode(looked, enc_hook=str)
+        click.echo(msgspec.json.format(told, indent=2).decode())
+    else:
+        _tell(looked)
+    return 0
+
+
+def _tell(looked: Any) -> None:
+    """Two short tables and what to do next."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from jettison.loop.init_text import model_words, token_words
+
+    console = Console(file=sys.stdout, highlight=False)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    splits = ", ".join(f"{name} {n}" for name, n in looked.n_examples.items() if n)
+    rows = [
+        ("model", model_words(looked.model).removeprefix("incumbent: ")),
+        ("data", f"{looked.data.n_rows} rows, {len(looked.data.labels)} labels; {splits}"),
+        *((role, reason) for role, reason in looked.data.reasons.items()),
+        (
+            "slices",
+            ", ".join(f"{c} ({n} values)" for c, n in looked.data.slice_values.items()) or "none found",
+        ),
+        ("out of scope", looked.data.out_of_scope or "no such label found"),
+        ("labels", looked.labels.message),
+        ("tokens", token_words(looked.tokens).partition(": ")[2]),
+        *(("gate", _gate_words(gate, looked.proposal)) for gate in looked.proposal.gates),
+    ]
+    for name, said in rows:
+        bad = name == "labels" and looked.labels.verdict == "differ"
+        table.add_row(f"[bold]{name}[/bold]", _plain(said, "red" if bad else ""))
+    console.print(table)
+    colors = {"error": "red", "warning": "yellow", "note": "dim"}
+    for finding in looked.findings:
+        console.print(_plain(f"{finding.severity}: {finding.message}", colors[finding.severity]))
+    for path in looked.files:
+        console.print(_plain(f"wrote {path}", "green"), soft_wrap=True)
+    run = next(path for path in looked.files if path.endswith("jettison.toml"))
+    console.print(_plain(f"next: jettison run {run}", ""), soft_wrap=True)
+
+
+def _gate_words(gate: Any, proposal: Any) -> str:
+    slices = ", ".join(
+        f"{name} ({proposal.sizes.get(name)} examples, margin {gate.margins.get(name, gate.margin):.2f})"
+        for name in gate.slices
+    )
+    return f"{gate.scorer} not worse on {slices}"
+
+
+def _plain(text: str, style: str) -> Any:
+    from rich.text import Text
+
+    return Text(text, style=style)

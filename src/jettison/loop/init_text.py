@@ -1,0 +1,277 @@
+"""The text of `task.toml` and `jettison.toml`, each choice with its reason in a comment."""
+
+import json
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+
+from jettison.decision import NotWorse
+from jettison.loop.look_model import LabelLook, ModelLook, TokenLook
+from jettison.loop.propose import FLIP_SHARE, MARGINS, Proposal
+from jettison.stats.planning import smallest_passing_n
+from jettison.task.guess import Guess
+
+_SHOWN = 8
+
+
+def task_text(
+    guess: Guess,
+    model: ModelLook,
+    *,
+    data: str,
+    name: str,
+    names: Sequence[str] | None,
+    config: str | None,
+    required: Sequence[str],
+) -> str:
+    """`task.toml`.
+
+    Args:
+        guess: What the columns are.
+        model: Where label names may come from.
+        data: Path of the data, as seen from the file.
+        name: Of the task.
+        names: Labels in the model's order, where the data has only their positions.
+        config: Configuration of a Hugging Face folder.
+        required: Slices that must each hold.
+    """
+    lines = [
+        "# What good means: examples, splits, labels and slices. Written by `jettison init`.",
+        "format = 1",
+        f"name = {quoted(name)}",
+        'kind = "classify"',
+        "",
+        "[data]",
+        f"# {guess.n_rows} rows{_split_words(guess)}",
+        f"path = {quoted(data)}",
+        *([f"config = {quoted(config)}"] if config else []),
+        "# drop_leaked = true    # removes from train the rows whose text is in dev or test",
+        "",
+        "[data.columns]",
+        *_column_lines(guess),
+        *_splits_lines(guess),
+        *_made_lines(guess),
+        *_label_lines(guess, model, names),
+        "",
+        "[slices]",
+        "# each must hold by itself",
+        f"required = {listed(required)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def run_text(
+    incumbent: str,
+    model: ModelLook,
+    labels: LabelLook,
+    tokens: TokenLook | None,
+    proposal: Proposal,
+    *,
+    task_file: str,
+) -> str:
+    """`jettison.toml`."""
+    lines = [
+        "# What to make lean, and what must hold. Written by `jettison init`; `jettison run` goes "
+        "round once.",
+        "format = 1",
+        f"task = {quoted(task_file)}",
+        "",
+        *_comment(model_words(model)),
+        *_comment(f"labels: {labels.message}"),
+        *_comment(token_words(tokens)),
+        f"incumbent = {quoted(incumbent)}",
+        'output = "jettison-run"',
+        'recipes = "auto"    # tries what fits this model and machine',
+        'budget = "10m"      # wall time of the search; a killed run resumes',
+        "threads = 1         # threads that a candidate answers with; it is measured so",
+        "seed = 0",
+        "",
+        *_gate_comments(proposal),
+    ]
+    for gate in proposal.gates:
+        lines += ["", "[[gates]]", *_gate_lines(gate)]
+    lines += [
+        "",
+        "# A cost that may not be exceeded:",
+        "# [[gates]]",
+        '# type = "at_most"',
+        '# cost = "latency_p95_s"',
+        "# limit = 0.02",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def model_words(model: ModelLook) -> str:
+    """What the model is, in a line."""
+    parts = [f"incumbent: {'an' if model.kind == 'onnx' else 'a'} {model.kind}"]
+    if model.kind == "hub":
+        return "incumbent: a hub id, looked up when the run starts; nothing is known of it yet"
+    if model.architecture:
+        parts.append(model.architecture)
+    if model.labels is not None:
+        parts.append(f"{len(model.labels)} labels")
+    if model.bytes is not None:
+        parts.append(f"{model.bytes / 1e6:.1f} MB")
+    if model.max_tokens is not None:
+        parts.append(f"reads up to {model.max_tokens} tokens")
+    return ", ".join(parts)
+
+
+def token_words(tokens: TokenLook | None) -> str:
+    """How long the texts are, in a line."""
+    if tokens is None:
+        return "tokens: not counted, there is no tokenizer.json beside the model"
+    cut = (
+        f", which cuts {tokens.truncated_share:.1%} of them"
+        if tokens.truncated_share
+        else ", which cuts none"
+    )
+    return (
+        f"tokens per text (of {tokens.n} in train and dev): median {tokens.p50}, 95 % up to {tokens.p95}, "
+        f"longest {tokens.max}; recommended max_tokens = {tokens.recommended_max_tokens}{cut}"
+    )
+
+
+def quoted(text: str) -> str:
+    """A TOML string; JSON's escapes are TOML's."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def listed(texts: Iterable[str]) -> str:
+    """A TOML list of strings."""
+    return f"[{', '.join(quoted(text) for text in texts)}]"
+
+
+def _key(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else quoted(text)
+
+
+def _table(values: Mapping[str, str]) -> str:
+    return f"{{{', '.join(f'{_key(name)} = {value}' for name, value in values.items())}}}"
+
+
+def _comment(text: str) -> list[str]:
+    wrapped = textwrap.wrap(_one_line(text), 98, break_long_words=False, break_on_hyphens=False)
+    return [f"#{' ' if i == 0 else '   '}{line}" for i, line in enumerate(wrapped)]
+
+
+def _split_words(guess: Guess) -> str:
+    return (
+        f": {', '.join(f'{_one_line(s)} {n}' for s, n in guess.n_by_split.items())}"
+        if guess.n_by_split
+        else ""
+    )
+
+
+def _column_lines(guess: Guess) -> list[str]:
+    columns, lines = guess.columns, []
+    for role in ("input", "expected", "id", "split", "group", "weight"):
+        value = getattr(columns, role)
+        if value is not None:
+            reason = _one_line(guess.reasons[role].partition(": ")[2])
+            lines.append(f"{role} = {quoted(value)}    # {reason}")
+    if columns.group is None:
+        lines.append('# group = "..."    # rows that depend on each other (turns of a chat) share a split')
+    if columns.slices:
+        counts = ", ".join(f"{_one_line(name)} has {n} values" for name, n in guess.slice_values.items())
+        lines.append(f"slices = {listed(columns.slices)}    # {counts}")
+    return lines
+
+
+def _splits_lines(guess: Guess) -> list[str]:
+    if not guess.splits:
+        return []
+    lines = ["", "[data.splits]", "# theirs = ours: train, dev, test, unlabelled, or ignore"]
+    for theirs, ours in guess.splits.items():
+        lines.append(f"{_key(theirs)} = {quoted(ours)}")
+    return lines
+
+
+def _made_lines(guess: Guess) -> list[str]:
+    """`[split]` for what the data does not bring."""
+    ours, lines = guess.our_splits, []
+    if "test" not in ours:
+        lines.append("test_share = 0.2")
+    if "dev" not in ours:
+        lines.append("dev_share = 0.1")
+    if not lines:
+        return []
+    missing = " and ".join(line.partition("_")[0] for line in lines)
+    return [
+        "",
+        "[split]",
+        f"# the data brings no {missing}: set apart within each label; groups and equal texts stay "
+        "together",
+        *lines,
+        "seed = 0",
+    ]
+
+
+def _label_lines(guess: Guess, model: ModelLook, names: Sequence[str] | None) -> list[str]:
+    lines = ["", "[labels]", f"# {len(guess.labels)} labels: {_some(guess.labels)}"]
+    if names is not None:
+        lines += [
+            f"# the data has positions; the names are those of {_one_line(model.place)}",
+            f"names = {listed(names)}",
+        ]
+    if guess.out_of_scope is not None:
+        lines.append(
+            f"out_of_scope = {quoted(guess.out_of_scope)}    # the label that means none of the others"
+        )
+    elif guess.maybe_out_of_scope:
+        maybe = guess.maybe_out_of_scope[0]
+        lines.append(f"# out_of_scope = {quoted(maybe)}    # if this label means none of the others")
+    else:
+        lines.append(
+            '# out_of_scope = "..."    # the label that means none of the others, where there is one'
+        )
+    lines.append('# aliases = {"mistyped" = "meant"}')
+    return lines
+
+
+def _gate_comments(proposal: Proposal) -> list[str]:
+    least = ", ".join(f"{margin:.2f}: {smallest_passing_n(margin)}" for margin in MARGINS)
+    lines = [
+        "# Gates. A candidate ships when each slice of each gate loses less than its margin, at 97.5 % "
+        "confidence.",
+        f"# Smallest slice that can pass at all, with no harmful flip, by margin: {least}.",
+        f"# The margins below are the smallest that the slices are likely to certify ({FLIP_SHARE:.0%} "
+        "flips, 80 % power):",
+        *(f"#   {_one_line(name)}: {n} test examples" for name, n in proposal.sizes.items()),
+    ]
+    if proposal.too_small:
+        shown = [
+            f"{_one_line(name)} ({n})"
+            for name, n in sorted(proposal.too_small.items(), key=lambda x: -x[1])
+        ]
+        more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+        lines.append(f"# Not certifiable, too few test examples: {', '.join(shown[:_SHOWN])}{more}.")
+    for column, n in proposal.left_out.items():
+        lines.append(
+            f"# Reported, not required: the {n} values of {_one_line(column)}. To require each, add "
+            f"{quoted(column + '=*')}."
+        )
+    return lines
+
+
+def _gate_lines(gate: NotWorse) -> list[str]:
+    lines = [
+        'type = "not_worse"',
+        f"scorer = {quoted(gate.scorer)}",
+        f"margin = {gate.margin:.2f}",
+        f"slices = {listed(gate.slices)}",
+        f"alpha = {gate.alpha}",
+    ]
+    if gate.margins:
+        lines.insert(4, f"margins = {_table({name: f'{m:.2f}' for name, m in gate.margins.items()})}")
+    return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(_one_line(name)[:60] for name in names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown}, and {len(names) - _SHOWN} more"
+
+
+def _one_line(text: str) -> str:
+    """Text that fits a comment: no line break or control character ends it early."""
+    return "".join(c if c.isprintable() else " " for c in text)
