@@ -36,6 +36,7 @@ def _top(decision: Decision) -> dict[str, Any]:
     incumbent = view.incumbent_of(decision)
     return {
         "decision": decision,
+        "decided": words.moment(decision.created),
         "verdict_word": word,
         "verdict_css": css,
         "spotlight": view.spotlight(decision),

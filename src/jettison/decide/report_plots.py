@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup, escape
 
@@ -20,11 +21,15 @@ SHAPES = {
 """Verdicts differ in shape as well as color: diamond, circle, square, triangle."""
 
 
+MARGINS_SHOWN = 4
+"""How many margins to either side of zero a forest plot shows."""
+
+
 def marker(css: str, *, title: str = "") -> Markup:
     """A verdict's shape as a small picture of its own, for legends and tables."""
     said = Markup("<title>{}</title>").format(title) if title else Markup("")
     hidden = Markup(' role="img"') if title else Markup(' aria-hidden="true"')
-    return Markup('<svg class="mark" viewBox="-10 -10 20 20"{}>{}<path class="{}" d="{}"/></svg>').format(
+    return Markup('<svg class="mark" viewBox="-9 -9 18 18"{}>{}<path class="{}" d="{}"/></svg>').format(
         hidden, said, css, SHAPES[css]
     )
 
@@ -51,7 +56,7 @@ def quality_against_cost(decision: Decision, *, width: int, height: int) -> Mark
     boxes = place_labels(
         [frame.at(p) for p in points],
         labels,
-        obstacles=[box for p in points for box in frame.obstacles(p)],
+        obstacles=[*(box for p in points for box in frame.obstacles(p)), *frame.front_boxes(points)],
         bounds=Box(frame.left, 4, frame.right, frame.bottom),
     )
     parts = [
@@ -79,14 +84,17 @@ def quality_against_cost(decision: Decision, *, width: int, height: int) -> Mark
 
 
 def forest_axis(results: Sequence[GateResult]) -> "ForestAxis | None":
-    """An axis that holds every interval, margin and zero of these gates."""
-    ends = [0.0]
-    for result in results:
-        if result.difference is not None:
-            ends += [result.difference.low, result.difference.high, -result.limit]
-    if len(ends) == 1:
+    """An axis that holds zero, every margin and interval, but for losses of many margins.
+
+    Those are drawn as arrows: an axis that held them would press together what is close.
+    """
+    drawn = [result for result in results if result.difference is not None]
+    if not drawn:
         return None
-    low, high = min(ends), max(ends)
+    ends = [end for r in drawn if r.difference for end in (r.difference.low, r.difference.high)]
+    widest = max(result.limit for result in drawn)
+    low = min(-1.2 * widest, max(min(ends), -MARGINS_SHOWN * widest))
+    high = max(0.5 * widest, min(max(ends), MARGINS_SHOWN * widest))
     pad = 0.06 * (high - low)
     return ForestAxis(low - pad, high + pad)
 
@@ -108,10 +116,13 @@ class ForestAxis:
             low, high = self._place(result.difference.low), self._place(result.difference.high)
             parts.append(
                 Markup('<line class="whisker {}" x1="{:.2f}%" x2="{:.2f}%" y1="50%" y2="50%"/>').format(
-                    css, low, high
+                    css, min(max(0.0, low), 97.0), max(min(100.0, high), 3.0)
                 )
             )
-            parts.append(self._mark(css, result.difference.value))
+            parts += [self._arrow(css, 0, "M5,-5 L0,0 L5,5")] if low < 0 else []
+            parts += [self._arrow(css, 100, "M-5,-5 L0,0 L-5,5")] if high > 100 else []
+            if 0 <= self._place(result.difference.value) <= 100:
+                parts.append(self._mark(css, result.difference.value))
         said = f"difference {words.points_interval(result.difference)}, margin {words.limit_words(result)}"
         return Markup('<svg class="forest" role="img" aria-label="{}">{}</svg>').format(
             said, Markup("").join(parts)
@@ -128,6 +139,11 @@ class ForestAxis:
         return Markup('<svg class="forest scale" aria-hidden="true">{}</svg>').format(
             Markup("").join(texts)
         )
+
+    def _arrow(self, css: str, place: int, path: str) -> Markup:
+        return Markup(
+            '<svg x="{}%" y="50%" overflow="visible"><path class="whisker {} beyond" d="{}"/></svg>'
+        ).format(place, css, path)
 
     def _mark(self, css: str, value: float) -> Markup:
         return Markup('<svg x="{:.2f}%" y="50%" overflow="visible"><path class="{}" d="{}"/></svg>').format(
@@ -211,6 +227,15 @@ class _Frame:
         for point in best[1:]:
             steps.append(f"H{self._x(point.cost_s):.1f} V{self._y(point.score):.1f}")
         return Markup('<path class="front" d="{}"/>').format(" ".join(steps))
+
+    def front_boxes(self, points: Sequence[_Point]) -> list[Box]:
+        """Thin boxes along the front, for labels to keep off."""
+        best = [self.at(p) for p in sorted((p for p in points if p.is_pareto), key=lambda p: p.cost_s)]
+        boxes = []
+        for (x0, y0), (x1, y1) in pairwise(best):
+            boxes.append(Box(x0, y0 - 2, x1, y0 + 2))
+            boxes.append(Box(x1 - 2, min(y0, y1), x1 + 2, max(y0, y1)))
+        return boxes
 
     def draw(self, point: _Point) -> Markup:
         """Interval, marker and, for the chosen one, a ring."""

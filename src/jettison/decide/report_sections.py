@@ -141,7 +141,7 @@ def facts(decision: Decision) -> list[tuple[str, str]]:
     """Machine, versions, seed and test reads."""
     machine = [(name.replace("_", " "), value) for name, value in decision.machine.items() if value]
     return [
-        ("Decided", decision.created),
+        ("Decided", words.moment(decision.created)),
         ("Seed", str(decision.seed)),
         ("Test split", f"digest {decision.test_digest[:16]}, read for {decision.n_test_reads} decision(s)"),
         *((c.name, f"digest {c.digest[:16]}") for c in decision.candidates),

@@ -29,7 +29,9 @@ class CandidateRow:
     blocked_by: str
     score: str
     difference: str
+    difference_bounds: str
     cpu: str
+    cpu_bounds: str
     size: str
     latency: str
     steps: tuple[str, ...]
@@ -82,7 +84,7 @@ def tiles(decision: Decision) -> list[Tile]:
     smaller = _share(candidate.cost.bytes, incumbent.cost.bytes)
     return [
         Tile(
-            title=f"{words.metric_words(metric).capitalize()}, points against the incumbent",
+            title=f"{words.metric_words(metric).capitalize()}, in points",
             value=words.points(result.difference.value if result and result.difference else None),
             detail=_quality_detail(result),
         ),
@@ -92,7 +94,7 @@ def tiles(decision: Decision) -> list[Tile]:
             detail=UNMEASURED
             if ratio is None
             else f"{words.ratio(ratio)} of the incumbent's"
-            + (f"; equals differ by {words.percent(noise)} here" if noise is not None else ""),
+            + (f"; noise of this run {words.percent(noise)}" if noise is not None else ""),
         ),
         Tile(
             title="Size on disk",
@@ -115,14 +117,13 @@ def candidate_rows(decision: Decision) -> list[CandidateRow]:
 def blocked_by(candidate: CandidateReport) -> str:
     """Gates that do not hold, as words: what blocks first, then what cannot be told yet."""
     parts = []
-    for verdict, verb in ((Verdict.BLOCK, "blocked by"), (Verdict.NOT_ENOUGH_DATA, "not settled on")):
-        failing = [
-            words.slice_words(r.slice) if r.gate == "not_worse" else words.metric_words(r.metric)
-            for r in candidate.gates
-            if r.verdict == verdict
-        ]
-        if failing:
-            parts.append(f"{verb} {', '.join(dict.fromkeys(failing))}")
+    for verdict, verb in ((Verdict.BLOCK, "blocked by"), (Verdict.NOT_ENOUGH_DATA, "too little data on")):
+        failing = [r for r in candidate.gates if r.verdict == verdict]
+        slices = [r.slice for r in failing if r.gate == "not_worse"]
+        costs = [words.metric_words(r.metric) for r in failing if r.gate != "not_worse"]
+        named = [*([words.slices_words(slices)] if slices else []), *dict.fromkeys(costs)]
+        if named:
+            parts.append(f"{verb} {'; '.join(named)}")
     return "; ".join(parts)
 
 
@@ -144,7 +145,7 @@ def cost_table(decision: Decision) -> list[tuple[str, str, list[str]]]:
     costs = [c.cost for c in decision.candidates]
     rows = [
         ("CPU time per task", "all threads, one at a time", [_cpu(c.cpu_s) for c in costs]),
-        ("over the incumbent's", "median of paired rounds", [words.ratio(c.cpu_ratio) for c in costs]),
+        ("CPU time over the incumbent's", "median of paired rounds", [words.ratio(c.cpu_ratio) for c in costs]),
         ("Latency, median", "one at a time, no queue", [words.seconds(c.latency_p50_s) for c in costs]),
         ("Latency, 95th percentile", "", [words.seconds(c.latency_p95_s) for c in costs]),
         ("Latency, 99th percentile", "", [words.seconds(c.latency_p99_s) for c in costs]),
@@ -154,7 +155,7 @@ def cost_table(decision: Decision) -> list[tuple[str, str, list[str]]]:
         ("Time to load", "fresh process, imports included", [words.seconds(c.load_s) for c in costs]),
         ("First answer", "after loading", [words.seconds(c.first_answer_s) for c in costs]),
         ("Energy per task", energy_note(decision), [_energy(c) for c in costs]),
-        ("Price per 1,000 tasks", "machine kept busy", [words.dollars(c.usd_per_1000) for c in costs]),
+        ("Price per million tasks", "machine kept busy", [_per_million(c.usd_per_1000) for c in costs]),
         ("Tasks measured", "", [f"{c.n_tasks:,}" if c.n_tasks else words.UNKNOWN for c in costs]),
     ]
     return [row for row in rows if any(figure != words.UNKNOWN for figure in row[2])]
@@ -209,7 +210,9 @@ def score_rows(decision: Decision) -> tuple[list[str], list[tuple[str, str, str,
 def _candidate_row(candidate: CandidateReport, decision: Decision, metric: str) -> CandidateRow:
     is_incumbent = candidate.name == decision.incumbent
     result = overall(candidate, metric)
-    notes = {"shown": "measured, not eligible here", "fallback": "fallback nominee", "nominee": "nominee"}
+    difference = result.difference if result is not None else None
+    ratio = candidate.cost.cpu_ratio
+    notes = {"shown": "measured, not nominated", "fallback": "nominated second", "nominee": "nominated"}
     note = "released" if candidate.name == decision.chosen else notes.get(candidate.role, "")
     return CandidateRow(
         name=candidate.name,
@@ -218,8 +221,10 @@ def _candidate_row(candidate: CandidateReport, decision: Decision, metric: str) 
         note="what runs today" if is_incumbent else note,
         blocked_by="" if is_incumbent else blocked_by(candidate),
         score=words.percent(score_of(candidate, metric)),
-        difference="" if is_incumbent else words.points_interval(result.difference if result else None),
-        cpu="1" if is_incumbent else words.ratio(candidate.cost.cpu_ratio),
+        difference="" if is_incumbent else words.points(difference.value if difference else None),
+        difference_bounds="" if is_incumbent else words.bounds(difference),
+        cpu="1" if is_incumbent else words.two_digits(ratio.value) if ratio else words.UNKNOWN,
+        cpu_bounds="" if is_incumbent else words.ratio_bounds(ratio),
         size=words.size(candidate.cost.bytes),
         latency=words.seconds(candidate.cost.latency_p50_s),
         steps=candidate.steps,
@@ -237,6 +242,10 @@ def _quality_detail(result: GateResult | None) -> str:
     if result.incumbent is not None and result.candidate is not None:
         detail += f"; {words.percent(result.incumbent)} → {words.percent(result.candidate)}"
     return detail
+
+
+def _per_million(usd_per_1000: float | None) -> str:
+    return words.dollars(None if usd_per_1000 is None else 1000 * usd_per_1000)
 
 
 def _cpu(interval: object) -> str:

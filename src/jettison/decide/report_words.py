@@ -1,5 +1,8 @@
 """Numbers as people read them: µs and MB, points with a real minus sign, and a dash for "not measured"."""
 
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
 from jettison.decision import GateResult, Interval, Verdict
 
 UNKNOWN = "not measured"
@@ -34,6 +37,36 @@ def slice_words(name: str | None) -> str:
     if name is None or name == "all":
         return "all examples"
     return name.replace("=", ": ", 1)
+
+
+def slices_words(names: Sequence[str | None]) -> str:
+    """`domain=tweets`, `domain=news` as "domain: tweets, news"; columns apart by semicolons."""
+    columns: dict[str, list[str]] = {}
+    for name in names:
+        column, _, value = ("" if name is None else name).partition("=")
+        columns.setdefault(column if value else slice_words(name), []).extend([value] if value else [])
+    parts = [f"{c}: {', '.join(dict.fromkeys(v))}" if v else c for c, v in columns.items()]
+    return "; ".join(parts)
+
+
+def moment(iso: str) -> str:
+    """ "2026-11-22T23:10:00Z" as "22 November 2026, 23:10 UTC"; anything else as it is."""
+    try:
+        found = datetime.fromisoformat(iso)
+    except ValueError:
+        return iso
+    zone = " UTC" if found.utcoffset() == timedelta(0) else ""
+    return f"{found.day} {found:%B %Y, %H:%M}{zone}"
+
+
+def bounds(interval: Interval | None) -> str:
+    """ "−2.0 to −0.4", in points."""
+    return "" if interval is None else f"{points(interval.low)} to {points(interval.high)}"
+
+
+def ratio_bounds(interval: Interval | None) -> str:
+    """ "0.11 to 0.13"."""
+    return "" if interval is None else f"{two_digits(interval.low)} to {two_digits(interval.high)}"
 
 
 def seconds(value: float | None) -> str:
