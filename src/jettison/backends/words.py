@@ -1,0 +1,87 @@
+"""Token ids of a text by looking its words up, exactly as the tokenizer itself gives them.
+
+A BERT tokenizer cuts ASCII text into words and punctuation marks and then works on each by
+itself, so that the ids of a word seen before need not be computed again. Whatever is not
+provably so (accents, other scripts, added tokens, other kinds of tokenizer) is handed to the
+tokenizer.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+_MAX_WORD_CHARS = 100
+"""Longer words are not kept: hostile traffic must not fill the memory."""
+
+
+class WordIds:
+    """Token ids of texts, special tokens left out.
+
+    Args:
+        tokenizer: A `tokenizers.Tokenizer` without truncation and padding.
+        on_new: Called with the ids of a word before it is first used from the cache, and with
+            all ids of a text that the tokenizer itself had to encode.
+        capacity: Words kept.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        on_new: Callable[[Sequence[int]], None] | None = None,
+        capacity: int = 65_536,
+    ) -> None:
+        self._encode = tokenizer.encode
+        self._on_new = on_new or (lambda ids: None)
+        self._capacity = capacity
+        self._known: dict[str, tuple[int, ...]] = {}
+        self._lowercase, self._split, self._stops = _word_rules(tokenizer)
+
+    def __call__(self, text: str, limit: int | None = None) -> list[int]:
+        """Ids of one text, the first `limit` of them."""
+        if self._split is None or not text.isascii() or not text.isprintable() or self._has_added(text):
+            ids: list[int] = self._encode(text, add_special_tokens=False).ids[:limit]
+            self._on_new(ids)
+            return ids
+        known = self._known
+        found: list[int] = []
+        for word in self._split(text.lower() if self._lowercase else text):
+            found += known.get(word) or self._learn(word)
+            if limit is not None and len(found) >= limit:
+                return found[:limit]
+        return found
+
+    def _has_added(self, text: str) -> bool:
+        """Whether a character that begins an added token such as `[MASK]` is in the text."""
+        return any(stop in text for stop in self._stops)
+
+    def _learn(self, word: str) -> tuple[int, ...]:
+        ids = tuple(self._encode(word, add_special_tokens=False).ids)
+        self._on_new(ids)
+        if len(self._known) < self._capacity and len(word) <= _MAX_WORD_CHARS:
+            self._known[word] = ids
+        return ids
+
+
+def _word_rules(tokenizer: Any) -> tuple[bool, Callable[[str], list[str]] | None, tuple[str, ...]]:
+    """How ASCII text falls into words: lowercased or not, by what, and which characters forbid it.
+
+    Source: `BertPreTokenizer` drops white space and isolates each punctuation mark;
+    `BertNormalizer` changes nothing else in printable ASCII text.
+    """
+    from tokenizers.models import WordPiece
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+
+    normalizer = tokenizer.normalizer
+    added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    stops = tuple(sorted({content[0] for content in added if content}))
+    plain = (
+        isinstance(normalizer, BertNormalizer)
+        and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
+        and isinstance(tokenizer.model, WordPiece)
+        and not any(stop.isalnum() or stop.isspace() for stop in stops)
+    )
+    if not plain:
+        return False, None, ()
+    return bool(normalizer.lowercase), re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9\s]").findall, stops

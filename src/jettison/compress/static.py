@@ -1,0 +1,196 @@
+"""Distills a classifier into one without a transformer: the student of the `static` backend."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import msgspec
+import numpy as np
+
+from jettison.backends.static import WEIGHTS
+from jettison.candidate import Candidate
+from jettison.compress.checkpoint import LICENCE_FILES, take_over, torch_run
+from jettison.compress.settings_check import check_settings
+from jettison.compress.step import Made, StepContext
+from jettison.compress.student_check import student_notes
+from jettison.compress.token_table import TokenTable, token_table
+from jettison.compress.transfer import TransferSet, gold_indices, transfer_set
+from jettison.registry import need
+
+if TYPE_CHECKING:
+    from jettison.compress.fit import Lesson
+
+TEXTS_SHOWN = 360_000
+"""Texts a student is shown when `epochs` is None; on CLINC150 more gave nothing."""
+FILLED_UP_TO = 20_000
+
+
+class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
+    """Teach a small student the incumbent's logits on train, unlabelled and made-up texts.
+
+    Token vectors start from the incumbent's own embeddings. The student answers a short text
+    in tens of microseconds of one core.
+    """
+
+    name: ClassVar[str] = "distill_static"
+    code_version: ClassVar[int] = 1
+    reads_data: ClassVar[bool] = True
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "tokenizers", "numpy")
+
+    d: int = 128
+    """Length of a token vector."""
+    channels: int = 256
+    """Features of the convolution."""
+    window: int = 3
+    """Tokens that the convolution spans."""
+    hidden: int = 512
+    """Neurons of the perceptron; 0 has none, and halves the time of an answer."""
+    max_tokens: int = 128
+    """Texts are truncated to it, special tokens not counted."""
+    augment: int | None = None
+    """Made-up texts that the teacher labels; None fills up to 20,000 texts in all, with at
+    most ten for each known one."""
+    epochs: int | None = None
+    """Passes over all texts; None shows about 360,000 texts, in 3 to 60 passes."""
+    patience: int = 6
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    temperature: float = 2.0
+    gold_weight: float = 0.3
+    dropout: float = 0.2
+    token_dropout: float = 0.1
+    storage: Literal["float32", "float16", "int8"] = "float16"
+    """How the token vectors are kept on disk."""
+
+    def __post_init__(self) -> None:
+        check_settings(
+            self,
+            at_least_1=("d", "channels", "window", "max_tokens", "batch_size", "patience", "epochs"),
+            at_least_0=("hidden", "augment", "gold_weight"),
+            shares=("dropout", "token_dropout"),
+            above_0=("learning_rate", "temperature"),
+        )
+
+    def make(self, candidate: Candidate, context: StepContext) -> Made:
+        """Train a student and write it to the step's folder.
+
+        Raises:
+            NotEnoughData: The task has no train examples.
+            StepFailed: Training diverged.
+            MissingExtra: torch is not installed.
+        """
+        need("torch", "torch")
+        n_known = len(context.data.train) + len(context.data.unlabelled)
+        fill = max(0, min(FILLED_UP_TO - n_known, 10 * n_known))
+        wanted = fill if self.augment is None else self.augment
+        transfer = transfer_set(context, wanted)
+        tokens = token_table(candidate, [example.input for example in context.data.train])
+        rows = np.arange(len(transfer.texts))
+        if transfer.n_augmented:
+            # Known labels weigh as much again, or made-up texts would drown them.
+            rows = np.concatenate([rows[: transfer.n_train], rows])
+        epochs = self.epochs or min(60, max(3, round(TEXTS_SHOWN / len(rows))))
+        started = time.monotonic()
+        arrays, notes = self._train(transfer, rows, tokens, epochs, context)
+        notes["train_s"] = round(time.monotonic() - started, 2)
+
+        from safetensors.numpy import save_file
+
+        save_file(_stored(arrays, self.storage), context.folder / WEIGHTS)
+        tokens.tokenizer.save(str(context.folder / "tokenizer.json"))
+        take_over(candidate.path, context.folder, LICENCE_FILES)
+        settings = {"max_tokens": self.max_tokens, "batch_size": 64, "threads": 1}
+        return Made(
+            backend="static",
+            labels=context.incumbent.labels,
+            settings=settings,
+            notes=notes | student_notes(context, "static", settings, transfer),
+            resolved={"epochs": epochs, "augment": transfer.n_augmented},
+        )
+
+    def _train(
+        self, transfer: TransferSet, rows: np.ndarray, tokens: TokenTable, epochs: int, context: StepContext
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The trained arrays, and notes on how it went."""
+        from jettison.compress.fit import Lesson, Schedule, fit
+        from jettison.compress.student import StaticStudent
+
+        vocabulary = tokens.tokenizer.get_vocab(with_added_tokens=True)
+        n_tokens = max(vocabulary.values()) + 1 if tokens.vectors is None else len(tokens.vectors)
+        ids, lengths = _encode(tokens.tokenizer, transfer.texts, self.max_tokens, n_tokens)
+        lesson = Lesson(
+            ids=ids[rows], lengths=lengths[rows], teacher=transfer.teacher[rows], gold=transfer.gold[rows]
+        )
+        schedule = Schedule(
+            epochs=epochs,
+            batch_size=min(self.batch_size, max(8, len(rows) // 20)),
+            learning_rate=self.learning_rate,
+            temperature=self.temperature,
+            gold_weight=self.gold_weight,
+            patience=self.patience,
+            seed=context.seed,
+            deadline=context.deadline,
+        )
+        with torch_run(seed=context.seed, threads=context.threads):
+            student = StaticStudent(
+                tokens.vectors,
+                np.setdiff1d(ids, [n_tokens]),
+                n_tokens=n_tokens,
+                n_labels=len(context.incumbent.labels),
+                d=self.d,
+                channels=self.channels,
+                window=self.window,
+                hidden=self.hidden,
+                dropout=self.dropout,
+                token_dropout=self.token_dropout,
+            )
+            fitted = fit(
+                student,
+                lesson,
+                _dev_lesson(tokens.tokenizer, context, self.max_tokens, n_tokens),
+                schedule,
+                progress=context.progress,
+            )
+            arrays = student.arrays()
+        return arrays, {
+            "token_table": tokens.source,
+            "epochs": fitted.epochs,
+            "best_epoch": fitted.best_epoch,
+            "stopped_by": fitted.stopped_by,
+            "losses": [round(loss, 4) for loss in fitted.losses],
+        }
+
+
+def _dev_lesson(tokenizer: Any, context: StepContext, max_tokens: int, blank: int) -> "Lesson":
+    from jettison.compress.fit import Lesson
+
+    labels = context.incumbent.labels
+    out_of_scope = context.data.out_of_scope
+    # Whether an input is in scope is told by the logits' size, not by the arg-max.
+    examples = [example for example in context.data.dev_fit if example.expected != out_of_scope]
+    ids, lengths = _encode(tokenizer, [example.input for example in examples], max_tokens, blank)
+    return Lesson(ids=ids, lengths=lengths, teacher=np.empty((0, 0)), gold=gold_indices(examples, labels))
+
+
+def _encode(
+    tokenizer: Any, texts: Sequence[str], max_tokens: int, blank: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids, shape (n_texts, longest), padded by `blank`, and lengths; a text of none is one blank."""
+    encoded = [e.ids[:max_tokens] for e in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+    lengths = np.array([max(1, len(ids)) for ids in encoded], np.int64)
+    found = np.full((len(encoded), int(lengths.max(initial=1))), blank, np.int64)
+    for row, ids in enumerate(encoded):
+        found[row, : len(ids)] = ids
+    return found, lengths
+
+
+def _stored(arrays: dict[str, np.ndarray], storage: str) -> dict[str, np.ndarray]:
+    """The arrays as they go to disk: the token vectors at the chosen precision, the rest float32."""
+    tokens = arrays["tokens"]
+    if storage == "float16":
+        return {**arrays, "tokens": np.clip(tokens, -65504, 65504).astype(np.float16)}
+    if storage == "int8":
+        scale = np.maximum(np.abs(tokens).max(axis=1), 1e-12) / 127
+        rounded = np.rint(tokens / scale[:, None]).astype(np.int8)
+        return {**arrays, "tokens": rounded, "tokens_scale": scale.astype(np.float32)}
+    return arrays

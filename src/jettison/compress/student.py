@@ -1,0 +1,136 @@
+"""The network that `distill_static` trains, and its arrays as the static backend reads them.
+
+A token's vector is the incumbent's own embedding, projected, plus a correction for tokens
+that training saw. A convolution sees words in their order; sums and maxima over the text
+feed a small perceptron beside a linear layer. Imported only where torch is.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from jettison.backends.static import EPSILON
+
+
+class StaticStudent(nn.Module):  # type: ignore[misc]  # torch ships no types that mypy follows here
+    """Token table, folded convolution, pooling, perceptron.
+
+    Args:
+        table: Token vectors of the incumbent, shape (n_tokens, width of the incumbent), or None.
+        seen: Ids of the tokens in the training texts, ascending.
+        n_tokens: Size of the vocabulary.
+        n_labels: Number of labels.
+        d: Length of a token vector.
+        channels: Features of the convolution.
+        window: Tokens that the convolution spans.
+        hidden: Neurons of the perceptron; 0 leaves the linear layer alone.
+        dropout: Share of pooled and hidden features hidden in training.
+        token_dropout: Share of tokens seen without their correction in training, as an unseen
+            token is, so that the projected table keeps carrying meaning by itself.
+    """
+
+    def __init__(
+        self,
+        table: np.ndarray | None,
+        seen: np.ndarray,
+        *,
+        n_tokens: int,
+        n_labels: int,
+        d: int,
+        channels: int,
+        window: int,
+        hidden: int,
+        dropout: float,
+        token_dropout: float,
+    ) -> None:
+        super().__init__()
+        self.window, self.token_dropout, self.n_tokens = window, token_dropout, n_tokens
+        d = d if table is None else min(d, table.shape[1])
+        slots = torch.zeros(n_tokens + 1, dtype=torch.long)
+        slots[torch.from_numpy(seen)] = torch.arange(1, len(seen) + 1)
+        self.register_buffer("slots", slots)
+        self.delta = nn.Embedding(len(seen) + 1, d, padding_idx=0)
+        if table is None:
+            self.project = None
+            nn.init.normal_(self.delta.weight, std=0.5)
+        else:
+            scaled, principal = _scaled_table(table, seen, d)
+            self.register_buffer("table", scaled)
+            self.project = nn.Parameter(principal)
+            nn.init.zeros_(self.delta.weight)
+        with torch.no_grad():
+            self.delta.weight[0] = 0.0
+        self.conv = nn.Linear(window * d, channels)
+        n_features = 2 * (d + channels)
+        self.norm = nn.LayerNorm(n_features, eps=EPSILON)
+        self.drop = nn.Dropout(dropout)
+        self.linear = nn.Linear(n_features, n_labels)
+        self.inner = nn.Linear(n_features, hidden) if hidden else None
+        self.outer = nn.Linear(hidden, n_labels) if hidden else None
+
+    def forward(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Logits, shape (n, n_labels), of ids, shape (n, longest), padded behind `lengths` by the blank."""
+        slots = self.slots[ids]
+        if self.training and self.token_dropout:
+            slots = slots * (torch.rand(ids.shape) >= self.token_dropout)
+        vectors = self.delta(slots)
+        if self.project is not None:
+            vectors = vectors + self.table[ids] @ self.project
+        reach = self.window - 1
+        shifted = [functional.pad(vectors, (0, 0, back, reach - back)) for back in range(self.window)]
+        windows = functional.relu(self.conv(torch.cat(shifted, -1)))
+        inside = torch.arange(ids.shape[1] + reach) < (lengths + reach)[:, None]
+        windows = windows * inside[:, :, None]
+        empty = (torch.arange(ids.shape[1]) >= lengths[:, None])[:, :, None]
+        root = lengths[:, None].to(vectors.dtype) ** -0.5
+        pooled = [
+            vectors.masked_fill(empty, 0.0).sum(1) * root,
+            windows.sum(1) * root,
+            vectors.masked_fill(empty, -torch.inf).amax(1),
+            windows.amax(1),
+        ]
+        features = self.drop(self.norm(torch.cat(pooled, -1)))
+        logits = self.linear(features)
+        if self.inner is not None and self.outer is not None:
+            logits = logits + self.outer(self.drop(functional.relu(self.inner(features))))
+        return logits
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]  # as above
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of `model.safetensors`: the layer norm folded into the first product."""
+        tokens = self.delta(self.slots[: self.n_tokens])
+        if self.project is not None:
+            tokens = tokens + self.table[: self.n_tokens] @ self.project
+        layers = [self.linear] if self.inner is None else [self.inner, self.linear]
+        weight = torch.cat([layer.weight for layer in layers]).T
+        bias = torch.cat([layer.bias for layer in layers]) + self.norm.bias @ weight
+        first = self.norm.weight[:, None] * weight
+        hidden = 0 if self.inner is None else len(self.inner.bias)
+        second = torch.zeros(0, len(self.linear.bias)) if self.outer is None else self.outer.weight.T
+        if self.outer is not None:
+            bias[hidden:] += self.outer.bias
+        channels = self.conv.out_features
+        found = {
+            "tokens": tokens,
+            "conv": self.conv.weight.T.reshape(self.window, -1, channels),
+            "conv_bias": self.conv.bias,
+            # Columns of mean zero: the mean of the features then drops out by itself.
+            "first": first - first.mean(0),
+            "first_bias": bias,
+            "second": second,
+        }
+        return {name: np.ascontiguousarray(array.float().numpy()) for name, array in found.items()}
+
+
+def _scaled_table(table: np.ndarray, seen: np.ndarray, d: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The table centered and scaled, with a zero row behind, and its `d` main directions among `seen`."""
+    rows = torch.from_numpy(np.ascontiguousarray(table, np.float32))
+    centered = rows - rows.mean(0)
+    directions = torch.linalg.svd(centered[torch.from_numpy(seen)], full_matrices=False)[2][:d].T
+    principal = torch.zeros(rows.shape[1], d)
+    principal[:, : directions.shape[1]] = directions
+    if directions.shape[1] < d:
+        nn.init.normal_(principal[:, directions.shape[1] :], std=rows.shape[1] ** -0.5)
+    scaled = centered / centered.norm(dim=1).mean().clamp(min=1e-12) * (0.5 * d**0.5)
+    return torch.cat([scaled, torch.zeros(1, rows.shape[1])]), principal
