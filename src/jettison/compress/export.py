@@ -137,6 +137,9 @@ def _write_fused(module: Any, sample: dict[str, Any], folder: Path, opset: int) 
     for part in module.modules():
         if hasattr(part, "set_attn_implementation"):
             part.set_attn_implementation("eager")
+    options = need("onnxruntime.transformers.fusion_options", "onnx").FusionOptions("bert")
+    # Fused, the three tables of an embedding can only be quantized together, which costs answers.
+    options.enable_embed_layer_norm = False
     with tempfile.TemporaryDirectory(dir=folder, prefix=".raw-") as temporary:
         raw = Path(temporary) / MODEL
         _trace(module, sample, raw, opset)
@@ -146,6 +149,7 @@ def _write_fused(module: Any, sample: dict[str, Any], folder: Path, opset: int) 
             num_heads=int(config.num_attention_heads),
             hidden_size=int(config.hidden_size),
             opt_level=0,
+            optimization_options=options,
         )
         fused.save_model_to_file(str(folder / MODEL))
     counts = fused.get_fused_operator_statistics()

@@ -40,7 +40,7 @@ class MixedPrecision(msgspec.Struct, frozen=True, kw_only=True):
     """As in `quantize`."""
     embeddings: bool = True
     n_texts: Annotated[int, msgspec.Meta(ge=1)] = N_TEXTS
-    """Texts on which sensitivities are measured; the quality is measured on all of the first half of dev."""
+    """Texts that sensitivities are measured on; the quality, on all of the first half of dev."""
 
     name: ClassVar[str] = "mixed_precision"
     code_version: ClassVar[int] = 1
@@ -99,7 +99,12 @@ class _Search:
         self._source = parent.path / MODEL
         self._texts = fidelity_texts(context, step.n_texts)
         self._float = logits_of(parent, self._texts)
-        self._layers = [node.name for node in quantize_onnx.weight_nodes(self._source) if self._takes(node)]
+        table = quantize_onnx.token_table(self._source) if step.embeddings else None
+        self._layers = [
+            node.name
+            for node in quantize_onnx.weight_nodes(self._source)
+            if node.op not in quantize_onnx.EMBEDDING_OPS or node.name == table
+        ]
         labelled = [e for e in context.data.dev_fit if e.expected is not None]
         self.quality_texts = [example.input for example in labelled or context.data.dev_fit]
         answers = logits_of(parent, self.quality_texts).argmax(1)
@@ -153,9 +158,6 @@ class _Search:
             embeddings=self._step.embeddings,
             exclude=kept,
         )
-
-    def _takes(self, node: quantize_onnx.WeightNode) -> bool:
-        return self._step.embeddings or node.op not in quantize_onnx.EMBEDDING_OPS
 
     def _quantized(self, kept: tuple[str, ...]) -> Candidate:
         with quiet_converters():

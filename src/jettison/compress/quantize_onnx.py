@@ -1,6 +1,6 @@
 """Quantization of `model.onnx` files by ONNX Runtime's and NNCF's own tools."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,12 @@ def quantize_dynamic(source: Path, target: Path, plan: Int8) -> dict[str, Any]:
         per_channel=plan.per_channel,
         reduce_range=plan.reduce_range,
         weight_type=tools.QuantType.QInt8,
-        nodes_to_exclude=_with_gemm_names(plan.exclude),
+        nodes_to_exclude=_with_gemm_names([*plan.exclude, *_small_tables(source)]),
         # Shapes behind fused nodes are not inferred, and the quantizer asks for their types.
         extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )
-    return {"n_int8_nodes": _count(target, {"MatMulInteger", "QAttention", "QEmbedLayerNormalization"})}
+    tables = {"QEmbedLayerNormalization", "DequantizeLinear"}
+    return {"n_int8_nodes": _count(target, {"MatMulInteger", "QAttention", *tables})}
 
 
 def quantize_static(source: Path, target: Path, plan: Int8, feeds: Feeds) -> None:
@@ -82,27 +83,17 @@ def quantize_static(source: Path, target: Path, plan: Int8, feeds: Feeds) -> Non
     tools = need("onnxruntime.quantization", "onnx")
     names = _input_names(source)
 
-    class Reader(tools.CalibrationDataReader):  # type: ignore[misc]
-        """Hands out the calibration inputs one by one."""
-
-        def __init__(self) -> None:
-            self._left: Iterator[Mapping[str, np.ndarray]] = iter(feeds)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            feed = next(self._left, None)
-            return None if feed is None else {name: feed[name] for name in names}
-
     tools.quantize_static(
         source,
         target,
-        Reader(),
+        _Reader([{name: feed[name] for name in names} for feed in feeds]),
         quant_format=tools.QuantFormat.QDQ,
         op_types_to_quantize=[*STATIC_OPS, *(("Gather",) if plan.embeddings else ())],
         per_channel=plan.per_channel,
         reduce_range=plan.reduce_range,
         activation_type=tools.QuantType.QUInt8,
         weight_type=tools.QuantType.QInt8,
-        nodes_to_exclude=list(plan.exclude),
+        nodes_to_exclude=[*plan.exclude, *_small_tables(source)],
         # Products of two activations (attention scores) lose the most and gain the least.
         extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT, "MatMulConstBOnly": True},
     )
@@ -175,8 +166,8 @@ def check_plain(source: Path, method: str) -> None:
     for node in onnx.load(str(source), load_external_data=False).graph.node:
         if node.domain == "com.microsoft":
             raise InvalidInput(
-                f"method {method!r} must start from standard operators, got {node.op_type} in {source.name}."
-                " Export with method 'plain', or quantize the checkpoint itself."
+                f"method {method!r} must start from standard operators, got {node.op_type}. "
+                "Export with method 'plain', or quantize the checkpoint itself."
             )
 
 
@@ -199,6 +190,32 @@ def node_names(source: Path) -> tuple[str, ...]:
     """Names of all nodes, in the graph's order."""
     onnx = need("onnx", "onnx")
     return tuple(node.name for node in onnx.load(str(source), load_external_data=False).graph.node)
+
+
+class _Reader:
+    """Hands out the calibration inputs one by one."""
+
+    def __init__(self, feeds: Feeds) -> None:
+        self._left = iter(feeds)
+
+    def get_next(self) -> Mapping[str, np.ndarray] | None:
+        """The next one; None when there is none left."""
+        return next(self._left, None)
+
+
+def token_table(source: Path) -> str | None:
+    """Name of the node that looks up in the largest table: that of the tokens."""
+    tables = [node for node in weight_nodes(source) if node.op in EMBEDDING_OPS]
+    return max(tables, key=lambda node: node.n_weights).name if tables else None
+
+
+def _small_tables(source: Path) -> list[str]:
+    """Every look-up but the token table's. Positions and token types in int8 save next to no bytes
+    and cost more of the answers than all the rest: they are added to every token of every text."""
+    onnx = need("onnx", "onnx")
+    kept = token_table(source)
+    graph = onnx.load(str(source), load_external_data=False).graph
+    return [node.name for node in graph.node if node.op_type in EMBEDDING_OPS and node.name != kept]
 
 
 def _with_gemm_names(names: Sequence[str]) -> list[str]:
