@@ -3,9 +3,9 @@
 | data | test |
 |---|---|
 | right-or-wrong, independent, equal weights | Tango score; exact unconditional under 10 discordant pairs |
-| under 10 groups with any change, or under 100 graded | betting p-value, valid at every size |
+| changes of under 10 effective groups, or under 100 graded | betting p-value, valid at every size |
 | under 20 groups | sign flips of whole groups |
-| else | cluster-robust t with G - 1 degrees |
+| else | cluster-robust t, corrected for skewness |
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.stats.betting import betting_p
-from jettison.stats.clustered import GroupSums, group_sums, margin_p, sign_flip_p
+from jettison.stats.clustered import GroupSums, effective_groups, group_sums, sign_flip_p, skew_corrected_p
 from jettison.stats.interval import Interval, MarginTest
 from jettison.stats.paired import FEW_FLIPS, paired_test
 
@@ -66,20 +66,18 @@ def margin_test(
         return paired_test(beneficial, harmful, by_group.n, margin=margin, alpha=alpha)
 
     bounded = bool(((a >= 0) & (a <= 1) & (b >= 0) & (b <= 1)).all())
-    changed = a != b
-    labels = np.arange(len(a)) if groups is None else np.asarray(groups)
-    n_changed = len(np.unique(labels[changed]))
-    few_changes = n_changed < FEW_FLIPS
+    n_effective = effective_groups(by_group) if n_groups > 1 else 0.0
+    few_changes = n_effective < FEW_FLIPS
     if few_changes and not bounded:
         raise NotEnoughData(
-            f"scores outside 0-1 need at least {FEW_FLIPS} groups in which they differ, got {n_changed}."
+            f"scores outside 0-1 need about {FEW_FLIPS} groups in which they differ, got {n_effective:.3g}."
         )
     if bounded and (few_changes or (not binary and n_groups < FEW_GRADED)):
         return _judge(by_group, margin, alpha, betting_p, "betting, exact")
     if n_groups < FEW_GROUPS:
         return _judge(by_group, margin, alpha, partial(sign_flip_p, seed=seed), "sign flips of groups")
     name = "cluster-robust t" if n_groups < by_group.n else "paired t"
-    return _judge(by_group, margin, alpha, margin_p, name)
+    return _judge(by_group, margin, alpha, skew_corrected_p, f"{name}, skewness corrected")
 
 
 def _judge(by_group: GroupSums, margin: float, alpha: float, p_value: PValue, method: str) -> MarginTest:
