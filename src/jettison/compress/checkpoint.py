@@ -64,6 +64,12 @@ def take_over(source: Path, folder: Path, names: tuple[str, ...]) -> None:
             link_or_copy(source / name, folder / name)
 
 
+def bfloat16_is_fast() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware."""
+    found = need("torch", "torch").cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
 @contextlib.contextmanager
 def torch_run(*, seed: int, threads: int) -> Iterator[Any]:
     """Run torch with so many threads and this seed, and leave both as they were found."""

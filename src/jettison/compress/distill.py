@@ -1,7 +1,7 @@
 """Step `distill`: teaches a smaller or pruned torch candidate to answer as the incumbent does."""
 
 import time
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -10,7 +10,7 @@ from jettison.backends.hf import load_torch
 from jettison.candidate import Candidate
 from jettison.compress.anatomy import anatomy_of
 from jettison.compress.augment import augment
-from jettison.compress.checkpoint import check_hf, save_torch, torch_run
+from jettison.compress.checkpoint import bfloat16_is_fast, check_hf, save_torch, torch_run
 from jettison.compress.finetune import labelled_rows
 from jettison.compress.step import Made, StepContext
 from jettison.compress.teacher import teacher_logits, teacher_logits_until
@@ -27,9 +27,9 @@ class Distill(msgspec.Struct, frozen=True, kw_only=True):
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     epochs: Annotated[int, msgspec.Meta(ge=1)] = 4
-    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 3e-4
+    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 5e-4
     """Peak of the one-cycle schedule."""
-    batch_size: Annotated[int, msgspec.Meta(ge=1)] = 32
+    batch_size: Annotated[int, msgspec.Meta(ge=1)] = 64
     temperature: Annotated[float, msgspec.Meta(gt=0)] = 2.0
     """Softens both sides' answers before they are compared."""
     label_weight: Annotated[float, msgspec.Meta(ge=0)] = 0.3
@@ -41,6 +41,10 @@ class Distill(msgspec.Struct, frozen=True, kw_only=True):
     """Invented texts per real one."""
     patience: Annotated[int, msgspec.Meta(ge=1)] = 4
     """Epochs without a better one after which it stops."""
+    train_embeddings: bool = False
+    """Whether the token vectors change too; they are the incumbent's and most of the weights."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the multiplications in training; auto takes bfloat16 where the CPU has it in hardware."""
     teaching_share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.3
     """Share of the time to the deadline that the teacher may spend on invented texts."""
 
@@ -60,9 +64,11 @@ class Distill(msgspec.Struct, frozen=True, kw_only=True):
             learning_rate=self.learning_rate,
             batch_size=self.batch_size,
             patience=self.patience,
+            bfloat16=self.precision == "bfloat16" or (self.precision == "auto" and bfloat16_is_fast()),
         )
         with torch_run(seed=context.seed, threads=context.threads):
             module = load_torch(candidate).float()
+            module.body.get_input_embeddings().requires_grad_(self.train_embeddings)
             guide, why_not = self._guide(candidate, module, context)
             log = fit(
                 module,
@@ -77,7 +83,10 @@ class Distill(msgspec.Struct, frozen=True, kw_only=True):
             )
             save_torch(module, context.folder, source=candidate.path)
         notes = {"training": msgspec.to_builtins(log), "texts": counts}
-        return Made(notes=notes | ({"hidden_states": why_not} if why_not else {}))
+        if why_not is not None:
+            notes["hidden_states"] = why_not
+        resolved = {"precision": "bfloat16" if settings.bfloat16 else "float32"}
+        return Made(notes=notes, resolved=resolved)
 
     def _taught(self, candidate: Candidate, context: StepContext) -> tuple[Rows, dict[str, int]]:
         """All texts to learn from, with the teacher's logits, and how many of each origin."""
@@ -179,6 +188,7 @@ class _Loss:
         else:
             logits, hidden = module.forward_hidden(ids, mask)
         assert batch.teacher is not None
+        logits = logits.float()
         taught = torch.from_numpy(batch.teacher) / step.temperature
         loss = functional.kl_div(
             functional.log_softmax(logits / step.temperature, dim=1),

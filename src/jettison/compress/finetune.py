@@ -10,7 +10,7 @@ import numpy as np
 from jettison.backends.hf import load_torch
 from jettison.candidate import Candidate
 from jettison.compress.anatomy import anatomy_of
-from jettison.compress.checkpoint import check_hf, save_torch, torch_run
+from jettison.compress.checkpoint import bfloat16_is_fast, check_hf, save_torch, torch_run
 from jettison.compress.step import Made, StepContext
 from jettison.compress.training import FitLog, FitSettings, Rows, fit, label_targets, tokenize
 from jettison.errors import NotEnoughData
@@ -36,6 +36,8 @@ class Finetune(msgspec.Struct, frozen=True, kw_only=True):
     """Epochs without a better one after which it stops."""
     seeds: Annotated[int, msgspec.Meta(ge=1)] = 1
     """Runs from different seeds; the best on dev is kept and the spread is noted."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the multiplications in training; auto takes bfloat16 where the CPU has it in hardware."""
     lora_rank: Annotated[int, msgspec.Meta(ge=1)] = 8
     curve: tuple[float, ...] = ()
     """Shares of train, in 0-1, also tried, to see what more labels would bring."""
@@ -69,10 +71,15 @@ class Finetune(msgspec.Struct, frozen=True, kw_only=True):
                 best = (quality, module)
         assert best is not None
         save_torch(best[1], context.folder, source=candidate.path)
-        return Made(notes=self._notes(logs), resolved={"learning_rate": self._rate()})
+        precision = "bfloat16" if self._bfloat16() else "float32"
+        resolved = {"learning_rate": self._rate(), "precision": precision}
+        return Made(notes=self._notes(logs), resolved=resolved)
 
     def _rate(self) -> float:
         return self.learning_rate or {"full": 2e-4, "head": 2e-3, "lora": 1e-3}[self.mode]
+
+    def _bfloat16(self) -> bool:
+        return self.precision == "bfloat16" or (self.precision == "auto" and bfloat16_is_fast())
 
     def _run(
         self,
@@ -88,6 +95,7 @@ class Finetune(msgspec.Struct, frozen=True, kw_only=True):
             learning_rate=self._rate(),
             batch_size=self.batch_size,
             patience=self.patience,
+            bfloat16=self._bfloat16(),
         )
         with torch_run(seed=seed, threads=context.threads):
             module = load_torch(candidate).float()
@@ -141,7 +149,7 @@ def label_loss(module: Any, ids: Any, mask: Any, batch: Rows) -> Any:
     import torch
 
     return torch.nn.functional.cross_entropy(
-        module(ids, mask), torch.from_numpy(batch.targets), ignore_index=-1
+        module(ids, mask).float(), torch.from_numpy(batch.targets), ignore_index=-1
     )
 
 
