@@ -177,7 +177,9 @@ def _expected(values: dict[str, list[Any]], taken: set[str]) -> tuple[str, str] 
     n_values = {
         name: len(set(rows) - {None, ""})
         for name, rows in values.items()
-        if name not in taken and all(row is None or isinstance(row, str | int) for row in rows)
+        if name not in taken
+        and name.lower() not in (*IDS, *GROUPS, *WEIGHTS)
+        and all(row is None or isinstance(row, str | int) for row in rows)
     }
     few = {name: n for name, n in n_values.items() if 2 <= n <= len(values[name]) / 2}
     named = _named(few, EXPECTED)
@@ -190,10 +192,10 @@ def _split_column(values: dict[str, list[Any]], taken: set[str]) -> tuple[str, s
     for name, rows in values.items():
         found = {row for row in rows if isinstance(row, str)}
         known = {row for row in found if row.lower() in KNOWN_SPLITS}
-        named = name.lower() in SPLIT_COLUMNS
-        if name not in taken and known and len(found) <= 12 and (named or known == found):
-            if None in rows:
-                continue
+        sure = known == found or len({KNOWN_SPLITS[row.lower()] for row in known}) >= 2
+        if name in taken or not known or len(found) > 12 or None in rows:
+            continue
+        if sure or name.lower() in SPLIT_COLUMNS:
             return name, f"its values are {', '.join(sorted(found))}"
     return None
 
