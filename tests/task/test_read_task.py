@@ -4,6 +4,7 @@ import csv
 import gc
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import jettison.task
 from jettison.errors import InvalidInput
 from jettison.task import Development, Example, read_task
+from jettison.task.source import Columns, DataSource, Labels, MadeSplit, Slices, parse_task_source
 from task_writing import hash_word, rows, write_jsonl, write_task
 
 
@@ -238,3 +241,25 @@ def test_clinc150_is_read_as_its_source_describes_it(tmp_path: Path) -> None:
     assert (len(task.train), len(task.dev), task.n_test) == (15_100, 3_100, 5_500)
     assert (task.slice_counts["scope=in"], task.slice_counts["scope=out"]) == (4_500, 1_000)
     assert len(task.labels) == 151
+
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "task.md"
+
+
+def test_the_task_file_in_the_docs_is_a_valid_one() -> None:
+    text = DOCS.read_text().partition("```toml\n")[2].partition("```")[0]
+    assert parse_task_source(text, where="docs/task.md").labels.out_of_scope == "oos"
+
+
+@pytest.mark.parametrize("section", [DataSource, Columns, MadeSplit, Labels, Slices])
+def test_every_setting_is_documented(section: type) -> None:
+    missing = [name for name in section.__struct_fields__ if f"`{name}`" not in DOCS.read_text()]
+    assert set(missing) <= {"columns"}  # a section of its own
+
+
+def test_every_finding_is_documented() -> None:
+    package = Path(jettison.task.__file__).parent
+    sources = "".join((package / name).read_text() for name in ("inspect.py", "apportion.py"))
+    rules = set(re.findall(r'rule="(\w+)"', sources)) | set(re.findall(r'_finding\(\s*"(\w+)"', sources))
+    assert len(rules) > 10
+    assert not [rule for rule in rules if f"`{rule}`" not in DOCS.read_text()]
