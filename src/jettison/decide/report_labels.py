@@ -48,7 +48,7 @@ def place_labels(
     placed: list[Label] = []
     for (x, y), text in zip(anchors, texts, strict=True):
         width = CHARACTER_PX * len(text)
-        options = [_at(x, y, width, dx, dy) for dx, dy in _OFFSETS]
+        options = [_at(x, y, width, dx, dy, bounds) for dx, dy in _OFFSETS]
         taken = [*obstacles, *(label.box for label in placed)]
         costs = [
             sum(box.overlap(other) for other in taken) + 4 * _outside(box, bounds) + 2.0 * rank
@@ -66,8 +66,10 @@ _OFFSETS = _NEAR + _FAR
 _N_NEAR = len(_NEAR)
 
 
-def _at(x: float, y: float, width: float, dx: float, dy: float) -> Box:
+def _at(x: float, y: float, width: float, dx: float, dy: float, bounds: Box) -> Box:
     left = x + dx if dx > 0 else x + dx - width if dx < 0 else x - width / 2
+    if abs(dy) > LINE_PX:  # clear of the point's own line: it may slide to stay inside
+        left = min(max(left, bounds.x0), bounds.x1 - width)
     return Box(left, y + dy - LINE_PX / 2, left + width, y + dy + LINE_PX / 2)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jettison.decide import report_sections as sections
 from jettison.decide import report_view as view
 from jettison.decide import report_words as words
+from jettison.decide.report_costs import cost_notes, cost_rows
 from jettison.decide.report_types import ReportContent
 from jettison.decision import Decision
 
@@ -101,12 +102,10 @@ def _flips(content: ReportContent) -> list[str]:
 
 
 def _costs(decision: Decision) -> list[str]:
+    costs = [c.cost for c in decision.candidates]
     header = ["Cost", *(c.name for c in decision.candidates)]
-    rows = [
-        [f"{name} ({what})" if what else name, *figures]
-        for name, what, figures in view.cost_table(decision)
-    ]
-    return ["## Costs", _table(header, rows), _list(view.cost_notes(decision))]
+    rows = [[f"{r.name} ({r.what})" if r.what else r.name, *r.figures] for r in cost_rows(costs)]
+    return ["## Costs", _table(header, rows), _list(cost_notes(costs))]
 
 
 def _tried(content: ReportContent) -> list[str]:

@@ -10,6 +10,7 @@ from jettison.candidate import library_versions
 from jettison.decide import report_sections as sections
 from jettison.decide import report_view as view
 from jettison.decide import report_words as words
+from jettison.decide.report_costs import cost_notes, cost_rows
 from jettison.decide.report_plots import forest_axis, marker, quality_against_cost
 from jettison.decide.report_types import ReportContent
 from jettison.decision import CandidateReport, Decision
@@ -59,8 +60,8 @@ def _middle(content: ReportContent) -> dict[str, Any]:
         "n_flips_left_out": n_left_out,
         "flip_choices": _flip_choices(flips),
         "threads": _threads(decision),
-        "costs": view.cost_table(decision),
-        "cost_notes": view.cost_notes(decision),
+        "costs": cost_rows([c.cost for c in decision.candidates]),
+        "cost_notes": cost_notes([c.cost for c in decision.candidates]),
     }
 
 

@@ -70,7 +70,8 @@ def quality_against_cost(decision: Decision, *, width: int, height: int) -> Mark
         middle = (label.box.x0 + label.box.x1) / 2
         if label.is_far:
             end = label.box.y1 if label.box.y1 < y else label.box.y0
-            parts.append(_line("leader", x, y, middle, end))
+            near = min(max(x, label.box.x0 + 6), label.box.x1 - 6)
+            parts.append(_line("leader", x, y, near, end))
         bold = " chosen" if point.is_chosen else ""
         parts.append(
             Markup('<text class="label{}" x="{:.1f}" y="{:.1f}" text-anchor="middle">{}</text>').format(

@@ -250,7 +250,7 @@ def _p_value(value: float | None) -> str:
 
 def _not_worse_rule(gate: NotWorse) -> str:
     slices = ", ".join(words.slice_words(name) for name in gate.slices)
-    other = "".join(f"; on {words.slice_words(k)} {100 * v:.1f}" for k, v in gate.margins.items())
+    other = "".join(f" ({100 * v:.1f} on {words.slice_words(k)})" for k, v in gate.margins.items())
     return (
         f"The {words.metric_words(gate.scorer)} may fall below the incumbent's by less than "
         f"{100 * gate.margin:.1f} points{other}, on each of: {slices}. Each slice must hold by itself, "

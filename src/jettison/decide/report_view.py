@@ -140,56 +140,6 @@ def flips_of(content: ReportContent, candidate: str) -> list[FlipExample]:
     )
 
 
-def cost_table(decision: Decision) -> list[tuple[str, str, list[str]]]:
-    """Rows of (cost, what it is, one figure a candidate); a row that nobody measured is left out."""
-    costs = [c.cost for c in decision.candidates]
-    rows = [
-        ("CPU time per task", "all threads, one at a time", [_cpu(c.cpu_s) for c in costs]),
-        ("CPU time over the incumbent's", "median of paired rounds", [words.ratio(c.cpu_ratio) for c in costs]),
-        ("Latency, median", "one at a time, no queue", [words.seconds(c.latency_p50_s) for c in costs]),
-        ("Latency, 95th percentile", "", [words.seconds(c.latency_p95_s) for c in costs]),
-        ("Latency, 99th percentile", "", [words.seconds(c.latency_p99_s) for c in costs]),
-        ("Throughput", "in its best batches", [words.rate(c.throughput_per_s) for c in costs]),
-        ("Peak memory", "of the whole process", [words.size(c.peak_bytes) for c in costs]),
-        ("Size on disk", "", [words.size(c.bytes) for c in costs]),
-        ("Time to load", "fresh process, imports included", [words.seconds(c.load_s) for c in costs]),
-        ("First answer", "after loading", [words.seconds(c.first_answer_s) for c in costs]),
-        ("Energy per task", energy_note(decision), [_energy(c) for c in costs]),
-        ("Price per million tasks", "machine kept busy", [_per_million(c.usd_per_1000) for c in costs]),
-        ("Tasks measured", "", [f"{c.n_tasks:,}" if c.n_tasks else words.UNKNOWN for c in costs]),
-    ]
-    return [row for row in rows if any(figure != words.UNKNOWN for figure in row[2])]
-
-
-def energy_note(decision: Decision) -> str:
-    """How the energy is known: the tier, and by how much it may be wrong."""
-    tiers = {c.cost.energy_tier for c in decision.candidates if c.cost.energy_tier}
-    factors = {c.cost.energy_factor for c in decision.candidates if c.cost.energy_factor}
-    if len(tiers) != 1 or len(factors) != 1:
-        return "tiers differ: see each figure" if tiers else ""
-    (tier,), (factor,) = tiers, factors
-    kind = "measured" if tier.startswith("M") else "estimate"
-    return f"{kind}, tier {tier}: ×/÷ {words.three_digits(factor)}"
-
-
-def cost_notes(decision: Decision) -> list[str]:
-    """Sentences under the table of costs."""
-    costs = [c.cost for c in decision.candidates]
-    noise = next((c.noise for c in costs if c.noise is not None), None)
-    notes = []
-    if noise is not None:
-        notes.append(
-            f"Two copies of the incumbent, measured in the same run, differed by {words.percent(noise)} "
-            "in CPU time: the noise floor (A/A) of this machine on that day."
-        )
-    sources = sorted({c.energy_source for c in costs if c.energy_source})
-    notes += [f"Energy: {source}." for source in sources]
-    if any((c.energy_tier or "").startswith("E") for c in costs):
-        notes.append("Estimated joules compare candidates on this machine; they compare with nothing else.")
-    notes += sorted({mark[0].upper() + mark[1:] for c in costs for mark in c.marks})
-    return notes
-
-
 def score_rows(decision: Decision) -> tuple[list[str], list[tuple[str, str, str, list[str]]]]:
     """Metric names, and rows of (slice, n, candidate, figures) for every slice and candidate."""
     metrics = list(dict.fromkeys(m for c in decision.candidates for s in c.scores.values() for m in s))
@@ -242,26 +192,6 @@ def _quality_detail(result: GateResult | None) -> str:
     if result.incumbent is not None and result.candidate is not None:
         detail += f"; {words.percent(result.incumbent)} → {words.percent(result.candidate)}"
     return detail
-
-
-def _per_million(usd_per_1000: float | None) -> str:
-    return words.dollars(None if usd_per_1000 is None else 1000 * usd_per_1000)
-
-
-def _cpu(interval: object) -> str:
-    value = getattr(interval, "value", None)
-    return words.seconds(value)
-
-
-def _energy(cost: object) -> str:
-    value, tier = getattr(cost, "energy_j", None), getattr(cost, "energy_tier", None)
-    return (
-        words.UNKNOWN
-        if value is None
-        else f"≈ {words.energy(value)}"
-        if tier != "M2"
-        else words.energy(value)
-    )
 
 
 def _share(part: int | None, whole: int | None) -> float | None:

@@ -36,6 +36,8 @@ def slice_words(name: str | None) -> str:
     """`all` as "all examples", `domain=tweets` as "domain: tweets"."""
     if name is None or name == "all":
         return "all examples"
+    if name.endswith("=*"):
+        return f"each {name[:-2]}"
     return name.replace("=", ": ", 1)
 
 

@@ -1,0 +1,199 @@
+"""`jettison cost`: what candidates and releases cost per task on this machine, side by side."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+from rich.markup import escape
+
+from jettison.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from jettison.candidate import Candidate
+    from jettison.cost.subject import Progress
+    from jettison.decision import CostSummary
+    from jettison.task import Task
+
+
+@click.command("cost")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--input", "input_file", type=click.Path(path_type=Path), help="Texts, one a line, or JSONL.")
+@click.option(
+    "--task", "task_file", type=click.Path(path_type=Path), help="A task.toml; its dev texts are used."
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of each."
+)
+@click.option(
+    "--n", "n_inputs", type=click.IntRange(min=1), default=128, show_default=True, help="Texts drawn."
+)
+@click.option(
+    "--rounds", type=click.IntRange(min=6), default=30, show_default=True, help="Interleaved rounds."
+)
+@click.option("--budget", "budget_s", type=click.FloatRange(min=1), default=120.0, show_default=True,
+              help="Seconds for all measured blocks; opening and warming up come on top.")  # fmt: skip
+@click.option(
+    "--usd-per-hour", type=click.FloatRange(min=0), help="Price of this machine, for the cost in money."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Draws the texts and the orders.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def command(
+    paths: Sequence[Path],
+    input_file: Path | None,
+    task_file: Path | None,
+    threads: int,
+    n_inputs: int,
+    rounds: int,
+    budget_s: float,
+    usd_per_hour: float | None,
+    seed: int,
+    as_json: bool,
+) -> int:
+    """Measure PATHS (candidates, releases; with --task also plain model folders) side by side.
+
+    Ratios are taken against the first. Each is opened in its own process and answers the same
+    texts one at a time, in interleaved blocks; throughput is taken in batches.
+    """
+    from jettison.cost.inputs import sample_inputs
+    from jettison.cost.measure import measure_costs
+    from jettison.task.read import read_task
+
+    if (input_file is None) == (task_file is None):
+        given = "neither" if task_file is None else "both"
+        raise InvalidInput(f"the texts must come from --input FILE or from --task task.toml, got {given}.")
+    task = read_task(task_file) if task_file is not None else None
+    texts = _texts_of(task) if task is not None else _read_texts(input_file or Path())
+    candidates = [_candidate_at(path, task, seed) for path in paths]
+    inputs = sample_inputs(texts, n=n_inputs, seed=seed)
+    with _progress(shown=not as_json) as say:
+        costs = measure_costs(
+            candidates,
+            inputs,
+            rounds=rounds,
+            seed=seed,
+            threads=threads,
+            budget_s=budget_s,
+            usd_per_hour=usd_per_hour,
+            progress=say,
+        )
+    names = [candidate.name for candidate in candidates]
+    if as_json:
+        told = [
+            {"name": name, "path": str(path), "cost": cost}
+            for name, path, cost in zip(names, paths, costs, strict=True)
+        ]
+        click.echo(
+            msgspec.json.format(
+                msgspec.json.encode({"n_inputs": len(inputs), "candidates": told}), indent=2
+            )
+        )
+    else:
+        _print_table(names, costs, n_inputs=len(inputs))
+    return 0
+
+
+def _candidate_at(path: Path, task: "Task | None", seed: int) -> "Candidate":
+    """The candidate in a folder or a release; with a task, also a plain model folder."""
+    from jettison.candidate import MANIFEST, Candidate
+    from jettison.release import open_release
+    from jettison.release.read import read_candidate
+    from jettison.route import candidate_folders
+
+    if (path / MANIFEST).is_file():
+        return Candidate.at(path)
+    if (path / "release.json").is_file():
+        release = open_release(path)
+        folders = candidate_folders(release.route)
+        if len(folders) != 1:
+            raise InvalidInput(
+                f"{path} must route to one candidate, got {len(folders)}. Name their folders."
+            )
+        return msgspec.structs.replace(read_candidate(release, folders[0]), name=release.name)
+    if task is None:
+        raise InvalidInput(
+            f"{path} must be a candidate (with {MANIFEST}) or a release (with release.json), got neither. "
+            "For a plain model folder give --task: its labels are needed."
+        )
+    from jettison.compress.incumbent import take_in
+
+    return take_in(
+        str(path),
+        labels=task.labels,
+        out_of_scope=task.out_of_scope,
+        cache=task.folder / ".jettison" / "models",
+        seed=seed,
+        data=task.development,
+    )
+
+
+def _texts_of(task: "Task") -> list[str]:
+    """Unlabelled traffic where the task has enough of it to show its lengths, else dev; never test."""
+    examples = task.unlabelled if len(task.unlabelled) >= 100 else task.dev
+    return [example.input for example in examples]
+
+
+def _read_texts(path: Path) -> list[str]:
+    """Texts of a file: one a line, or the `input` or `text` of JSON lines."""
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"--input must be a readable UTF-8 text file, got {path}: {error}.") from error
+    if path.suffix not in (".jsonl", ".ndjson"):
+        return lines
+    return [_text_of(line, path, number) for number, line in enumerate(lines, 1)]
+
+
+def _text_of(line: str, path: Path, number: int) -> str:
+    try:
+        row = msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise InvalidInput(f"{path} must hold one JSON object a line: {error} at line {number}.") from error
+    found = row.get("input", row.get("text"))
+    if not isinstance(found, str):
+        raise InvalidInput(
+            f"each line of {path} must have a text `input` or `text`, got none at line {number}."
+        )
+    return found
+
+
+@contextmanager
+def _progress(*, shown: bool) -> "Iterator[Progress]":
+    """A bar on stderr where somebody watches."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+    visible = shown and console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not visible) as bars:
+        bar = bars.add_task("starting", total=None)
+
+        def say(message: str, share: float | None) -> None:
+            total = None if share is None else 1.0
+            bars.update(bar, description=message, total=total, completed=share or 0.0)
+
+        yield say
+
+
+def _print_table(names: Sequence[str], costs: "Sequence[CostSummary]", *, n_inputs: int) -> None:
+    """One column a candidate, in units that people read, then what they rest on."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from jettison.decide.report_costs import cost_notes, cost_rows
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold")
+    for row in cost_rows(costs):
+        table.add_row(row.name, *row.figures)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print()
+    console.print(f"[dim]On {n_inputs} texts. Ratios are against {escape(names[0])}.[/dim]")
+    for note in cost_notes(costs):
+        console.print(f"[dim]{escape(note)}[/dim]")

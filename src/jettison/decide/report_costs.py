@@ -1,0 +1,91 @@
+"""The table of costs, in units people read, and the sentences that say what the figures rest on."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jettison.decide import report_words as words
+from jettison.decision import CostSummary
+
+
+class CostRow(NamedTuple):
+    """One cost of every candidate."""
+
+    name: str
+    what: str
+    """How it is defined, in a few words."""
+    figures: list[str]
+
+
+def cost_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
+    """Every cost that was measured of at least one candidate; figures in the candidates' order."""
+    rows = [
+        CostRow(
+            "CPU time per task",
+            "all threads, one at a time",
+            [words.seconds(c.cpu_s.value if c.cpu_s else None) for c in costs],
+        ),
+        CostRow(
+            "CPU time over the incumbent's",
+            "median of paired rounds",
+            [words.ratio(c.cpu_ratio) for c in costs],
+        ),
+        CostRow(
+            "Latency, median", "one at a time, no queue", [words.seconds(c.latency_p50_s) for c in costs]
+        ),
+        CostRow("Latency, 95th percentile", "", [words.seconds(c.latency_p95_s) for c in costs]),
+        CostRow("Latency, 99th percentile", "", [words.seconds(c.latency_p99_s) for c in costs]),
+        CostRow("Throughput", "in its best batches", [words.rate(c.throughput_per_s) for c in costs]),
+        CostRow("Peak memory", "of the whole process", [words.size(c.peak_bytes) for c in costs]),
+        CostRow("Size on disk", "", [words.size(c.bytes) for c in costs]),
+        CostRow(
+            "Time to load", "fresh process, imports included", [words.seconds(c.load_s) for c in costs]
+        ),
+        CostRow("First answer", "after loading", [words.seconds(c.first_answer_s) for c in costs]),
+        CostRow("Energy per task", energy_note(costs), [_energy(c) for c in costs]),
+        CostRow(
+            "Price per million tasks", "machine kept busy", [_per_million(c.usd_per_1000) for c in costs]
+        ),
+        CostRow("Tasks measured", "", [f"{c.n_tasks:,}" if c.n_tasks else words.UNKNOWN for c in costs]),
+    ]
+    return [row for row in rows if any(figure != words.UNKNOWN for figure in row.figures)]
+
+
+def energy_note(costs: Sequence[CostSummary]) -> str:
+    """How the energy is known: the tier, and by how much it may be wrong."""
+    tiers = {c.energy_tier for c in costs if c.energy_tier}
+    factors = {c.energy_factor for c in costs if c.energy_factor}
+    if len(tiers) != 1 or len(factors) != 1:
+        return "tiers differ: these do not compare" if tiers else ""
+    (tier,), (factor,) = tiers, factors
+    kind = "measured" if tier.startswith("M") else "estimate"
+    return f"{kind}, tier {tier}: ×/÷ {words.three_digits(factor)}"
+
+
+def cost_notes(costs: Sequence[CostSummary]) -> list[str]:
+    """What the figures rest on: noise floor, source of the energy, what disturbed the run."""
+    noise = next((c.noise for c in costs if c.noise is not None), None)
+    notes = []
+    if noise is not None:
+        notes.append(
+            f"Two copies of the incumbent, measured in the same run, differed by {words.percent(noise)} "
+            "in CPU time: the noise floor (A/A) of this machine on that day."
+        )
+    tiers = energy_note(costs)
+    sources = sorted({c.energy_source for c in costs if c.energy_source})
+    notes += [f"Energy ({tiers}): {source}." for source in sources]
+    if any((c.energy_tier or "").startswith("E") for c in costs):
+        notes.append("Estimated joules compare candidates on this machine; they compare with nothing else.")
+    notes += sorted({mark[0].upper() + mark[1:] for c in costs for mark in c.marks})
+    return notes
+
+
+def _per_million(usd_per_1000: float | None) -> str:
+    return words.dollars(None if usd_per_1000 is None else 1000 * usd_per_1000)
+
+
+def _energy(cost: CostSummary) -> str:
+    """An estimate is marked as one, and carries its tier where candidates differ in it."""
+    if cost.energy_j is None:
+        return words.UNKNOWN
+    is_estimate = not (cost.energy_tier or "").startswith("M")
+    return f"{'≈ ' if is_estimate else ''}{words.energy(cost.energy_j)}"
