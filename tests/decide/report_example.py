@@ -144,7 +144,7 @@ def example_decision() -> Decision:
         headline="static+int8 cascade does the incumbent's job at 9 % of its CPU time: ship it.",
         reasons=(
             "On all four domains it is shown to lose less than the margin.",
-            "hashed linear ties with the incumbent on movie reviews, but loses 17 points on tweets: blocked.",
+            "hashed linear ties with the incumbent on movie reviews, but loses 17 on tweets: blocked.",
             "int8 holds too, and costs twice as much CPU as the cascade.",
         ),
         incumbent="minilm-sentiment",
@@ -247,18 +247,19 @@ def example_decision() -> Decision:
     )
 
 
+POS, NEG, LINEAR, CASCADE = "positive", "negative", "hashed linear", "static+int8 cascade"
 HOSTILE = "<script>alert('x')</script> | **not bold** \"quoted\" & so on"
 
 
 def example_flips() -> tuple[FlipExample, ...]:
     texts = [
-        ("hashed linear", "not bad at all lol, would def watch again", "positive", "negative", "tweets", True),
-        ("hashed linear", "Well THAT was two hours I'll never get back. #cinema", "negative", "positive", "tweets", True),
-        ("hashed linear", "The battery lasts. Nothing else about it does.", "negative", "positive", "products", True),
-        ("static+int8 cascade", "It never quite recovers from its own cleverness.", "negative", "positive", "movies", True),
-        ("static+int8 cascade", "A minor film, and I mean that kindly.", "positive", "positive", "movies", False),
-        ("hashed linear", HOSTILE, "negative", "positive", "tweets", True),
-        ("static student", "Growth slowed less than feared.", "positive", "negative", "news", True),
+        (LINEAR, "not bad at all lol, would def watch again", POS, NEG, "tweets", True),
+        (LINEAR, "Well THAT was two hours I'll never get back. #cinema", NEG, POS, "tweets", True),
+        (LINEAR, "The battery lasts. Nothing else about it does.", NEG, POS, "products", True),
+        (CASCADE, "It never quite recovers from its own cleverness.", NEG, POS, "movies", True),
+        (CASCADE, "A minor film, and I mean that kindly.", POS, POS, "movies", False),
+        (LINEAR, HOSTILE, NEG, POS, "tweets", True),
+        ("static student", "Growth slowed less than feared.", POS, NEG, "news", True),
     ]  # fmt: skip
     other = {"positive": "negative", "negative": "positive"}
     return tuple(

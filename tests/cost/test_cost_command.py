@@ -1,0 +1,79 @@
+"""`jettison cost` at the command line, on fake candidates."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from jettison.candidate import write_candidate
+from jettison.cli.cost import command
+from jettison.errors import InvalidInput
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[str, str, str]:
+    for name, latency_s in (("large", 0.002), ("lean", 0.0005)):
+        (tmp_path / name).mkdir()
+        write_candidate(
+            tmp_path / name, name=name, backend="fake", labels=("a", "b"), settings={"latency_s": latency_s}
+        )
+    (tmp_path / "texts.txt").write_text("\n".join("word " * (1 + i % 5) for i in range(30)))
+    return str(tmp_path / "large"), str(tmp_path / "lean"), str(tmp_path / "texts.txt")
+
+
+def test_the_table_names_both_and_says_what_the_figures_rest_on(two: tuple[str, str, str]) -> None:
+    large, lean, texts = two
+    arguments = [large, lean, "--input", texts, "--rounds", "6", "--budget", "1", "--usd-per-hour", "0.1"]
+    found = CliRunner().invoke(command, arguments, catch_exceptions=False, standalone_mode=False)
+    words = " ".join(found.stdout.split())
+    assert "large lean" in words
+    assert "CPU time over the incumbent's" in words
+    assert "Price per million tasks $" in words
+    assert "Two copies of the incumbent, measured in the same run, differed by" in words
+    assert "Ratios are against large" in words
+
+
+def test_json_holds_every_figure_and_null_for_what_was_not_measured(two: tuple[str, str, str]) -> None:
+    large, _, texts = two
+    arguments = [large, "--input", texts, "--rounds", "6", "--budget", "1", "--json"]
+    found = CliRunner().invoke(command, arguments, catch_exceptions=False, standalone_mode=False)
+    told = json.loads(found.stdout)
+    cost = told["candidates"][0]["cost"]
+    assert told["n_inputs"] == 30
+    assert cost["cpu_s"]["low"] <= cost["cpu_s"]["value"] <= cost["cpu_s"]["high"]
+    assert cost["usd_per_1000"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ([], r"must come from --input FILE or from --task task.toml, got neither"),
+        (["--input", "nowhere.txt"], r"--input must be a readable UTF-8 text file, got nowhere.txt"),
+        (["--task", "nowhere.toml"], r"nowhere.toml"),
+    ],
+)
+def test_bad_arguments_say_the_way_out(two: tuple[str, str, str], change: list[str], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        CliRunner().invoke(command, [two[0], *change], catch_exceptions=False, standalone_mode=False)
+
+
+def test_a_folder_that_is_no_candidate_is_refused(two: tuple[str, str, str], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    arguments = [str(tmp_path / "empty"), "--input", two[2]]
+    with pytest.raises(InvalidInput, match=r"must be a candidate .* or a release .* give --task"):
+        CliRunner().invoke(command, arguments, catch_exceptions=False, standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"input": 3}', r"must have a text `input` or `text`, got none at line 2"),
+        ("[1]", r"must hold one JSON object a line: .* at line 2"),
+    ],
+)
+def test_a_bad_line_is_named(two: tuple[str, str, str], tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "texts.jsonl").write_text(f'{{"text": "fine"}}\n{line}\n')
+    arguments = [two[0], "--input", str(tmp_path / "texts.jsonl")]
+    with pytest.raises(InvalidInput, match=message):
+        CliRunner().invoke(command, arguments, catch_exceptions=False, standalone_mode=False)

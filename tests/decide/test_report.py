@@ -1,0 +1,288 @@
+"""The report of a realistic decision: what it says, that it stands alone, that all text is escaped."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jettison.cli.report import command
+from jettison.decide.report import rewrite_report, write_report
+from jettison.decide.report_labels import Box, place_labels
+from jettison.decide.report_markdown import escaped, markdown_page
+from jettison.decide.report_pages import html_page
+from jettison.decide.report_plots import quality_against_cost
+from jettison.decide.report_types import ReportContent, read_report_content
+from jettison.decide.report_words import (
+    dollars,
+    energy,
+    points,
+    seconds,
+    size,
+    slices_words,
+    three_digits,
+    times_less,
+)
+from jettison.decision import CostSummary, Decision, Verdict
+from jettison.errors import InvalidInput
+
+from .report_example import HOSTILE, example_content, example_decision, example_flips
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and keeps text, tags and addresses."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.text += " "
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "action"):
+                self.addresses.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return html_page(example_content())
+
+
+def test_the_page_needs_nothing_from_outside(html: str) -> None:
+    page = Page(html)
+    assert all(address.startswith("#") for address in page.addresses)
+    assert "http://" not in html
+    assert "https://" not in html
+    assert "@import" not in html
+    assert "url(" not in html
+    assert len(html.encode()) < 500_000
+
+
+def test_every_link_leads_to_a_section_that_is_there_once(html: str) -> None:
+    page = Page(html)
+    assert len(set(page.ids)) == len(page.ids)
+    assert {address[1:] for address in page.addresses} <= set(page.ids)
+
+
+def test_the_verdict_and_the_three_numbers_stand_at_the_top(html: str) -> None:
+    top = " ".join(Page(html).text.split("Each was judged")[0].split())
+    assert "SHIP static+int8 cascade does the incumbent's job" in top
+    assert "−0.1 95 % interval −0.8 to +0.6; allowed −2.0 points; 86.0 % → 85.9 %" in top
+    assert "11.4× less 0.088 [0.085, 0.092] of the incumbent's; noise of this run 0.8 %" in top
+    assert "31.2 MB incumbent 91.3 MB: 2.93× less" in top
+
+
+def test_a_blocked_candidate_is_shown_with_the_slices_that_blocked_it(html: str) -> None:
+    assert "blocked by all examples; domain: tweets, products, news" in html
+    assert "BLOCKED" in Page(html).text
+
+
+def test_text_from_outside_is_escaped_everywhere(html: str) -> None:
+    assert "<script>alert" not in html
+    assert "&lt;script&gt;alert" in html
+    assert Page(html).tags.count("script") == 1
+    hostile = msgspec.convert(
+        _replaced(msgspec.to_builtins(example_content()), "hashed linear", HOSTILE), ReportContent
+    )
+    page = Page(html_page(hostile))
+    assert page.tags.count("script") == 1
+    assert HOSTILE in page.text
+
+
+def test_both_pages_say_the_same_things() -> None:
+    content = example_content()
+    html, markdown = Page(html_page(content)).text, markdown_page(content)
+    for said in (
+        "hashed linear",
+        "not bad at all lol",
+        "bfloat16 kernels",
+        "12 test texts also stand in train",
+        "Only the four domains named were judged",
+        "noise floor (A/A)",
+        "estimate, tier E3: ×/÷ 3",
+        "read for 2 decision(s)",
+        "AMD EPYC, 2 CPUs",
+        "CPU 4.55× less, leaves 14.8 MB",
+        "−17.1 [−20.5, −13.7]",
+    ):
+        assert said in html
+        assert said in markdown.replace("\\", "")
+
+
+def test_markdown_tables_keep_their_columns_whatever_the_cells_hold() -> None:
+    tables = re.findall(r"(?:^\|.*\|$\n?)+", markdown_page(example_content()), flags=re.M)
+    assert len(tables) >= 6
+    for table in tables:
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.strip().splitlines()}
+        assert len(widths) == 1
+
+
+@given(st.text())
+def test_escaped_markdown_is_one_line_without_markup(text: str) -> None:
+    found = escaped(text)
+    assert "\n" not in found
+    assert not re.search(r"(?<!\\)[|*_`\[]", found.replace("\\\\", ""))
+    assert "<" not in found
+
+
+def test_what_was_not_measured_is_said_and_never_drawn_as_zero() -> None:
+    decision = example_decision()
+    bare = msgspec.structs.replace(
+        decision,
+        candidates=tuple(msgspec.structs.replace(c, cost=CostSummary()) for c in decision.candidates),
+    )
+    page = Page(html_page(ReportContent(decision=bare)))
+    assert "not measured" in page.text
+    assert "$0" not in page.text
+    assert quality_against_cost(bare, width=900, height=400) is None
+
+
+def test_a_decision_that_ships_nothing_shows_the_nominee_and_says_blocked() -> None:
+    decision = msgspec.structs.replace(
+        example_decision(),
+        verdict=Verdict.BLOCK,
+        chosen=None,
+        headline="Nothing may replace the incumbent.",
+    )
+    text = " ".join(Page(html_page(ReportContent(decision=decision))).text.split())
+    assert "BLOCKED Nothing may replace the incumbent." in text
+    assert "the closest that was judged" in text
+
+
+def test_a_decision_over_the_incumbent_alone_still_has_a_page() -> None:
+    decision = example_decision()
+    alone = msgspec.structs.replace(decision, candidates=decision.candidates[:1], chosen=None)
+    assert "minilm-sentiment" in Page(html_page(ReportContent(decision=alone))).text
+    assert "minilm-sentiment" in markdown_page(ReportContent(decision=alone))
+
+
+def test_a_report_is_written_again_from_its_json(tmp_path: Path) -> None:
+    content = example_content()
+    files = write_report(
+        tmp_path,
+        content.decision,
+        flips=content.flips,
+        tried=content.tried,
+        lineage=content.lineage,
+        findings=content.findings,
+        settings=content.settings,
+    )
+    assert read_report_content(tmp_path) == content
+    first = files.html.read_text(), files.markdown.read_text()
+    files.html.unlink()
+    again = rewrite_report(tmp_path)
+    assert (again.html.read_text(), again.markdown.read_text()) == first
+
+
+def test_the_command_says_where_the_pages_lie_and_what_is_missing(tmp_path: Path) -> None:
+    write_report(tmp_path, example_decision())
+    found = CliRunner().invoke(command, [str(tmp_path)], catch_exceptions=False, standalone_mode=False)
+    assert str(tmp_path / "report.html") in found.stdout
+    with pytest.raises(InvalidInput, match=r"report.json must be a file, got nothing there"):
+        CliRunner().invoke(
+            command, [str(tmp_path / "nowhere")], catch_exceptions=False, standalone_mode=False
+        )
+
+
+def test_many_long_flips_stay_under_half_a_megabyte() -> None:
+    flips = [msgspec.structs.replace(flip, input="long text " * 2000) for flip in example_flips() * 60]
+    page = html_page(ReportContent(decision=example_decision(), flips=tuple(flips)))
+    assert len(page.encode()) < 500_000
+    assert "more changed answers are in" in page
+
+
+@pytest.mark.parametrize("width", [390, 960])
+def test_labels_of_the_plot_do_not_lie_on_one_another(width: int) -> None:
+    """The texts' boxes, from their places and 6.7 px a character, as far as they can be told."""
+    svg = str(quality_against_cost(example_decision(), width=width, height=420))
+    found = re.findall(r'<text class="label[^"]*" x="([\d.]+)" y="([\d.]+)"[^>]*>([^<]+)<', svg)
+    assert len(found) == 5
+    boxes = [
+        Box(float(x) - 3.35 * len(t), float(y) - 11, float(x) + 3.35 * len(t), float(y) + 3)
+        for x, y, t in found
+    ]
+    assert sum(a.overlap(b) for i, a in enumerate(boxes) for b in boxes[:i]) == 0
+    assert all(box.x0 >= 0 and box.x1 <= width for box in boxes)
+
+
+def test_points_on_one_spot_get_labels_apart() -> None:
+    labels = place_labels(
+        [(200.0, 200.0)] * 5,
+        ["candidate"] * 5,
+        obstacles=[Box(191, 191, 209, 209)],
+        bounds=Box(0, 0, 400, 400),
+    )
+    assert sum(a.box.overlap(b.box) for i, a in enumerate(labels) for b in labels[:i]) == 0
+
+
+def test_numbers_read_as_people_write_them() -> None:
+    assert [seconds(v) for v in (1.5, 0.0138, 0.000047, 2e-8, None)] == [
+        "1.5 s",
+        "13.8 ms",
+        "47 µs",
+        "20 ns",
+        "not measured",
+    ]
+    assert [size(v) for v in (91_300_000, 812_000, 12, 2.5e9)] == [
+        "91.3 MB",
+        "812 kB",
+        "12 bytes",
+        "2.5 GB",
+    ]
+    assert [energy(v) for v in (0.0561, 0.00019, 3.0)] == ["56 mJ", "190 µJ", "3 J"]
+    assert [points(v) for v in (-0.0123, 0.004, -0.0001)] == ["−1.2", "+0.4", "0.0"]
+    assert [times_less(v) for v in (0.088, 1.4, 1.01, None)] == [
+        "11.4× less",
+        "1.4× more",
+        "about the same",
+        "not measured",
+    ]
+    assert dollars(0.0000123) == "$0.0000123"
+    assert three_digits(123_456) == "123,000"
+    assert slices_words(["all", "domain=a", "domain=b", "length=long"]) == (
+        "all examples; domain: a, b; length: long"
+    )
+
+
+def _replaced(value: object, old: str, new: str) -> object:
+    """A JSON-like value with one name changed wherever it stands."""
+    if isinstance(value, dict):
+        return {_replaced(k, old, new): _replaced(v, old, new) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(v, old, new) for v in value]
+    return new if value == old else value
+
+
+def test_the_example_is_a_decision() -> None:
+    decision = example_decision()
+    assert msgspec.json.decode(msgspec.json.encode(decision), type=Decision) == decision
