@@ -61,7 +61,8 @@ def take_over(source: Path, folder: Path, names: tuple[str, ...]) -> None:
     """Place those of the named files that `source` has and `folder` lacks."""
     for name in names:
         if (source / name).is_file() and not (folder / name).exists():
-            link_or_copy(source / name, folder / name)
+            # A hub cache holds links, which would be linked as links.
+            link_or_copy((source / name).resolve(), folder / name)
 
 
 def bfloat16_is_fast() -> bool:

@@ -70,7 +70,8 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True):
             "same_answer_share": float((reference.argmax(1) == pruned.argmax(1)).mean()),
             "heads": "kept: in a stock checkpoint the head size is hidden size / heads",
         }
-        return Made(notes=notes, resolved=resolved)
+        settings = {**candidate.settings, "n_layers": int(getattr(module.config, anatomy.depth))}
+        return Made(settings=settings, notes=notes, resolved=resolved)
 
     def _rows(self, candidate: Candidate, context: StepContext) -> Rows:
         """A random part of train, labelled."""

@@ -1,0 +1,126 @@
+"""What a checkpoint folder says of itself: head, pooling, tokenizer, limits, licence."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from jettison.backends.hf import POOLINGS
+from jettison.backends.text import load_tokenizer
+from jettison.compress.checkpoint import LICENCE_FILES
+from jettison.errors import BrokenArtifact, InvalidInput
+from jettison.registry import need
+
+MAX_TOKENS = 512
+"""No input is read further than this."""
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json` of a checkpoint.
+
+    Raises:
+        BrokenArtifact: It is no JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BrokenArtifact(f"{path} must be a JSON object: {error}.") from error
+
+
+def has_head(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether the checkpoint classifies sequences, by its architecture or its weights' names."""
+    architectures = config.get("architectures") or []
+    if architectures:
+        return any(str(name).endswith("ForSequenceClassification") for name in architectures)
+    from safetensors import SafetensorError, safe_open
+
+    for path in folder.glob("*.safetensors"):
+        try:
+            with safe_open(path, "np") as weights:
+                if any(name.startswith(("classifier.", "score.")) for name in weights.keys()):  # noqa: SIM118
+                    return True
+        except (SafetensorError, OSError) as error:
+            raise BrokenArtifact(f"{path} must be a safetensors file: {error}.") from error
+    return False
+
+
+def pooling_settings(folder: Path) -> dict[str, Any]:
+    """How an embedder pools its tokens, as sentence-transformers wrote it; the mean otherwise."""
+    path = folder / "1_Pooling" / "config.json"
+    if not path.exists():
+        return {"pooling": "mean", "normalize": False}
+    stored = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    mode = stored.get("pooling_mode") or next(
+        (key for key, on in stored.items() if key.startswith("pooling_mode_") and on), "mean"
+    )
+    word = "mean" if "mean" in str(mode) else "cls" if "cls" in str(mode) else str(mode)
+    if word not in POOLINGS:
+        raise InvalidInput(f"pooling of {path} must be one of {list(POOLINGS)}, got {mode!r}.")
+    return {"pooling": word, "normalize": any(folder.glob("*_Normalize"))}
+
+
+def make_tokenizer(source: Path, folder: Path) -> None:
+    """Write `tokenizer.json` where the checkpoint has only the slow tokenizer's files."""
+    if (folder / "tokenizer.json").exists():
+        return
+    transformers = need("transformers", "torch")
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=True)
+        tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    except Exception as error:
+        raise BrokenArtifact(
+            f"{source} must hold tokenizer.json, got none, and none could be made "
+            f"({type(error).__name__}). Save the fast tokenizer beside the model."
+        ) from error
+
+
+def max_tokens(folder: Path, config: dict[str, Any]) -> int:
+    """The longest input the model was made for, at most 512."""
+    found = [MAX_TOKENS]
+    if isinstance(limit := config.get("max_position_embeddings"), int):
+        # RoBERTa's positions start after the padding index.
+        found.append(limit - 2 if "roberta" in str(config.get("model_type")) else limit)
+    for name, key in (
+        ("tokenizer_config.json", "model_max_length"),
+        ("sentence_bert_config.json", "max_seq_length"),
+    ):
+        if (folder / name).exists():
+            limit = msgspec.json.decode((folder / name).read_bytes(), type=dict[str, Any]).get(key)
+            if isinstance(limit, int) and limit > 0:
+                found.append(limit)
+    return min(found)
+
+
+def pad_id(folder: Path, config: dict[str, Any]) -> int:
+    """Id that fills short rows: the configuration's, else the tokenizer's, else 0."""
+    if isinstance(config.get("pad_token_id"), int):
+        return int(config["pad_token_id"])
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
+    for token in ("[PAD]", "<pad>"):
+        if (number := tokenizer.token_to_id(token)) is not None:
+            return int(number)
+    return 0
+
+
+def layer_count(config: dict[str, Any]) -> dict[str, int]:
+    """Number of transformer layers, where the configuration says it."""
+    found = config.get("num_hidden_layers", config.get("n_layers"))
+    return {"n_layers": found} if isinstance(found, int) else {}
+
+
+def read_licence(folder: Path) -> str | None:
+    """The licence a model card states in its front matter, or that a LICENSE file plainly is."""
+    card = folder / "README.md"
+    if card.is_file():
+        head = card.read_text(errors="replace")
+        front = re.match(r"---\n(.*?)\n---", head, re.DOTALL)
+        if front and (said := re.search(r"^licen[cs]e:\s*[\"']?([\w.+-]+)", front[1], re.MULTILINE)):
+            return said[1]
+    names = {"Apache License": "apache-2.0", "MIT License": "mit", "BSD 3-Clause": "bsd-3-clause"}
+    for name in LICENCE_FILES:
+        if (folder / name).is_file():
+            text = (folder / name).read_text(errors="replace")[:400]
+            return next((short for long, short in names.items() if long in text), None)
+    return None
