@@ -36,13 +36,14 @@ class FakeClassifier(TextClassifier):
             if self._latency_s:
                 burn_until = time.thread_time() + self._latency_s
                 while time.thread_time() < burn_until:
-                    pass
+                    sum(range(500))  # the clock is a system call: ask it seldom
         return found
 
 
 def _uniform(text: str) -> float:
     """A number in 0-1 that depends on nothing but the text."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
 
 
 def open_fake(candidate: Candidate) -> FakeClassifier:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jettison.backends.text import without_surrogates
+
 _MAX_WORD_CHARS = 100
 """Longer words are not kept: hostile traffic must not fill the memory."""
 
@@ -40,7 +42,7 @@ class WordIds:
     def __call__(self, text: str, limit: int | None = None) -> list[int]:
         """Ids of one text, the first `limit` of them."""
         if self._split is None or not text.isascii() or not text.isprintable() or self._has_added(text):
-            ids: list[int] = self._encode(text, add_special_tokens=False).ids[:limit]
+            ids: list[int] = self._encode(without_surrogates(text), add_special_tokens=False).ids[:limit]
             self._on_new(ids)
             return ids
         known = self._known

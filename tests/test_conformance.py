@@ -1,0 +1,198 @@
+"""Every built-in backend and step keeps the promises that `jettison.testing` checks."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from jettison import registry
+from jettison.backends.open import open_model
+from jettison.backends.text import TextClassifier
+from jettison.candidate import Candidate, write_candidate
+from jettison.compress.step import Step, StepContext, apply_step, step_from
+from jettison.model import Output
+from jettison.record import Record
+from jettison.testing import check_backend, check_step
+from jettison.testing import step as step_checks
+from tiny import make_tiny_bert, make_tiny_development, tiny_candidate
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+DATA = make_tiny_development(train=60, dev=60, unlabelled=40)
+TEXTS = [example.input for example in DATA.dev[:15]]
+INT8 = 0.05
+"""Tolerance where a runtime quantizes activations by what is in the batch."""
+
+
+@pytest.fixture(scope="module")
+def hf(tmp_path_factory: pytest.TempPathFactory) -> Candidate:
+    folder = tmp_path_factory.mktemp("hf") / "tiny"
+    return tiny_candidate(make_tiny_bert(folder, DATA.labels, layers=2), DATA)
+
+
+@pytest.fixture(scope="module")
+def context(hf: Candidate, tmp_path_factory: pytest.TempPathFactory) -> StepContext:
+    folder = tmp_path_factory.mktemp("context")
+    (folder / "workspace").mkdir()
+    return StepContext(data=DATA, incumbent=hf, folder=folder, workspace=folder / "workspace")
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What checks leave in the system's temporary folder goes with the test."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def fake(folder: Path, **settings: object) -> Candidate:
+    folder.mkdir()
+    (folder / "note.txt").write_text("a fixed function of the text")
+    return write_candidate(
+        folder, name=folder.name, backend="fake", labels=DATA.labels, out_of_scope="oos", settings=settings
+    )
+
+
+def made_by(context: StepContext, cache: Path, *steps: dict[str, object]) -> Candidate:
+    candidate = context.incumbent
+    for step in steps:
+        candidate = apply_step(step_from(step), candidate, context, cache=cache)
+    return candidate
+
+
+def test_backend_fake_conforms(tmp_path: Path) -> None:
+    check_backend(fake(tmp_path / "fake"), TEXTS)
+
+
+def test_backend_hf_conforms(hf: Candidate) -> None:
+    check_backend(hf, TEXTS)
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_exported_backends_conform(target: str, context: StepContext, tmp_path: Path) -> None:
+    check_backend(made_by(context, tmp_path, {"step": "export", "target": target}), TEXTS)
+
+
+def test_backend_onnx_conforms_in_int8(context: StepContext, tmp_path: Path) -> None:
+    check_backend(made_by(context, tmp_path, {"step": "quantize"}), TEXTS, tolerance=INT8)
+
+
+@pytest.mark.parametrize("step", ["distill_static", "distill_linear"])
+def test_student_backends_conform(step: str, context: StepContext, tmp_path: Path) -> None:
+    check_backend(made_by(context, tmp_path, {"step": step}), TEXTS)
+
+
+def test_backend_cascade_conforms(tmp_path: Path) -> None:
+    from jettison.compress.cascade import make_cascade
+
+    data = make_tiny_development(train=0, dev=1500, unlabelled=0)
+    lean, large = fake(tmp_path / "lean", accuracy=0.99), fake(tmp_path / "large", margin=6.0)
+    records = {c.name: _records(c, data) for c in (lean, large)}
+    cascade = make_cascade(
+        lean,
+        large,
+        data,
+        cache=tmp_path / "cache",
+        lean_records=records["lean"],
+        fallback_records=records["large"],
+        incumbent_records=records["large"],
+        epsilon=0.05,
+    )
+    check_backend(cascade, TEXTS)
+
+
+def test_every_backend_is_checked_here() -> None:
+    checked = {"fake", "hf", "onnx", "openvino", "static", "linear", "cascade"}
+    assert set(registry.names("backends")) == checked
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"step": "export", "target": "onnx"},
+        {"step": "export", "target": "openvino"},
+        {"step": "quantize", "method": "dynamic"},
+        {"step": "quantize", "method": "static", "n_calibration": 20},
+        {"step": "quantize", "method": "weights4"},
+        {"step": "mixed_precision"},
+        {"step": "settings", "max_tokens": "data", "batch_size": 8},
+        {"step": "distill_linear"},
+        {"step": "trim_vocabulary"},
+        {"step": "prune", "depth": 1},
+    ],
+    ids=lambda step: " ".join(str(value) for value in step.values()),
+)
+def test_steps_conform(step: dict[str, object], context: StepContext, temporary: Path) -> None:
+    check_step(step_from(step), context.incumbent, context)
+
+
+class Careless(TextClassifier):
+    """A backend that breaks the promise its setting names."""
+
+    def logits(self, inputs):  # type: ignore[no-untyped-def]
+        fault = self.candidate.settings["fault"]
+        rows = np.array([[len(text) % 7, 1.0, 2.0, 0.5, 0.1] for text in inputs], np.float32)
+        if fault == "order":
+            return rows[np.argsort(rows[:, 0], kind="stable")]
+        if fault == "batch":
+            return rows + len(inputs)
+        if fault == "nan":
+            rows[1] = np.nan
+        if fault == "mutates":
+            inputs[0] = ""
+        return rows[:-1] if fault == "short" and len(rows) > 1 else rows
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("order", "outputs must agree within"),
+        ("batch", "alone and in a batch"),
+        ("nan", "must be in 0-1, got nan"),
+        ("mutates", "the inputs must be left as they were"),
+        ("short", "13 inputs must give as many outputs, got 12"),
+    ],
+)
+def test_a_careless_backend_is_caught(fault: str, said: str, tmp_path: Path) -> None:
+    registry.register("backends", "careless", Careless)
+    candidate = fake(tmp_path / "careless", fault=fault)
+    candidate = msgspec.structs.replace(candidate, backend="careless")
+    try:
+        with pytest.raises(AssertionError, match=said):
+            check_backend(candidate)
+    finally:
+        registry._added.clear()
+
+
+def test_a_step_that_spoils_its_parent_is_caught(tmp_path: Path, temporary: Path) -> None:
+    from jettison.compress.settings import Settings
+    from jettison.compress.step import Made
+
+    class Spoils(Settings, frozen=True, kw_only=True):
+        def make(self, candidate: Candidate, context: StepContext) -> Made:
+            (candidate.path / "note.txt").write_text("spoiled")
+            (context.folder / "note.txt").write_text("new")
+            return Made()
+
+    parent = fake(tmp_path / "parent")
+    context = StepContext(data=DATA, incumbent=parent, folder=tmp_path, workspace=tmp_path)
+    step: Step = Spoils()
+    with pytest.raises(AssertionError, match="a step must leave its parent as it was"):
+        check_step(step, parent, context)
+    assert step_checks.__name__ == "jettison.testing.step"
+
+
+def _records(candidate: Candidate, data) -> list[Record]:  # type: ignore[no-untyped-def]
+    outputs: list[Output] = open_model(candidate).predict([example.input for example in data.dev])
+    return [
+        Record(
+            candidate=candidate.digest,
+            example_id=example.id,
+            split="dev",
+            output=output.label,
+            expected=example.expected,
+            confidence=output.confidence,
+            in_scope=output.in_scope,
+            flagged=output.flagged,
+        )
+        for example, output in zip(data.dev, outputs, strict=True)
+    ]
