@@ -15,7 +15,7 @@ from jettison.decide.report import rewrite_report, write_report
 from jettison.decide.report_labels import Box, place_labels
 from jettison.decide.report_markdown import escaped, markdown_page
 from jettison.decide.report_pages import html_page
-from jettison.decide.report_plots import quality_against_cost
+from jettison.decide.report_pareto import quality_against_cost
 from jettison.decide.report_types import ReportContent, read_report_content
 from jettison.decide.report_words import (
     dollars,
@@ -176,7 +176,7 @@ def test_a_decision_that_ships_nothing_shows_the_nominee_and_says_blocked() -> N
     )
     text = " ".join(Page(html_page(ReportContent(decision=decision))).text.split())
     assert "BLOCKED Nothing may replace the incumbent." in text
-    assert "the closest that was judged" in text
+    assert "Nothing was released. Of static+int8 cascade (nominated; ship), against" in text
 
 
 def test_a_decision_over_the_incumbent_alone_still_has_a_page() -> None:
@@ -219,6 +219,25 @@ def test_many_long_flips_stay_under_half_a_megabyte() -> None:
     page = html_page(ReportContent(decision=example_decision(), flips=tuple(flips)))
     assert len(page.encode()) < 500_000
     assert "more changed answers are in" in page
+
+
+def test_of_many_slices_those_that_fail_are_shown_and_the_rest_counted() -> None:
+    decision = example_decision()
+    *others, linear = decision.candidates
+    tweets = next(r for r in linear.gates if r.slice == "domain=tweets")
+    good = next(r for r in linear.gates if r.slice == "domain=movies")
+    many = [msgspec.structs.replace(good, slice=f"intent={i}") for i in range(150)]
+    crowded = msgspec.structs.replace(
+        linear,
+        gates=(linear.gates[0], *many, tweets),
+        scores={**linear.scores, **{r.slice or "": {"accuracy": 0.9} for r in many}},
+    )
+    page = html_page(
+        ReportContent(decision=msgspec.structs.replace(decision, candidates=(*others, *[crowded] * 6)))
+    )
+    assert len(page.encode()) < 500_000
+    assert "128 more slices lose less than the ones shown" in page
+    assert "domain: tweets" in Page(page).text.split("Changed answers")[0].split("more slices")[-2]
 
 
 @pytest.mark.parametrize("width", [390, 960])

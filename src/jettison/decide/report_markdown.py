@@ -86,9 +86,14 @@ def _slices(decision: Decision) -> list[str]:
             "?" if result.n is None else f"{result.n:,}",
         ]
         for candidate in view.contenders(decision)
-        for result in sections.slice_results(candidate)
+        for result in sections.shown_slices(candidate)[0]
     ]
-    return ["## Slices", _table(header, rows)] if rows else []
+    left_out = [
+        f"{n} more slices of {c.name} lose less; every one is in report.json."
+        for c in view.contenders(decision)
+        if (n := sections.shown_slices(c)[1])
+    ]
+    return ["## Slices", _table(header, rows), _list(left_out)] if rows else []
 
 
 def _flips(content: ReportContent) -> list[str]:
@@ -143,7 +148,7 @@ def _gates(decision: Decision) -> list[str]:
         "## Gates, and how they were computed",
         _list(sections.gate_rules(decision.gates)),
         _table(header, rows) if rows else "",
-        *(["### Every score on every slice", _table(score_header, score_cells)] if score_cells else []),
+        *(["### All scores, slice by slice", _table(score_header, score_cells)] if score_cells else []),
     ]
 
 

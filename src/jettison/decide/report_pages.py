@@ -11,9 +11,13 @@ from jettison.decide import report_sections as sections
 from jettison.decide import report_view as view
 from jettison.decide import report_words as words
 from jettison.decide.report_costs import cost_notes, cost_rows
-from jettison.decide.report_plots import forest_axis, marker, quality_against_cost
+from jettison.decide.report_forest import forest_axis
+from jettison.decide.report_pareto import quality_against_cost
+from jettison.decide.report_shapes import marker
 from jettison.decide.report_types import ReportContent
 from jettison.decision import CandidateReport, Decision
+
+_LEGEND = {"incumbent": "incumbent", "ship": "ship", "block": "blocked", "unsure": "not enough data"}
 
 
 def html_page(content: ReportContent) -> str:
@@ -35,17 +39,20 @@ def html_page(content: ReportContent) -> str:
 def _top(decision: Decision) -> dict[str, Any]:
     word, css = sections.headline_word(decision)
     incumbent = view.incumbent_of(decision)
+    shapes = {view.css_of(candidate, decision) for candidate in decision.candidates}
     return {
         "decision": decision,
         "decided": words.moment(decision.created),
         "verdict_word": word,
         "verdict_css": css,
         "spotlight": view.spotlight(decision),
+        "spotlight_note": _spotlight_note(decision),
         "tiles": view.tiles(decision),
         "metric": words.metric_words(view.main_metric(decision)),
         "n_test": f"{incumbent.n['all']:,}" if "all" in incumbent.n else "",
         "candidates": view.candidate_rows(decision),
         "blocked_names": [r.name for r in view.candidate_rows(decision) if r.css == "block"],
+        "shapes": [(css, said) for css, said in _LEGEND.items() if css in shapes],
         "plot_wide": quality_against_cost(decision, width=960, height=430),
         "plot_narrow": quality_against_cost(decision, width=390, height=400),
     }
@@ -86,7 +93,7 @@ def _bottom(content: ReportContent) -> dict[str, Any]:
 
 def _forests(decision: Decision) -> list[dict[str, Any]]:
     """One forest a candidate, all on one axis."""
-    axis = forest_axis([r for c in view.contenders(decision) for r in sections.slice_results(c)])
+    axis = forest_axis([r for c in view.contenders(decision) for r in sections.shown_slices(c)[0]])
     if axis is None:
         return []
     return [
@@ -104,8 +111,9 @@ def _forests(decision: Decision) -> list[dict[str, Any]]:
                     "figures": words.points_interval(result.difference),
                     "n": "?" if result.n is None else f"{result.n:,}",
                 }
-                for result in sections.slice_results(candidate)
+                for result in sections.shown_slices(candidate)[0]
             ],
+            "n_left_out": sections.shown_slices(candidate)[1],
         }
         for candidate in view.contenders(decision)
         if sections.slice_results(candidate)
@@ -137,6 +145,14 @@ def _gate_table(candidate: CandidateReport, decision: Decision) -> dict[str, Any
         "rows": sections.gate_rows(candidate),
         "is_open": candidate is view.spotlight(decision),
     }
+
+
+def _spotlight_note(decision: Decision) -> str:
+    candidate = view.spotlight(decision)
+    if candidate is None:
+        return ""
+    judged = words.VERDICT_WORDS[candidate.verdict].lower()
+    return f"nominated; {judged}" if candidate.role == "nominee" else judged
 
 
 def _threads(decision: Decision) -> str:

@@ -13,6 +13,8 @@ from jettison.decision import AtMost, CandidateReport, Decision, Gate, GateResul
 
 MAX_FLIPS = 40
 """Changed answers shown of each candidate."""
+MAX_SLICES = 24
+"""Slices shown of each candidate; 150 intents of five candidates are no longer read."""
 MAX_CHARACTERS = 1200
 """Of one input; the rest is in report.json."""
 
@@ -73,6 +75,16 @@ def slice_results(candidate: CandidateReport) -> list[GateResult]:
     return sorted(found, key=lambda r: r.slice not in (None, "all"))
 
 
+def shown_slices(candidate: CandidateReport) -> tuple[list[GateResult], int]:
+    """The slices to draw and how many are left out: of many, those that fail and those that lose most."""
+    found = slice_results(candidate)
+    if len(found) <= MAX_SLICES:
+        return found, 0
+    first, *rest = found
+    rest.sort(key=lambda r: (r.verdict == Verdict.SHIP, r.difference.low if r.difference else 0.0))
+    return [first, *rest[: MAX_SLICES - 1]], len(found) - MAX_SLICES
+
+
 def flip_rows(content: ReportContent) -> tuple[list[FlipRow], int]:
     """Changed answers to show, harmful ones of all candidates first, and how many are left out."""
     shown, n_left_out = [], 0
@@ -104,8 +116,8 @@ def tried_rows(tried: Sequence[Tried]) -> list[TriedRow]:
 
 
 def gate_rows(candidate: CandidateReport) -> list[GateRow]:
-    """All gates of one candidate: slices first, then costs."""
-    results = [*slice_results(candidate), *(r for r in candidate.gates if r.gate != "not_worse")]
+    """Gates of one candidate: the slices that are shown, then costs."""
+    results = [*shown_slices(candidate)[0], *(r for r in candidate.gates if r.gate != "not_worse")]
     return [_gate_row(result) for result in results]
 
 

@@ -37,6 +37,10 @@ class CandidateRow:
     steps: tuple[str, ...]
 
 
+MAX_SCORED = 40
+"""Slices in the table of all scores, in the decision's order; report.json has the rest."""
+
+
 def incumbent_of(decision: Decision) -> CandidateReport:
     """The incumbent's own report."""
     return next(c for c in decision.candidates if c.name == decision.incumbent)
@@ -143,7 +147,7 @@ def flips_of(content: ReportContent, candidate: str) -> list[FlipExample]:
 def score_rows(decision: Decision) -> tuple[list[str], list[tuple[str, str, str, list[str]]]]:
     """Metric names, and rows of (slice, n, candidate, figures) for every slice and candidate."""
     metrics = list(dict.fromkeys(m for c in decision.candidates for s in c.scores.values() for m in s))
-    slices = list(dict.fromkeys(name for c in decision.candidates for name in c.scores))
+    slices = list(dict.fromkeys(name for c in decision.candidates for name in c.scores))[:MAX_SCORED]
     rows = []
     for name in slices:
         for candidate in decision.candidates:

@@ -1,4 +1,4 @@
-"""The two pictures: quality against cost, and each slice's difference against its margin. Inline SVG."""
+"""Quality against cost: the Pareto picture, as inline SVG."""
 
 import math
 from collections.abc import Sequence
@@ -9,29 +9,9 @@ from markupsafe import Markup, escape
 
 from jettison.decide import report_words as words
 from jettison.decide.report_labels import Box, place_labels
+from jettison.decide.report_shapes import SHAPES, nice_step
 from jettison.decide.report_view import contenders, css_of, incumbent_of, main_metric, overall, score_of
-from jettison.decision import Decision, GateResult
-
-SHAPES = {
-    "incumbent": "M0,-8 L8,0 L0,8 L-8,0 Z",
-    "ship": "M7,0 A7,7 0 1,1 -7,0 A7,7 0 1,1 7,0 Z",
-    "block": "M-6,-6 H6 V6 H-6 Z",
-    "unsure": "M0,-7.5 L7.5,6 H-7.5 Z",
-}
-"""Verdicts differ in shape as well as color: diamond, circle, square, triangle."""
-
-
-MARGINS_SHOWN = 4
-"""How many margins to either side of zero a forest plot shows."""
-
-
-def marker(css: str, *, title: str = "") -> Markup:
-    """A verdict's shape as a small picture of its own, for legends and tables."""
-    said = Markup("<title>{}</title>").format(title) if title else Markup("")
-    hidden = Markup(' role="img"') if title else Markup(' aria-hidden="true"')
-    return Markup('<svg class="mark" viewBox="-9 -9 18 18"{}>{}<path class="{}" d="{}"/></svg>').format(
-        hidden, said, css, SHAPES[css]
-    )
+from jettison.decision import Decision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,83 +64,6 @@ def quality_against_cost(decision: Decision, *, width: int, height: int) -> Mark
     ).format(width, height, said, Markup("").join(parts))
 
 
-def forest_axis(results: Sequence[GateResult]) -> "ForestAxis | None":
-    """An axis that holds zero, every margin and interval, but for losses of many margins.
-
-    Those are drawn as arrows: an axis that held them would press together what is close.
-    """
-    drawn = [result for result in results if result.difference is not None]
-    if not drawn:
-        return None
-    ends = [end for r in drawn if r.difference for end in (r.difference.low, r.difference.high)]
-    widest = max(result.limit for result in drawn)
-    low = min(-1.2 * widest, max(min(ends), -MARGINS_SHOWN * widest))
-    high = max(0.5 * widest, min(max(ends), MARGINS_SHOWN * widest))
-    pad = 0.06 * (high - low)
-    return ForestAxis(low - pad, high + pad)
-
-
-class ForestAxis:
-    """Draws one row of a forest plot at any width: places are shares of the row."""
-
-    def __init__(self, low: float, high: float) -> None:
-        self._low, self._high = low, high
-        step = _nice_step((high - low) * 100 / 5) / 100
-        first, last = math.ceil(low / step), math.floor(high / step)
-        self.ticks = [step * k for k in range(first, last + 1)]
-
-    def row(self, result: GateResult) -> Markup:
-        """Zero line, margin, interval and estimate of one gate."""
-        css = words.VERDICT_CLASSES[result.verdict]
-        parts = [self._vertical("zero", 0.0), self._vertical("margin", -result.limit)]
-        if result.difference is not None:
-            low, high = self._place(result.difference.low), self._place(result.difference.high)
-            parts.append(
-                Markup('<line class="whisker {}" x1="{:.2f}%" x2="{:.2f}%" y1="50%" y2="50%"/>').format(
-                    css, min(max(0.0, low), 97.0), max(min(100.0, high), 3.0)
-                )
-            )
-            parts += [self._arrow(css, 0, "M5,-5 L0,0 L5,5")] if low < 0 else []
-            parts += [self._arrow(css, 100, "M-5,-5 L0,0 L-5,5")] if high > 100 else []
-            if 0 <= self._place(result.difference.value) <= 100:
-                parts.append(self._mark(css, result.difference.value))
-        said = f"difference {words.points_interval(result.difference)}, margin {words.limit_words(result)}"
-        return Markup('<svg class="forest" role="img" aria-label="{}">{}</svg>').format(
-            said, Markup("").join(parts)
-        )
-
-    def scale(self) -> Markup:
-        """The ticks under all rows, in points."""
-        texts = [
-            Markup('<text x="{:.2f}%" y="14" text-anchor="middle">{}</text>').format(
-                self._place(tick), words.points(tick).removesuffix(".0").replace("+", "+")
-            )
-            for tick in self.ticks
-        ]
-        return Markup('<svg class="forest scale" aria-hidden="true">{}</svg>').format(
-            Markup("").join(texts)
-        )
-
-    def _arrow(self, css: str, place: int, path: str) -> Markup:
-        return Markup(
-            '<svg x="{}%" y="50%" overflow="visible"><path class="whisker {} beyond" d="{}"/></svg>'
-        ).format(place, css, path)
-
-    def _mark(self, css: str, value: float) -> Markup:
-        return Markup('<svg x="{:.2f}%" y="50%" overflow="visible"><path class="{}" d="{}"/></svg>').format(
-            self._place(value), css, SHAPES[css]
-        )
-
-    def _vertical(self, css: str, value: float) -> Markup:
-        place = self._place(value)
-        return Markup('<line class="{}" x1="{:.2f}%" x2="{:.2f}%" y1="0" y2="100%"/>').format(
-            css, place, place
-        )
-
-    def _place(self, value: float) -> float:
-        return 100 * (value - self._low) / (self._high - self._low)
-
-
 class _Frame:
     """Turns costs and scores into pixels, and draws what lies behind the points."""
 
@@ -198,7 +101,7 @@ class _Frame:
             x = self._x(cost_s)
             parts.append(_line("grid", x, self._top, x, self.bottom))
             parts.append(_text("tick", x, self.bottom + 16, words.seconds(cost_s)))
-        step = _nice_step(100 * (self._y1 - self._y0) / 5) / 100
+        step = nice_step(100 * (self._y1 - self._y0) / 5) / 100
         for k in range(math.ceil(self._y0 / step), math.floor(min(1.0, self._y1) / step) + 1):
             y = self._y(k * step)
             parts.append(_line("grid", self.left, y, self.right, y))
@@ -308,12 +211,6 @@ def _log_ticks(low: float, high: float) -> list[float]:
     inside = [v for v in every if low <= math.log10(v) <= high]
     tens = [v for v in inside if math.isclose(math.log10(v), round(math.log10(v)), abs_tol=1e-9)]
     return inside if len(inside) <= 6 or len(tens) < 2 else tens
-
-
-def _nice_step(rough: float) -> float:
-    """The next of 1, 2, 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(max(rough, 1e-9)))
-    return next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
 
 
 def _line(css: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
