@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -206,3 +207,7 @@ def test_a_reader_that_goes_away_is_no_error(release):
     )  # fmt: skip
     assert lines(done.stdout)[0]["label"] == "pear"
     assert done.stderr == ""
+
+
+def test_a_linear_release_answers_afresh_within_a_second():
+    assert answer_afresh(Path(__file__).parents[1] / "golden" / "release-1") < 1.0

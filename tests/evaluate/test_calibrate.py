@@ -133,7 +133,8 @@ def test_the_lineage_says_what_was_fitted_on_what(tmp_path):
     assert (applied.step, applied.parents, applied.data_digest) == (
         "calibrate", (candidate.digest,), data.digest,
     )  # fmt: skip
-    assert applied.settings == {"false_alarm_share": 0.05, "scope_rule": "energy"}
+    assert applied.settings == {"false_alarm_share": 0.05, "scope_rule": "auto"}
+    assert applied.notes["scope_rule"] in ("energy", "max_probability")
 
 
 def test_the_same_calibration_is_found_again(tmp_path, monkeypatch):
@@ -187,3 +188,42 @@ def test_labels_foreign_to_the_model_are_refused(tmp_path):
 def test_a_false_alarm_share_out_of_range_is_refused(tmp_path, share):
     with pytest.raises(InvalidInput, match=r"false_alarm_share must be in \(0, 1\)"):
         calibrate(candidate_at(tmp_path / "c"), development([]), cache=tmp_path, false_alarm_share=share)
+
+
+def scaled(n: int, *, energetic: bool) -> list[Example]:
+    """Out-of-scope texts that differ from the others in the size of the logits, or in their spread."""
+    rng = np.random.default_rng(0)
+    examples = []
+    for i in range(n):
+        label = LABELS[i % 4]
+        row = rng.normal(0, 0.1, 4)
+        if energetic:
+            row += 2.0 if label == "oos" else 4.0
+            row[i % 3] += 2.0
+        else:
+            row += rng.normal(0, 5)
+            row[i % 3] += 0.1 if label == "oos" else 2.0
+        examples.append(Example(id=str(i), input=" ".join(f"{x:.4f}" for x in row), expected=label))
+    return examples
+
+
+@pytest.mark.parametrize(("energetic", "rule"), [(True, "energy"), (False, "max_probability")])
+def test_the_scope_rule_that_tells_them_apart_is_chosen(tmp_path, energetic, rule):
+    data = development(scaled(400, energetic=energetic))
+    calibrated = calibrate(candidate_at(tmp_path / "c"), data, cache=tmp_path / "cache")
+    assert calibrated.calibration.scope_rule == rule
+    strangers = [e.input for e in data.dev_certify if e.expected == "oos"]
+    assert all(o.flagged for o in open_model(calibrated).predict(strangers))
+
+
+def test_few_out_of_scope_examples_choose_no_rule(tmp_path):
+    dev = [e for e in scaled(400, energetic=True) if e.expected != "oos"]
+    calibrated = calibrate(candidate_at(tmp_path / "c"), development(dev), cache=tmp_path / "cache")
+    assert calibrated.calibration.scope_rule == "max_probability"
+
+
+def test_the_scope_rule_asked_for_is_used(tmp_path):
+    data = development(scaled(400, energetic=False))
+    candidate = candidate_at(tmp_path / "c")
+    calibrated = calibrate(candidate, data, cache=tmp_path / "cache", scope_rule="energy")
+    assert calibrated.calibration.scope_rule == "energy"

@@ -22,14 +22,17 @@ from jettison.errors import InvalidInput, NotEnoughData
 from jettison.evaluate.run import predict_all
 from jettison.files import folder_atomic, link_or_copy_folder, value_sha256
 from jettison.model import Decoder, Output
+from jettison.stats.ranking import auroc
 from jettison.task import Development, Example
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 LEAST_EXAMPLES = 20
 """Fewer cannot place a 5 % quantile."""
 TEMPERATURES = (0.05, 20.0)
 MOST_QUANTILES = 201
-ScopeRule = Literal["max_probability", "energy"]
+LEAST_OUT_OF_SCOPE = 20
+"""Fewer out-of-scope examples cannot tell which rule is better."""
+ScopeRule = Literal["max_probability", "energy", "auto"]
 
 
 def calibrate(
@@ -38,7 +41,7 @@ def calibrate(
     *,
     cache: Path,
     false_alarm_share: float = 0.05,
-    scope_rule: ScopeRule = "energy",
+    scope_rule: ScopeRule = "auto",
 ) -> Candidate:
     """Fit a candidate's confidences on `data.dev_fit`, as a new candidate beside the old one.
 
@@ -53,7 +56,10 @@ def calibrate(
         data: Holds no test example.
         cache: Folder of calibrated candidates, one folder a key; files are hard-linked.
         false_alarm_share: Share of in-scope inputs that may be flagged, in (0, 1).
-        scope_rule: What tells in-scope inputs from others (`Calibration.scope_rule`).
+        scope_rule: What tells in-scope inputs from others (`Calibration.scope_rule`). `auto` takes
+            the one with the larger AUROC on `dev_fit`, and `max_probability` where that holds too few
+            out-of-scope examples to tell: energy suits a transformer a little better and can
+            mislead where the size of the logits grows with the text, as in a linear model.
 
     Raises:
         InvalidInput: The share is not in (0, 1), or the candidate lacks the task's labels.
@@ -85,7 +91,11 @@ def calibrate(
         parents=(candidate.digest,),
         data_digest=data.digest,
         duration_s=time.perf_counter() - started,
-        notes={"temperature": fitted.temperature, "n_examples": len(data.dev_fit)},
+        notes={
+            "temperature": fitted.temperature,
+            "scope_rule": fitted.scope_rule,
+            "n_examples": len(data.dev_fit),
+        },
     )
     with folder_atomic(folder) as partial:
         link_or_copy_folder(candidate.path, partial)
@@ -160,16 +170,16 @@ def _fit(
         raise NotEnoughData(
             f"calibration needs at least {LEAST_EXAMPLES} answers, got {len(answered)}: {error}."
         )
-    in_scope = [(e, o) for e, o in answered if e.expected != candidate.out_of_scope]
+    in_scope = [o for e, o in answered if e.expected != candidate.out_of_scope]
+    rule = Calibration()
     if candidate.backend == "cascade":
-        temperature, scores = 1.0, _arm_ranks([o for _, o in in_scope])
+        scores = _arm_ranks(in_scope)
     else:
-        temperature = _temperature(candidate, answered)
-        rule = Calibration(temperature=temperature, scope_rule=scope_rule)
-        scores = _scope_scores(candidate, [o for _, o in in_scope], rule)
-    return Calibration(
-        temperature=temperature,
-        scope_rule=scope_rule,
+        rule = Calibration(temperature=_temperature(candidate, answered))
+        rule = msgspec.structs.replace(rule, scope_rule=_scope_rule(candidate, answered, rule, scope_rule))
+        scores = _scope_scores(candidate, in_scope, rule)
+    return msgspec.structs.replace(
+        rule,
         scope_quantiles=None if candidate.out_of_scope is None else _quantiles(scores),
         false_alarm_share=false_alarm_share,
         data_digest=data.digest,
@@ -190,6 +200,27 @@ def _temperature(candidate: Candidate, answered: Sequence[tuple[Example, Output]
         np.array([index[str(e.expected)] for e, _ in known]),
         np.array([e.weight for e, _ in known]),
     )
+
+
+def _scope_rule(
+    candidate: Candidate,
+    answered: Sequence[tuple[Example, Output]],
+    calibration: Calibration,
+    wanted: ScopeRule,
+) -> Literal["max_probability", "energy"]:
+    """The rule to score scope by: the one wanted, or the better one on these examples."""
+    if wanted != "auto":
+        return wanted
+    inside = [o for e, o in answered if e.expected != candidate.out_of_scope]
+    outside = [o for e, o in answered if e.expected == candidate.out_of_scope]
+    if min(len(inside), len(outside)) < LEAST_OUT_OF_SCOPE:
+        return "max_probability"
+    energy = msgspec.structs.replace(calibration, scope_rule="energy")
+    by_energy, by_probability = (
+        auroc(_scope_scores(candidate, inside, rule), _scope_scores(candidate, outside, rule))
+        for rule in (energy, calibration)
+    )
+    return "energy" if by_energy > by_probability else "max_probability"
 
 
 def _scope_scores(candidate: Candidate, outputs: Sequence[Output], calibration: Calibration) -> np.ndarray:
