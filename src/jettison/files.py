@@ -81,6 +81,7 @@ def said_when_unwritable(path: Path) -> Iterator[None]:
         errno.EACCES: "permission is denied",
         errno.EPERM: "permission is denied",
         errno.ENOTDIR: "a file stands where a folder is needed",
+        errno.EEXIST: "a file stands where a folder is needed",
     }
     try:
         yield

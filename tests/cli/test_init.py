@@ -17,6 +17,7 @@ from jettison.loop.init import Hints, Looked, look
 from jettison.loop.propose import propose_gates, smallest_margin
 from jettison.task import read_task
 from jettison.task.guess import guess_data
+from releasing import make_release
 from task_writing import Row, hash_word, rows, write_jsonl
 from tiny import make_tiny_bert
 
@@ -189,6 +190,13 @@ def test_a_candidate_is_known_by_its_manifest(tmp_path: Path, data: Path) -> Non
     write_candidate(tmp_path / "c", name="c", backend="fake", labels=LABELS)
     looked = look(str(tmp_path / "c"), data, write=False)
     assert (looked.model.kind, looked.model.labels) == ("candidate", LABELS)
+
+
+def test_a_release_is_known_by_the_candidate_in_it(tmp_path: Path, data: Path) -> None:
+    release = make_release(tmp_path).path
+    looked = look(str(release), data, write=False)
+    assert (looked.model.kind, looked.labels.verdict) == ("release", "differ")
+    assert looked.model.labels is not None
 
 
 def test_positions_in_the_data_take_their_names_from_the_model(tmp_path: Path, model: Path) -> None:

@@ -8,12 +8,14 @@ from typing import Any, Literal
 import msgspec
 
 from jettison.candidate import MANIFEST, UNSAFE_SUFFIXES, Candidate
-from jettison.compress.incumbent import HUB_ID
+from jettison.compress.checkpoint_facts import MAX_TOKENS, has_head, max_tokens, read_config
+from jettison.compress.hub import is_hub_id
 from jettison.compress.label_names import has_names, match_labels
-from jettison.errors import BrokenArtifact, InvalidInput, JettisonError, UnsafeArtifact
+from jettison.errors import InvalidInput, JettisonError, UnsafeArtifact
+from jettison.release.read import open_release, read_candidate
+from jettison.route import candidate_folders
 
 Kind = Literal["checkpoint", "onnx", "candidate", "release", "hub"]
-MAX_TOKENS = 512
 SIZES = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 N_TOKENIZED = 4000
 
@@ -66,7 +68,7 @@ def look_at_model(place: str) -> ModelLook:
     """
     path = Path(place).expanduser()
     if not path.exists():
-        if HUB_ID.match(place) and not path.parent.is_dir():
+        if is_hub_id(place) and not path.parent.is_dir():
             return ModelLook(place=place, kind="hub")
         beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
         raise InvalidInput(
@@ -136,20 +138,18 @@ def count_tokens(model: ModelLook, texts: Sequence[str]) -> TokenLook | None:
 
 
 def _of_files(place: str, kind: Kind, folder: Path, weights: Sequence[Path]) -> ModelLook:
-    config = _read_config(folder)
+    config = read_config(folder) if (folder / "config.json").is_file() else {}
     architectures = [str(name) for name in config.get("architectures") or []]
     names = config.get("id2label")
-    has_head = None if not architectures else any("ForSequenceClassification" in n for n in architectures)
-    if kind == "onnx":
-        has_head = True
+    headed = kind == "onnx" or has_head(folder, config)
     tokenizer = folder / "tokenizer.json"
     return ModelLook(
         place=place,
         kind=kind,
         architecture=architectures[0] if architectures else None,
-        labels=_in_order(names) if has_head and isinstance(names, dict) else None,
-        has_head=has_head,
-        max_tokens=_max_tokens(folder, config),
+        labels=_in_order(names) if headed and isinstance(names, dict) else None,
+        has_head=headed,
+        max_tokens=max_tokens(folder, config),
         bytes=sum(path.stat().st_size for path in weights),
         tokenizer=tokenizer if tokenizer.is_file() else None,
     )
@@ -170,39 +170,20 @@ def _of_candidate(place: str, kind: Kind, candidate: Candidate) -> ModelLook:
 
 
 def _look_at_release(place: str, folder: Path) -> ModelLook:
-    inside = sorted(path.parent for path in folder.glob(f"candidates/*/{MANIFEST}"))
+    release = open_release(folder)
+    inside = candidate_folders(release.route)
     if len(inside) != 1:
         raise InvalidInput(
-            f"a release given as MODEL must hold one candidate, got {len(inside)} in {folder}. "
-            f"Name one of them: {[str(path) for path in inside][:4]}."
+            f"a release given as MODEL must route to one candidate, got {len(inside)} in {folder}. "
+            f"Name one of them: {[str(folder / part) for part in inside][:4]}."
         )
-    return _of_candidate(place, "release", Candidate.at(inside[0]))
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        return {}
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BrokenArtifact(f"{path} must be a JSON object: {error}.") from error
+    return _of_candidate(place, "release", read_candidate(release, inside[0]))
 
 
 def _in_order(names: dict[str, Any]) -> tuple[str, ...] | None:
     if set(names) != {str(i) for i in range(len(names))}:
         return None
     return tuple(str(names[str(i)]) for i in range(len(names)))
-
-
-def _max_tokens(folder: Path, config: dict[str, Any]) -> int | None:
-    limits = [config.get("max_position_embeddings")]
-    keys = {"tokenizer_config.json": "model_max_length", "sentence_bert_config.json": "max_seq_length"}
-    for name, key in keys.items():
-        if (folder / name).is_file():
-            limits.append(msgspec.json.decode((folder / name).read_bytes(), type=dict[str, Any]).get(key))
-    known = [limit for limit in limits if isinstance(limit, int) and limit > 0]
-    return min(*known, MAX_TOKENS) if known else None
 
 
 def _no_model(path: Path) -> JettisonError:

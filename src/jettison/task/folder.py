@@ -127,7 +127,10 @@ def _chosen(folder: Path, configs: Sequence[dict[str, Any]], config: str | None)
     default = [name for name, one in zip(names, configs, strict=True) if one.get("default")]
     name = config or (default or names)[0]
     if config is None and not default and len(names) > 1 and "default" not in names:
-        raise InvalidInput(f"data.config must say which of {names} of {folder} is meant, got none.")
+        raise InvalidInput(
+            f"data.config must say which of {names} of {folder} is meant, got none. "
+            f"Write `config = {names[0]!r}` under [data]."
+        )
     return configs[names.index("default" if config is None and "default" in names else name)]
 
 

@@ -1,7 +1,9 @@
 """Counts how many decisions have read a test split: each one spends some of its worth."""
 
+import os
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -29,8 +31,12 @@ def count_test_read(path: Path, *, test_digest: str, purpose: str) -> int:
         line = TestRead(test_digest=test_digest, purpose=purpose, time=time.time())
         with said_when_unwritable(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab") as file:
-                file.write(msgspec.json.encode(line) + b"\n")
+            with path.open("a+b") as file:
+                # After a line torn by a crash, so that it does not swallow this one.
+                start = b"\n" if _ends_torn(file) else b""
+                file.write(start + msgspec.json.encode(line) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
     return len(purposes | {purpose})
 
 
@@ -45,3 +51,10 @@ def read_ledger(path: Path) -> tuple[TestRead, ...]:
         except msgspec.DecodeError:
             continue
     return tuple(lines)
+
+
+def _ends_torn(file: BinaryIO) -> bool:
+    if file.seek(0, os.SEEK_END) == 0:
+        return False
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"

@@ -1,5 +1,6 @@
 """`task.toml` in, a `Task` out: its splits apart, its faults refused, its oddities listed."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ def read_task(path: Path | str) -> Task:
         UnsafeArtifact: A data file could run code when opened.
     """
     file = Path(path)
-    return build_task(read_task_source(file), file.parent)
+    return build_task(read_task_source(file), file.absolute().parent)
 
 
 def build_task(source: TaskSource, folder: Path) -> Task:
@@ -142,21 +143,23 @@ def _splits_of(table: Table, split: str | None, source: TaskSource) -> list[str]
             f"{table.path}."
             f"{did_you_mean(column, table.columns)}"
         )
-    values = table.columns[column]
+    values = [value if value is None else str(value) for value in table.columns[column]]
     first_row = {value: row for row, value in reversed(list(enumerate(values)))}
     ours = {value: _our_split(value, source, table.place(row)) for value, row in first_row.items()}
     return [ours[value] for value in values]
 
 
-def _our_split(name: object, source: TaskSource, place: str) -> str:
+def _our_split(name: str | None, source: TaskSource, place: str) -> str:
     if name in source.data.splits:
-        return source.data.splits[str(name)]
-    if isinstance(name, str) and name.lower() in KNOWN_SPLITS:
+        return source.data.splits[name]
+    if name is not None and name.lower() in KNOWN_SPLITS:
         return KNOWN_SPLITS[name.lower()]
+    key = name if name is not None and re.fullmatch(r"[\w-]+", name, re.ASCII) else f'"{name or ""}"'
+    way_out = "Fill it in." if name is None else f'Add `{key} = "test"`, or `{key} = "ignore"`.'
     raise InvalidInput(
         f"a split must be one of {list(SPLITS)} or be mapped to one under [data.splits], got {name!r} "
         f"at {place}. "
-        f'Add `{name} = "test"`, or `{name} = "ignore"`.'
+        f"{way_out}"
     )
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ class Table:
     """Rows of one file as columns of equal length; a value that a row lacks is None."""
 
     path: Path
-    columns: dict[str, list[Any]]
+    columns: Mapping[str, list[Any]]
     n_rows: int
     lines: Sequence[int] | None = None
     """Line of each row where rows are lines; None counts rows from 0."""
@@ -144,10 +144,31 @@ def _read_arrow(path: Path) -> Table:
     metadata = (found.schema.metadata or {}).get(b"huggingface")
     return Table(
         path=path,
-        columns={name: found.column(name).to_pylist() for name in found.column_names},
+        columns=_ArrowColumns(found),
         n_rows=found.num_rows,
         label_names=class_label_names(metadata),
     )
+
+
+class _ArrowColumns(Mapping[str, list[Any]]):
+    """Columns that become Python values when they are asked for: embeddings beside a text cost nothing."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+        self._made: dict[str, list[Any]] = {}
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name not in self._made:
+            if name not in self._table.column_names:
+                raise KeyError(name)
+            self._made[name] = self._table.column(name).to_pylist()
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table.column_names)
+
+    def __len__(self) -> int:
+        return len(self._table.column_names)
 
 
 def _read_ipc(pa: Any, path: Path) -> Any:

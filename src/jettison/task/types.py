@@ -60,9 +60,9 @@ class Development:
     labels: tuple[str, ...]
     out_of_scope: str | None
     """The label that means "none of these", where the task has one."""
-    train: tuple[Example, ...]
-    dev: tuple[Example, ...]
-    unlabelled: tuple[Example, ...]
+    train: tuple[Example, ...] = field(repr=False)
+    dev: tuple[Example, ...] = field(repr=False)
+    unlabelled: tuple[Example, ...] = field(repr=False)
 
     @cached_property
     def digest(self) -> str:
@@ -97,7 +97,7 @@ class Task:
     n_test: int
     slice_counts: dict[str, int] = field(default_factory=dict)
     """Test examples per slice: counts only, for planning."""
-    _load_test: Callable[[], tuple[Example, ...]]
+    _load_test: Callable[[], tuple[Example, ...]] = field(repr=False)
 
     @property
     def name(self) -> str:

@@ -1,0 +1,85 @@
+"""Whatever text a file can hold comes back as it was."""
+
+import csv
+import json
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jettison.errors import InvalidInput
+from jettison.task import read_task
+from jettison.task.tables import read_table
+from task_writing import rows, write_jsonl, write_task
+
+texts = st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(texts, st.sampled_from(["jsonl", "json", "csv", "tsv", "parquet"]))
+def test_any_text_survives_any_format(values: list[str], suffix: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"data.{suffix}"
+        if suffix in ("csv", "tsv"):
+            with path.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file, delimiter="," if suffix == "csv" else "\t", quoting=csv.QUOTE_ALL)
+                writer.writerows([["text", "n"], *([value, i] for i, value in enumerate(values))])
+        elif suffix == "jsonl":
+            write_jsonl(path, [{"text": value} for value in values])
+        elif suffix == "json":
+            path.write_text(json.dumps([{"text": value} for value in values]))
+        else:
+            pq.write_table(pa.table({"text": values}), path)
+        found = read_table(path)
+        assert [value or "" for value in found.columns["text"]] == values
+        assert found.n_rows == len(values)
+
+
+def test_places_count_lines_as_an_editor_does(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text,label\n"two\nlines",x\nb,y\n')
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n\n{"text": "b"}')
+    assert read_table(tmp_path / "a.csv").place(1) == "a.csv:4"
+    assert read_table(tmp_path / "a.jsonl").place(1) == "a.jsonl:3"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_column_name(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext,label\na,x\n")
+    assert list(read_table(tmp_path / "a.csv").columns) == ["text", "label"]
+
+
+def test_columns_that_nobody_asks_for_are_not_converted(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a", "b"], "vector": [[0.0] * 8] * 2}), tmp_path / "a.parquet")
+    columns = read_table(tmp_path / "a.parquet").columns
+    assert columns["text"] == ["a", "b"]
+    assert list(columns) == ["text", "vector"]
+    assert list(columns._made) == ["text"]  # type: ignore[attr-defined]
+    with pytest.raises(KeyError, match="nothing"):
+        columns["nothing"]
+
+
+def test_half_a_surrogate_pair_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "\\ud83d"}\n')
+    with pytest.raises(InvalidInput, match=r"a\.jsonl:1 must be one JSON object"):
+        read_table(tmp_path / "a.jsonl")
+
+
+def test_splits_may_be_numbers(tmp_path: Path) -> None:
+    data = [
+        {**row, "fold": i} for i, split in enumerate(("train", "dev", "test")) for row in rows(split=split)
+    ]
+    write_jsonl(tmp_path / "all.jsonl", data)
+    source = 'path = "all.jsonl"\ncolumns.split = "fold"\nsplits = {0 = "train", 1 = "dev", 2 = "test"}'
+    assert read_task(write_task(tmp_path, data=source)).n_test == 12
+    with pytest.raises(InvalidInput, match=r"got '2' at all\.jsonl:25\. Add `2 = \"test\"`"):
+        read_task(write_task(tmp_path, data=source.replace(', 2 = "test"', "")))
+
+
+def test_an_odd_split_name_is_quoted_in_the_way_out(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "all.jsonl", [{**row, "part": "my test"} for row in rows()])
+    source = 'path = "all.jsonl"\ncolumns.split = "part"'
+    with pytest.raises(InvalidInput, match=r'Add `"my test" = "test"`'):
+        read_task(write_task(tmp_path, data=source))
