@@ -29,7 +29,7 @@ TEXTS = [
 
 
 def write_static(
-    folder: Path, *, window: int = 3, hidden: int = 5, dtype: type = np.float32, max_tokens: int = 16
+    folder: Path, *, window: int = 3, hidden: int = 5, skip: bool = True, dtype: type = np.float32
 ) -> Candidate:
     """A static candidate of random weights over the tiny tokenizer."""
     n_tokens = len(write_tiny_tokenizer(folder))
@@ -40,18 +40,17 @@ def write_static(
         "tokens": draw(n_tokens, d).astype(dtype),
         "conv": draw(window, d, channels),
         "conv_bias": draw(channels),
-        "first": draw(2 * (d + channels), hidden + n_labels),
-        "first_bias": draw(hidden + n_labels),
+        "first": draw(2 * (d + channels), hidden + skip * n_labels),
+        "first_bias": draw(hidden + skip * n_labels),
         "second": draw(hidden, n_labels),
+        "second_bias": draw(n_labels),
     }
     arrays["first"] -= arrays["first"].mean(0)
     if dtype is np.int8:
         arrays["tokens"] = rng.integers(-127, 128, (n_tokens, d), dtype=np.int8)
         arrays["tokens_scale"] = np.abs(draw(n_tokens)) / 127
     save_file(arrays, folder / WEIGHTS)
-    return write_candidate(
-        folder, name="s", backend="static", labels=LABELS, settings={"max_tokens": max_tokens}
-    )
+    return write_candidate(folder, name="s", backend="static", labels=LABELS, settings={"max_tokens": 16})
 
 
 def by_hand(candidate: Candidate, text: str) -> np.ndarray:
@@ -79,13 +78,16 @@ def by_hand(candidate: Candidate, text: str) -> np.ndarray:
     normal = (pooled - pooled.mean()) / np.sqrt(pooled.var() + 1e-5)
     layer = normal @ w["first"] + w["first_bias"]
     hidden = len(w["second"])
-    return np.maximum(layer[:hidden], 0) @ w["second"] + layer[hidden:]
+    logits = np.maximum(layer[:hidden], 0) @ w["second"] + w["second_bias"]
+    return logits + layer[hidden:] if len(layer) > hidden else logits
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8])
-@pytest.mark.parametrize(("window", "hidden"), [(3, 5), (1, 5), (2, 0)])
-def test_logits_are_those_of_the_definition(tmp_path: Path, window: int, hidden: int, dtype: type) -> None:
-    candidate = write_static(tmp_path, window=window, hidden=hidden, dtype=dtype)
+@pytest.mark.parametrize(("window", "hidden", "skip"), [(3, 5, True), (1, 5, False), (2, 0, True)])
+def test_logits_are_those_of_the_definition(
+    tmp_path: Path, window: int, hidden: int, skip: bool, dtype: type
+) -> None:
+    candidate = write_static(tmp_path, window=window, hidden=hidden, skip=skip, dtype=dtype)
     model = open_model(candidate)
     wanted = np.stack([by_hand(candidate, text) for text in TEXTS])
     np.testing.assert_allclose(model.logits(TEXTS), wanted, atol=1e-4)

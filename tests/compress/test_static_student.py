@@ -94,9 +94,9 @@ def test_the_same_seed_gives_the_same_weights(incumbent: Candidate, tmp_path: Pa
     assert digests[0] == digests[1] != digests[2]
 
 
-@pytest.mark.parametrize(("window", "hidden"), [(3, 8), (1, 0)])
+@pytest.mark.parametrize(("window", "hidden", "skip"), [(3, 8, False), (2, 8, True), (1, 0, False)])
 def test_the_backend_answers_as_the_network_that_was_trained(
-    incumbent: Candidate, tmp_path: Path, window: int, hidden: int
+    incumbent: Candidate, tmp_path: Path, window: int, hidden: int, skip: bool
 ) -> None:
     import torch
     from safetensors.numpy import save_file
@@ -110,7 +110,7 @@ def test_the_backend_answers_as_the_network_that_was_trained(
     table = np.random.default_rng(0).normal(size=(n_tokens, 12)).astype(np.float32)
     student = StaticStudent(
         table, seen, n_tokens=n_tokens, n_labels=5, d=8, channels=6, window=window,
-        hidden=hidden, dropout=0.5, token_dropout=0.5,
+        hidden=hidden, skip=skip, dropout=0.5, token_dropout=0.5,
     ).eval()  # fmt: skip
     with torch.no_grad():
         for parameter in student.parameters():

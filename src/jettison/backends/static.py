@@ -5,14 +5,14 @@ depend on nothing but the token, so each token's are computed once, when it is f
 a text costs a few additions and two small matrix products. NumPy alone; safe in threads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jettison.backends.blas import limit_blas_threads
 from jettison.backends.tensors import map_tensors
-from jettison.backends.text import TextClassifier, length_sorted_batches, load_tokenizer
+from jettison.backends.text import TextClassifier, load_tokenizer
 from jettison.backends.words import WordIds
 from jettison.candidate import Candidate
 from jettison.errors import BrokenArtifact
@@ -20,23 +20,28 @@ from jettison.errors import BrokenArtifact
 WEIGHTS = "model.safetensors"
 EPSILON = 1e-5
 """Added to the variance of the pooled features, as torch's LayerNorm does."""
+_MOST_TEXTS = 1024
+"""Whose pooled features are held at once."""
+_MOST_TOKENS = 1024
+"""Of the texts pooled together: their rows should stay in the cache."""
 
 
 class StaticClassifier(TextClassifier):
     """The student of `distill_static`.
 
-    Settings: `max_tokens` (inputs are truncated to it), `batch_size`, `threads` (of NumPy, for
-    the whole process).
+    Settings: `max_tokens` (inputs are truncated to it), `threads` (of NumPy, for the whole
+    process).
 
     Arrays of `model.safetensors`: `tokens` (n_tokens, d), float32, float16, or int8 with
-    `tokens_scale` (n_tokens,); `conv` (width, d, channels) and `conv_bias` (channels,);
-    `first` (2 d + 2 channels, hidden + n_labels) and `first_bias`; `second` (hidden, n_labels).
+    `tokens_scale` (n_tokens,); `conv` (width, d, channels) and `conv_bias` (channels,); `first`
+    (2 d + 2 channels, hidden + n_skip) and `first_bias`; `second` (hidden, n_labels) and
+    `second_bias`. The first `hidden` columns go through the perceptron; `n_skip`, 0 or n_labels,
+    are logits already.
     """
 
     def __init__(self, candidate: Candidate) -> None:
         super().__init__(candidate)
         self._max_tokens = int(candidate.settings.get("max_tokens", 128))
-        self._batch_size = int(candidate.settings.get("batch_size", 64))
         limit_blas_threads(int(candidate.settings.get("threads", 1)))
         tokenizer = load_tokenizer(candidate.path / "tokenizer.json")
         tokenizer.no_padding()
@@ -49,91 +54,65 @@ class StaticClassifier(TextClassifier):
             )
         self._folded = FoldedTokens(weights["tokens"], weights.get("tokens_scale"), weights["conv"])
         self._words = WordIds(tokenizer, on_new=self._folded.prepare)
-        self._conv_bias = np.array(weights["conv_bias"])
-        self._first = np.array(weights["first"])
-        self._first_bias = np.array(weights["first_bias"])
-        self._second = np.array(weights["second"])
+        # Copies: products read them through and through, and the file may lie on a slow disk.
+        names = ("conv_bias", "first", "first_bias", "second", "second_bias")
+        self._conv_bias, self._first, self._first_bias, self._second, self._second_bias = (
+            np.array(weights[name]) for name in names
+        )
         self._width, self._d, self._channels = weights["conv"].shape
-        self._hidden = len(self._second)
 
     def logits(self, inputs: Sequence[str]) -> np.ndarray:
-        """Raw scores, shape (n_inputs, n_labels); one text and many take two paths to the same row."""
-        blank = self._folded.blank
-        if len(inputs) == 1:
-            ids = self._words(inputs[0], self._max_tokens) or [blank]
-            return self._one(ids)[None, :]
-        texts = [self._words(text, self._max_tokens) or [blank] for text in inputs]
+        """Raw scores, shape (n_inputs, n_labels), float32."""
+        texts = [self._words(text, self._max_tokens) or [self._folded.blank] for text in inputs]
+        if len(texts) == 1:
+            return self._head(self._pool(texts))
         found = np.empty((len(texts), len(self.labels)), np.float32)
-        for rows in length_sorted_batches([len(ids) for ids in texts], self._batch_size):
-            found[rows] = self._many([texts[row] for row in rows])
+        for first in range(0, len(texts), _MOST_TEXTS):
+            part = texts[first : first + _MOST_TEXTS]
+            pooled = np.empty((len(part), len(self._first)), np.float32)
+            for rows in _of_equal_length([len(ids) for ids in part]):
+                pooled[rows] = self._pool([part[row] for row in rows])
+            found[first : first + _MOST_TEXTS] = self._head(pooled)
         return found
 
-    def _one(self, ids: list[int]) -> np.ndarray:
-        """Logits of one text of at least one token, shape (n_labels,)."""
-        n, d, channels, width = len(ids), self._d, self._channels, self._width
-        rows = self._folded.table.take(ids, 0)
-        vectors = rows[:, :d]
-        windows = np.empty((n + width - 1, channels), np.float32)
+    def _pool(self, texts: list[list[int]]) -> np.ndarray:
+        """Sums and maxima of the token vectors and windows of texts of equal length, at least one token.
+
+        Shape (n_texts, 2 d + 2 channels): sums of vectors, of windows, maxima of both.
+        """
+        n, d, channels, width = len(texts[0]), self._d, self._channels, self._width
+        rows = self._folded.table.take(texts, 0)
+        vectors = rows[:, :, :d]
+        windows = np.empty((len(texts), n + width - 1, channels), np.float32)
         windows[:] = self._conv_bias
         for offset in range(width):
             start = d + offset * channels
-            windows[offset : offset + n] += rows[:, start : start + channels]
+            windows[:, offset : offset + n] += rows[:, :, start : start + channels]
         np.maximum(windows, 0.0, out=windows)
+        pooled = np.empty((len(texts), 2 * (d + channels)), np.float32)
+        sums, maxima = pooled[:, : d + channels], pooled[:, d + channels :]
+        np.add.reduce(vectors, 1, out=sums[:, :d])
+        np.add.reduce(windows, 1, out=sums[:, d:])
+        sums *= n**-0.5
+        np.maximum.reduce(vectors, 1, out=maxima[:, :d])
+        np.maximum.reduce(windows, 1, out=maxima[:, d:])
+        return pooled
 
-        pooled = np.empty(2 * (d + channels), np.float32)
-        np.add.reduce(vectors, 0, out=pooled[:d])
-        np.add.reduce(windows, 0, out=pooled[d : d + channels])
-        pooled[: d + channels] *= n**-0.5
-        np.maximum.reduce(vectors, 0, out=pooled[d + channels : 2 * d + channels])
-        np.maximum.reduce(windows, 0, out=pooled[2 * d + channels :])
-
-        mean = float(pooled.sum()) / len(pooled)
-        variance = float(pooled.dot(pooled)) / len(pooled) - mean * mean
+    def _head(self, pooled: np.ndarray) -> np.ndarray:
+        """Logits, shape (n_texts, n_labels): layer norm, perceptron, and the linear layer beside it."""
+        n_features, hidden = self._first.shape[0], len(self._second)
+        mean = np.add.reduce(pooled, 1) / n_features
+        variance = np.einsum("ij,ij->i", pooled, pooled) / n_features - mean * mean
+        # The columns of `first` have mean zero, so that the mean itself needs no subtraction.
         layer = pooled @ self._first
-        layer *= (variance + EPSILON) ** -0.5
+        layer *= ((variance + EPSILON) ** -0.5)[:, None]
         layer += self._first_bias
-        hidden = layer[: self._hidden]
-        np.maximum(hidden, 0.0, out=hidden)
-        logits: np.ndarray = hidden @ self._second
-        logits += layer[self._hidden :]
-        return logits
-
-    def _many(self, texts: list[list[int]]) -> np.ndarray:
-        """Logits of several texts, shape (n_texts, n_labels): one row of tokens, gaps between the texts."""
-        d, channels, width, blank = self._d, self._channels, self._width, self._folded.blank
-        gap = [blank] * (width - 1)
-        lengths = np.array([len(ids) for ids in texts])
-        ends = np.cumsum(lengths + width - 1)
-        starts = ends - lengths - width + 1
-        rows = self._folded.table.take([token for ids in texts for token in (*ids, *gap)], 0)
-        windows = np.empty((len(rows), channels), np.float32)
-        windows[:] = self._conv_bias
-        for offset in range(width):
-            start = d + offset * channels
-            windows[offset:] += rows[: len(rows) - offset, start : start + channels]
-        np.maximum(windows, 0.0, out=windows)
-
-        root = lengths[:, None].astype(np.float32) ** -0.5
-        # Every second segment is a gap between texts, which a maximum must not see; the last text
-        # has none behind it when the convolution is one token wide.
-        bounds = np.stack([starts, starts + lengths], axis=1).ravel() if width > 1 else starts
-        vectors = rows[:, :d]
-        pooled = np.concatenate(
-            [
-                np.add.reduceat(vectors, starts, axis=0) * root,
-                np.add.reduceat(windows, starts, axis=0) * root,
-                np.maximum.reduceat(vectors, bounds, axis=0)[:: 2 if width > 1 else 1],
-                np.maximum.reduceat(windows, starts, axis=0),
-            ],
-            axis=1,
-        )
-        mean = pooled.mean(axis=1, keepdims=True)
-        variance = np.square(pooled).mean(axis=1, keepdims=True) - mean * mean
-        layer = pooled @ self._first
-        layer *= (variance + EPSILON) ** -0.5
-        layer += self._first_bias
-        hidden = np.maximum(layer[:, : self._hidden], 0.0)
-        logits: np.ndarray = hidden @ self._second + layer[:, self._hidden :]
+        inner = layer[:, :hidden]
+        np.maximum(inner, 0.0, out=inner)
+        logits: np.ndarray = inner @ self._second
+        logits += self._second_bias
+        if layer.shape[1] > hidden:
+            logits += layer[:, hidden:]
         return logits
 
 
@@ -172,22 +151,36 @@ def open_static(candidate: Candidate) -> StaticClassifier:
     return StaticClassifier(candidate)
 
 
+def _of_equal_length(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Row numbers of texts of one length each, in parts of not too many tokens."""
+    by_length: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        by_length.setdefault(length, []).append(row)
+    for length, rows in by_length.items():
+        size = max(1, _MOST_TOKENS // length)
+        for first in range(0, len(rows), size):
+            yield rows[first : first + size]
+
+
 def _read_weights(path: Path, n_labels: int) -> dict[str, np.ndarray]:
     """The arrays of a static student, their shapes checked against each other.
 
     Raises:
         BrokenArtifact: One is missing or of another shape.
     """
-    found = map_tensors(path, "tokens", "conv", "conv_bias", "first", "first_bias", "second")
+    names = ("tokens", "conv", "conv_bias", "first", "first_bias", "second", "second_bias")
+    found = map_tensors(path, *names)
     width, d, channels = found["conv"].shape if found["conv"].ndim == 3 else (0, 0, 0)
     hidden = len(found["second"])
+    skip = n_labels if found["first_bias"].shape == (hidden + n_labels,) else 0
     wanted = {
         "tokens": (len(found["tokens"]), d),
         "conv": (max(width, 1), d, channels),
         "conv_bias": (channels,),
-        "first": (2 * (d + channels), hidden + n_labels),
-        "first_bias": (hidden + n_labels,),
+        "first": (2 * (d + channels), hidden + skip),
+        "first_bias": (hidden + skip,),
         "second": (hidden, n_labels),
+        "second_bias": (n_labels,),
     }
     if found["tokens"].dtype == np.int8:
         wanted["tokens_scale"] = (len(found["tokens"]),)

@@ -27,6 +27,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     """Epochs without a better dev score after which training stops."""
     seed: int
     deadline: float | None
+    bfloat16: bool = False
+    """Multiply in bfloat16; weights, pooling and losses stay float32."""
 
 
 class Lesson(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +125,9 @@ def _train_step(
 ) -> float:
     """One batch: KL divergence to the teacher, cross entropy where the label is known. Gives the loss."""
     lengths = lesson.lengths[rows]
-    logits = student(torch.from_numpy(lesson.ids[rows][:, : lengths.max()]), torch.from_numpy(lengths))
+    ids = torch.from_numpy(lesson.ids[rows][:, : lengths.max()])
+    with torch.autocast("cpu", torch.bfloat16, enabled=schedule.bfloat16):
+        logits = student(ids, torch.from_numpy(lengths)).float()
     t = schedule.temperature
     taught = functional.log_softmax(torch.from_numpy(lesson.teacher[rows]) / t, 1)
     learnt = functional.log_softmax(logits / t, 1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from jettison.backends.static import WEIGHTS
 from jettison.candidate import Candidate
-from jettison.compress.checkpoint import LICENCE_FILES, take_over, torch_run
+from jettison.compress.checkpoint import LICENCE_FILES, bfloat16_is_fast, take_over, torch_run
 from jettison.compress.settings_check import check_settings
 from jettison.compress.step import Made, StepContext
 from jettison.compress.student_check import student_notes
@@ -43,8 +43,10 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
     """Features of the convolution."""
     window: int = 3
     """Tokens that the convolution spans."""
-    hidden: int = 512
+    hidden: int = 384
     """Neurons of the perceptron; 0 has none, and halves the time of an answer."""
+    skip: bool = False
+    """Whether a linear layer stands beside the perceptron; with 0 neurons it does in any case."""
     max_tokens: int = 128
     """Texts are truncated to it, special tokens not counted."""
     augment: int | None = None
@@ -59,6 +61,8 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
     gold_weight: float = 0.3
     dropout: float = 0.2
     token_dropout: float = 0.1
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the multiplications in training; auto takes bfloat16 where the CPU has it in hardware."""
     storage: Literal["float32", "float16", "int8"] = "float16"
     """How the token vectors are kept on disk."""
 
@@ -99,14 +103,21 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
         save_file(_stored(arrays, self.storage), context.folder / WEIGHTS)
         tokens.tokenizer.save(str(context.folder / "tokenizer.json"))
         take_over(candidate.path, context.folder, LICENCE_FILES)
-        settings = {"max_tokens": self.max_tokens, "batch_size": 64, "threads": 1}
+        settings = {"max_tokens": self.max_tokens, "threads": 1}
         return Made(
             backend="static",
             labels=context.incumbent.labels,
             settings=settings,
             notes=notes | student_notes(context, "static", settings, transfer),
-            resolved={"epochs": epochs, "augment": transfer.n_augmented},
+            resolved={
+                "epochs": epochs,
+                "augment": transfer.n_augmented,
+                "precision": "bfloat16" if self._bfloat16() else "float32",
+            },
         )
+
+    def _bfloat16(self) -> bool:
+        return self.precision == "bfloat16" or (self.precision == "auto" and bfloat16_is_fast())
 
     def _train(
         self, transfer: TransferSet, rows: np.ndarray, tokens: TokenTable, epochs: int, context: StepContext
@@ -130,6 +141,7 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
             patience=self.patience,
             seed=context.seed,
             deadline=context.deadline,
+            bfloat16=self._bfloat16(),
         )
         with torch_run(seed=context.seed, threads=context.threads):
             student = StaticStudent(
@@ -141,6 +153,7 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
                 channels=self.channels,
                 window=self.window,
                 hidden=self.hidden,
+                skip=self.skip,
                 dropout=self.dropout,
                 token_dropout=self.token_dropout,
             )

@@ -24,7 +24,8 @@ class StaticStudent(nn.Module):  # type: ignore[misc]  # torch ships no types th
         d: Length of a token vector.
         channels: Features of the convolution.
         window: Tokens that the convolution spans.
-        hidden: Neurons of the perceptron; 0 leaves the linear layer alone.
+        hidden: Neurons of the perceptron; 0 has none.
+        skip: Whether a linear layer stands beside the perceptron.
         dropout: Share of pooled and hidden features hidden in training.
         token_dropout: Share of tokens seen without their correction in training, as an unseen
             token is, so that the projected table keeps carrying meaning by itself.
@@ -41,11 +42,13 @@ class StaticStudent(nn.Module):  # type: ignore[misc]  # torch ships no types th
         channels: int,
         window: int,
         hidden: int,
+        skip: bool,
         dropout: float,
         token_dropout: float,
     ) -> None:
         super().__init__()
-        self.window, self.token_dropout, self.n_tokens = window, token_dropout, n_tokens
+        self.window, self.token_dropout = window, token_dropout
+        self.n_tokens, self.n_labels = n_tokens, n_labels
         d = d if table is None else min(d, table.shape[1])
         slots = torch.zeros(n_tokens + 1, dtype=torch.long)
         slots[torch.from_numpy(seen)] = torch.arange(1, len(seen) + 1)
@@ -65,7 +68,7 @@ class StaticStudent(nn.Module):  # type: ignore[misc]  # torch ships no types th
         n_features = 2 * (d + channels)
         self.norm = nn.LayerNorm(n_features, eps=EPSILON)
         self.drop = nn.Dropout(dropout)
-        self.linear = nn.Linear(n_features, n_labels)
+        self.linear = nn.Linear(n_features, n_labels) if skip or not hidden else None
         self.inner = nn.Linear(n_features, hidden) if hidden else None
         self.outer = nn.Linear(hidden, n_labels) if hidden else None
 
@@ -91,10 +94,12 @@ class StaticStudent(nn.Module):  # type: ignore[misc]  # torch ships no types th
             windows.amax(1),
         ]
         features = self.drop(self.norm(torch.cat(pooled, -1)))
-        logits = self.linear(features)
+        parts = []
+        if self.linear is not None:
+            parts.append(self.linear(features))
         if self.inner is not None and self.outer is not None:
-            logits = logits + self.outer(self.drop(functional.relu(self.inner(features))))
-        return logits
+            parts.append(self.outer(self.drop(functional.relu(self.inner(features)))))
+        return sum(parts[1:], parts[0])
 
     @torch.no_grad()  # type: ignore[untyped-decorator]  # as above
     def arrays(self) -> dict[str, np.ndarray]:
@@ -102,15 +107,12 @@ class StaticStudent(nn.Module):  # type: ignore[misc]  # torch ships no types th
         tokens = self.delta(self.slots[: self.n_tokens])
         if self.project is not None:
             tokens = tokens + self.table[: self.n_tokens] @ self.project
-        layers = [self.linear] if self.inner is None else [self.inner, self.linear]
+        layers = [layer for layer in (self.inner, self.linear) if layer is not None]
         weight = torch.cat([layer.weight for layer in layers]).T
         bias = torch.cat([layer.bias for layer in layers]) + self.norm.bias @ weight
         first = self.norm.weight[:, None] * weight
-        hidden = 0 if self.inner is None else len(self.inner.bias)
-        second = torch.zeros(0, len(self.linear.bias)) if self.outer is None else self.outer.weight.T
-        if self.outer is not None:
-            bias[hidden:] += self.outer.bias
-        channels = self.conv.out_features
+        channels, n_labels = self.conv.out_features, self.n_labels
+        outer = self.outer
         found = {
             "tokens": tokens,
             "conv": self.conv.weight.T.reshape(self.window, -1, channels),
@@ -118,7 +120,8 @@ class StaticStudent(nn.Module):  # type: ignore[misc]  # torch ships no types th
             # Columns of mean zero: the mean of the features then drops out by itself.
             "first": first - first.mean(0),
             "first_bias": bias,
-            "second": second,
+            "second": torch.zeros(0, n_labels) if outer is None else outer.weight.T,
+            "second_bias": torch.zeros(n_labels) if outer is None else outer.bias,
         }
         return {name: np.ascontiguousarray(array.float().numpy()) for name, array in found.items()}
 
