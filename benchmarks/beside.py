@@ -38,13 +38,17 @@ class Timing(NamedTuple):
         return statistics.median(self.cpu_s)
 
 
-def measure(subjects: Sequence[Subject], texts: Sequence[str], *, rounds: int = 40, seed: int = 0) -> list[Timing]:
+def measure(
+    subjects: Sequence[Subject], texts: Sequence[str], *, rounds: int = 40, seed: int = 0
+) -> list[Timing]:
     """CPU-seconds per task at batch 1, one thread, in blocks of random order within each round."""
     rng = random.Random(seed)
     processes = [_start(subject, texts) for subject in subjects]
     try:
         spent: list[list[float]] = [[] for _ in subjects]
-        block_s = [_ask(process, {"rows": [0, 1, 2, 3], "repeats": 5})["cpu_s"] / 20 for process in processes]
+        block_s = [
+            _ask(process, {"rows": [0, 1, 2, 3], "repeats": 5})["cpu_s"] / 20 for process in processes
+        ]
         for _ in range(rounds):
             rows = rng.sample(range(len(texts)), min(16, len(texts)))
             for index in rng.sample(range(len(subjects)), len(subjects)):
@@ -128,7 +132,11 @@ def _open(kind: str, path: Path) -> Callable[[str], str]:
 
         def onnxruntime_label(text: str) -> str:
             ids = np.array([tokenizer.encode(text).ids], np.int64)
-            given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+            given = {
+                "input_ids": ids,
+                "attention_mask": np.ones_like(ids),
+                "token_type_ids": np.zeros_like(ids),
+            }
             return str(session.run(None, {k: v for k, v in given.items() if k in wanted})[0].argmax())
 
         return onnxruntime_label

@@ -56,6 +56,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Candidates measured on test besides the eligible ones, for the report."""
     n_cost_tasks: int = 200
     """Inputs that costs are measured on, drawn from dev."""
+    cost_s: float = 8.0
+    """Seconds of measuring for each finalist; first measurements take a third of it."""
     format: int = 1
 
     @property
@@ -85,7 +87,8 @@ def read_config(path: Path) -> RunConfig:
         close = get_close_matches(unknown[0], RunConfig.__struct_fields__, 1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise InvalidInput(
-            f"{path} must have settings among {sorted(RunConfig.__struct_fields__)}, got {unknown[0]!r}.{hint}"
+            f"{path} must have settings among {sorted(RunConfig.__struct_fields__)}, "
+            f"got {unknown[0]!r}.{hint}"
         )
     try:
         config = msgspec.convert(content, RunConfig)
@@ -114,6 +117,7 @@ def check_config(config: RunConfig, place: str) -> None:
         (0 < config.delta < 1, "delta", "between 0 and 1", config.delta),
         (all(0 < e < 1 for e in config.epsilons), "epsilons", "between 0 and 1", config.epsilons),
         (config.n_cost_tasks >= 20, "n_cost_tasks", "at least 20", config.n_cost_tasks),
+        (config.cost_s > 0, "cost_s", "above 0", config.cost_s),
         (
             config.recipes == "auto" or isinstance(config.recipes, list),
             "recipes",

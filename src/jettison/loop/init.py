@@ -37,6 +37,8 @@ class Hints(msgspec.Struct, frozen=True, kw_only=True):
     slices: tuple[str, ...] = ()
     weight: str | None = None
     out_of_scope: str | None = None
+    aliases: dict[str, str] = msgspec.field(default_factory=dict)
+    """Label as the data writes it → the label meant."""
     name: str | None = None
     config: str | None = None
     """Configuration of a Hugging Face folder that has several."""

@@ -56,7 +56,9 @@ def nominate(
     chance = {o.name: o.chance for o in outlooks}
     by_cost = sorted(cheaper, key=lambda c: (_cpu(c.cost), c.name))
     likely = [c for c in by_cost if chance[c.name] >= nominate_at]
-    nominee = likely[0] if likely else max(by_cost, key=lambda c: chance[c.name], default=None)
+    nominee = simplest_of_cheapest(likely)
+    if nominee is None:
+        nominee = max(by_cost, key=lambda c: chance[c.name], default=None)
     fallback = None
     if nominee is not None:
         safer = [c for c in by_cost if c is not nominee and chance[c.name] > chance[nominee.name]]
@@ -69,6 +71,18 @@ def nominate(
         shown=tuple(c.name for c in _worth_showing(others)[:n_shown]),
         outlooks=tuple(outlooks),
     )
+
+
+def simplest_of_cheapest(likely: Sequence[Contender]) -> Contender | None:
+    """The cheapest, or the simplest of those whose cost cannot be told from its: fewest arms first."""
+    if not likely:
+        return None
+    best = min(likely, key=lambda c: (_cpu(c.cost), c.name))
+    assert best.cost is not None
+    assert best.cost.cpu_ratio is not None
+    reach = 1.02 * best.cost.cpu_ratio.high
+    level = [c for c in likely if c.cost and c.cost.cpu_ratio and c.cost.cpu_ratio.low <= reach]
+    return min(level, key=lambda c: (len(c.members), _cpu(c.cost), c.name))
 
 
 def outlook(
@@ -97,9 +111,9 @@ def _chances(
         if result.flips is None or n == 0:
             continue
         part = pass_probability(
-            n_beneficial=result.flips.beneficial,
-            n_harmful=result.flips.harmful,
-            n_dev=result.flips.n,
+            result.flips.beneficial,
+            result.flips.harmful,
+            result.flips.n,
             n_test=n,
             margin=result.limit,
             alpha=gate.alpha,

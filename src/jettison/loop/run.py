@@ -23,7 +23,7 @@ from jettison.decide.decide import Evidence, decide
 from jettison.decide.render import read_decision, write_decision
 from jettison.decide.report import rewrite_report
 from jettison.decide.report_types import write_report_content
-from jettison.decision import Decision, Gate
+from jettison.decision import CostSummary, Decision, Gate
 from jettison.errors import CannotWrite, JettisonError
 from jettison.evaluate.profile import reference_profile
 from jettison.evaluate.run import evaluation_file
@@ -148,15 +148,15 @@ def _incumbent(workspace: Workspace) -> tuple[Contender, float]:
         threads=training_threads(config),
         progress=workspace.watcher.progress,
     )
-    candidate = msgspec.structs.replace(workspace.calibrated(candidate), name="incumbent")
+    # The incumbent is judged as it is used today: by its largest probability.
+    candidate = workspace.calibrated(candidate, scope_rule="max_probability")
+    candidate = msgspec.structs.replace(candidate, name="incumbent")
     started = time.process_time()
     recipe = Recipe(name="incumbent", steps=(), family="incumbent", why="what runs today")
     contender = first_contender(workspace, candidate, recipe)
     took_s = time.process_time() - started
-    score = contender.dev_score
-    workspace.watcher.found(
-        f"incumbent: {'not scored' if score is None else f'{score:.1%}'} on {len(workspace.dev)} dev examples"
-    )
+    score = "not scored" if contender.dev_score is None else f"{contender.dev_score:.1%}"
+    workspace.watcher.found(f"incumbent: {score} on {len(workspace.dev)} dev examples")
     return contender, max(took_s / max(1, len(workspace.dev)), 1e-4)
 
 
@@ -213,7 +213,7 @@ def _decide(
                 name=contender.name,
                 digest=contender.candidate.digest,
                 records=records,
-                cost=contender.cost,
+                cost=contender.cost or CostSummary(),
                 role=role,
                 steps=contender.words,
             )

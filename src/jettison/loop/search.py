@@ -86,8 +86,9 @@ def with_costs(
         costs = measure_costs(
             candidates,
             inputs,
-            rounds=15 if thorough else 5,
+            rounds=30 if thorough else 6,
             seed=config.seed,
+            budget_s=config.cost_s * (1.0 if thorough else 0.34) * len(candidates),
             threads=config.threads,
             usd_per_hour=config.usd_per_hour,
             progress=workspace.watcher.progress,
@@ -216,7 +217,7 @@ def dominates(one: Contender, other: Contender) -> bool:
 
 
 def _add_cascades(workspace: Workspace, incumbent: Contender, findings: Findings) -> None:
-    """Cascades of the survivors, cheap arm first; three-armed ones nest a cascade as the fallback."""
+    """Cascades of the survivors, cheap arm first; the promising ones are measured."""
     workspace.watcher.stage("cascades")
     singles = [c for c in findings.contenders if c.cost is not None and c.cost.cpu_ratio is not None]
     singles.sort(key=_ratio)
@@ -226,15 +227,34 @@ def _add_cascades(workspace: Workspace, incumbent: Contender, findings: Findings
         for fallback in (*singles, incumbent)
         if _ratio(lean) < 0.5 * _ratio(fallback) and (lean.dev_score or 0) < (fallback.dev_score or 0)
     ]
-    added = [
+    made = [
         cascade
         for lean, fallback in pairs
         for epsilon in workspace.config.epsilons
         if (cascade := _cascade(workspace, incumbent, lean, fallback, epsilon, findings)) is not None
     ]
-    if added:
-        _, added = with_costs(workspace, incumbent, added, thorough=False)
-    findings.contenders += added
+    expected = [(c, expected_ratio(c, {s.name: s for s in (*singles, incumbent)})) for c in made]
+    promising = [
+        cascade
+        for cascade, ratio in expected
+        if not any(
+            other is not cascade
+            and (rival, -(other.dev_score or 0)) < (ratio, -(cascade.dev_score or 0))
+            and rival <= ratio
+            and (other.dev_score or 0) >= (cascade.dev_score or 0)
+            for other, rival in expected
+        )
+    ]
+    if promising:
+        _, promising = with_costs(workspace, incumbent, promising, thorough=False)
+    findings.contenders += promising
+
+
+def expected_ratio(cascade: Contender, singles: dict[str, Contender]) -> float:
+    """Cost of a cascade over the incumbent's, from its arms' and the share of dev it escalates."""
+    lean, fallback = (singles[name] for name in cascade.members)
+    escalated = sum(record.escalated for record in cascade.records) / max(1, len(cascade.records))
+    return _ratio(lean) + escalated * _ratio(fallback)
 
 
 def _cascade(
@@ -266,9 +286,6 @@ def _cascade(
         )
     except JettisonError as error:
         findings.tried.append(_not_tried(recipe, str(error), status="failed"))
-        return None
-    if made is None:
-        findings.tried.append(_not_tried(recipe, "no threshold could be certified on dev", status="failed"))
         return None
     candidate = workspace.calibrated(msgspec.structs.replace(made, name=name))
     contender = first_contender(workspace, candidate, recipe)

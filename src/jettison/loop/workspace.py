@@ -8,7 +8,7 @@ from jettison.candidate import Candidate
 from jettison.compress.recipe import Recipe, lineage_words
 from jettison.compress.step import StepContext, apply_step, step_from
 from jettison.decision import CostSummary
-from jettison.evaluate.calibrate import calibrate
+from jettison.evaluate.calibrate import ScopeRule, calibrate
 from jettison.evaluate.run import evaluate
 from jettison.evaluate.slices import Slicer
 from jettison.loop.config import RunConfig
@@ -91,9 +91,11 @@ class Workspace:
             candidate = apply_step(step, candidate, context, cache=self.cache / "steps", name=name)
         return self.calibrated(candidate)
 
-    def calibrated(self, candidate: Candidate) -> Candidate:
+    def calibrated(self, candidate: Candidate, *, scope_rule: ScopeRule = "energy") -> Candidate:
         """The candidate with confidences fitted on one half of dev."""
-        return calibrate(candidate, self.task.development, cache=self.cache / "calibrated")
+        return calibrate(
+            candidate, self.task.development, cache=self.cache / "calibrated", scope_rule=scope_rule
+        )
 
     def records(self, candidate: Candidate, examples: Sequence[Example], split: str) -> tuple[Record, ...]:
         """Evaluate the saved artifact, or read the records of an earlier evaluation."""

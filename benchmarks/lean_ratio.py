@@ -1,0 +1,221 @@
+"""Cost at equal quality: CPU-seconds per task of the model a team runs over those of the release.
+
+For each task the whole loop runs once (its work is kept, a second call resumes), then the
+incumbent as its users run it (transformers on torch float32), the best int8 ONNX that ONNX
+Runtime's own tools make of it, and the release answer the same test inputs, one at a time on
+one thread, in interleaved blocks. A ratio is printed only for a release that the gate let
+through; otherwise the value is null and the verdict says why.
+
+    python benchmarks/lean_ratio.py [clinc150] [banking77] [sentiment] [--work DIR]
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from beside import SHARED, Subject, Timing, figure, measure, ratio
+from jettison.cli.progress import Screen
+from jettison.decision import Decision
+from jettison.loop.config import RunConfig, read_config
+from jettison.loop.demo import prepare_demo
+from jettison.loop.run import Outcome, run
+from jettison.task.read import read_task
+from peer_int8 import make_peers
+
+INTENTS = """\
+format = 1
+name = "{name}"
+kind = "classify"
+[data]
+path = "data.jsonl"
+[data.columns]
+input = "text"
+expected = "label"
+split = "split"
+[data.splits]
+{splits}
+{more}
+"""
+SETTINGS = """\
+format = 1
+task = "task.toml"
+incumbent = "{incumbent}"
+output = "run"
+skip = ["onnx-int8-mixed", "openvino-int8", "openvino-float32", "openvino-bfloat16"]
+seed = 0
+{gates}
+"""
+SCOPE_GATES = """
+[[gates]]
+type = "not_worse"
+margin = 0.01
+slices = ["scope=in"]
+[[gates]]
+type = "not_worse"
+scorer = "out_of_scope"
+margin = 0.02
+slices = ["scope=out"]
+"""
+ONE_POINT = """
+[[gates]]
+type = "not_worse"
+margin = {margin}
+slices = ["all"]
+"""
+
+
+def clinc150(folder: Path) -> RunConfig:
+    """150 intents and real out-of-scope queries; the incumbent is the shared fine-tuned MiniLM."""
+    _link(SHARED / "data" / "clinc150" / "clinc150.jsonl", folder / "data.jsonl")
+    splits = '"train" = "train"\n"val" = "dev"\n"test" = "test"'
+    more = '[labels]\nout_of_scope = "oos"\n'
+    (folder / "task.toml").write_text(INTENTS.format(name="clinc150", splits=splits, more=more))
+    incumbent = (SHARED / "models" / "clinc-minilm").as_posix()
+    (folder / "jettison.toml").write_text(SETTINGS.format(incumbent=incumbent, gates=SCOPE_GATES))
+    return read_config(folder / "jettison.toml")
+
+
+def banking77(folder: Path) -> RunConfig:
+    """77 banking intents; the incumbent is all-MiniLM-L6-v2 fine-tuned here on the train split."""
+    _link(SHARED / "data" / "banking77" / "banking77.jsonl", folder / "data.jsonl")
+    splits = '"train" = "train"\n"test" = "test"'
+    more = "[split]\ndev_share = 0.15\nseed = 0\n"
+    (folder / "task.toml").write_text(INTENTS.format(name="banking77", splits=splits, more=more))
+    incumbent = _finetuned(folder)
+    gates = ONE_POINT.format(margin=0.02)
+    (folder / "jettison.toml").write_text(SETTINGS.format(incumbent=incumbent.as_posix(), gates=gates))
+    return read_config(folder / "jettison.toml")
+
+
+def sentiment(folder: Path) -> RunConfig:
+    """Sentiment of sentences in four domains; the incumbent is all-MiniLM-L6-v2 fine-tuned on movies."""
+    prepare_demo(folder)
+    incumbent = _finetuned(folder)
+    gates = ONE_POINT.format(margin=0.02).replace(
+        '["all"]', '["domain=movies", "domain=tweets", "domain=products", "domain=news"]'
+    )
+    (folder / "jettison.toml").write_text(SETTINGS.format(incumbent=incumbent.as_posix(), gates=gates))
+    return read_config(folder / "jettison.toml")
+
+
+TASKS = {"clinc150": clinc150, "banking77": banking77, "sentiment": sentiment}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tasks", nargs="*", default=list(TASKS))
+    parser.add_argument("--work", type=Path, default=Path("bench-runs"))
+    parser.add_argument("--rounds", type=int, default=40)
+    given = parser.parse_args()
+    if not SHARED.exists():
+        raise SystemExit(f"the shared data must stand in {SHARED}; set JETTISON_SHARED.")
+    lines = [line for name in given.tasks for line in bench(name, given.work / name, given.rounds)]
+    print("\n".join(lines))
+
+
+def bench(name: str, folder: Path, rounds: int) -> list[str]:
+    """Run the loop on one task, time the release beside its peers, and return the figures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = TASKS[name](folder)
+    with Screen() as screen:
+        outcome = run(config, watcher=screen)
+    facts = _facts(outcome.decision)
+    if outcome.release is None:
+        empty = {"value": None, "low": None, "high": None, "unit": "ratio", "against": "no release"}
+        return [json.dumps({"name": f"{name}_vs_torch", **empty, **facts})]
+    checkpoint = Path(config.incumbent)
+    peers = make_peers(checkpoint, folder / "peers") if (checkpoint / "config.json").exists() else []
+    timings = _timings(config, outcome, checkpoint, peers, rounds)
+    ours, torch, *int8 = timings
+    for timing in timings:
+        print(f"{name}: {timing.name} {1e3 * timing.median_s:.3f} ms CPU per task", file=sys.stderr)
+    lines = [figure(f"{name}_vs_torch", *ratio(torch, ours), "ratio", torch.name, **facts)]
+    if int8:
+        best = min(int8, key=lambda timing: timing.median_s)
+        lines.append(figure(f"{name}_vs_peer_int8", *ratio(best, ours), "ratio", best.name, **facts))
+    return lines
+
+
+def _timings(
+    config: RunConfig, outcome: Outcome, checkpoint: Path, peers: list[Path], rounds: int
+) -> list[Timing]:
+    test = read_task(config.task).read_test(purpose="timing of a finished release")
+    assert outcome.release is not None
+    subjects = [
+        Subject("release", "release", outcome.release),
+        Subject("transformers on torch float32", "transformers", checkpoint),
+        *(Subject(f"ONNX Runtime dynamic int8, {p.name} export", "onnxruntime", p) for p in peers),
+    ]
+    return measure(subjects, [example.input for example in test.examples], rounds=rounds)
+
+
+def _facts(decision: Decision) -> dict[str, object]:
+    """The verdict that goes with a ratio: without it a ratio means nothing."""
+    report = next((r for r in decision.candidates if r.name == decision.chosen), None)
+    gates = {} if report is None else {f"{g.metric} {g.slice}": g for g in report.gates if g.slice}
+    return {
+        "verdict": decision.verdict.value,
+        "release": decision.chosen,
+        "differences": {
+            name: [round(100 * x, 2) for x in (g.difference.value, g.difference.low, g.difference.high)]
+            for name, g in gates.items()
+            if g.difference is not None
+        },
+    }
+
+
+def _finetuned(folder: Path) -> Path:
+    """All-MiniLM-L6-v2 fine-tuned on the task's train split, as a stock checkpoint."""
+    from jettison.compress.finetune import Finetune
+    from jettison.compress.incumbent import take_in
+    from jettison.compress.step import StepContext, apply_step
+    from jettison.loop.demo import fetch_model
+
+    target = folder / "incumbent"
+    if (target / "config.json").exists():
+        return target
+    if not (folder / "model" / "config.json").exists():
+        fetch_model(folder / "model")
+    data = read_task(folder / "task.toml").development
+    work = folder / "making"
+    _with_new_head(folder / "model", data.labels, work / "stock")
+    taken = take_in(
+        str(work / "stock"),
+        labels=data.labels,
+        out_of_scope=data.out_of_scope,
+        cache=work / "taken",
+        seed=0,
+        data=data,
+        threads=2,
+    )
+    context = StepContext(data=data, incumbent=taken, folder=work, workspace=work / "shared", threads=2)
+    step = Finetune(mode="full", epochs=4, learning_rate=3e-4, batch_size=64)
+    made = apply_step(step, taken, context, cache=work / "steps")
+    target.symlink_to(made.path.resolve())
+    return target
+
+
+def _with_new_head(encoder: Path, labels: tuple[str, ...], target: Path) -> None:
+    """A stock sequence classifier with a head that knows nothing yet."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(0)
+    names = dict(enumerate(labels))
+    model = AutoModelForSequenceClassification.from_pretrained(
+        encoder, num_labels=len(names), id2label=names, label2id={v: k for k, v in names.items()}
+    )
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(encoder).save_pretrained(target)
+
+
+def _link(source: Path, target: Path) -> None:
+    if not target.exists():
+        target.symlink_to(source.resolve())
+
+
+if __name__ == "__main__":
+    main()

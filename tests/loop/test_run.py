@@ -1,0 +1,178 @@
+"""The loop end to end on the fake backend: real data flow, real statistics, no weights."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+import pytest
+
+from jettison import registry
+from jettison.backends.released import open_release_model
+from jettison.candidate import Candidate, write_candidate
+from jettison.compress.step import Made, StepContext
+from jettison.decide.render import read_decision
+from jettison.decision import AtMost, NotWorse, Verdict
+from jettison.loop.config import RunConfig
+from jettison.loop.run import run
+from jettison.release import verify_release
+
+LABELS = ("billing", "delivery", "refund")
+
+
+class FakeLean(msgspec.Struct, frozen=True, kw_only=True):
+    """A step on fakes: another accuracy, another price."""
+
+    name: ClassVar[str] = "fake_lean"
+    code_version: ClassVar[int] = 1
+    reads_data: ClassVar[bool] = False
+    libraries: ClassVar[tuple[str, ...]] = ()
+
+    accuracy: float = 0.97
+    latency_s: float = 0.0002
+
+    def make(self, candidate: Candidate, context: StepContext) -> Made:
+        settings = {**candidate.settings, "accuracy": self.accuracy, "latency_s": self.latency_s}
+        return Made(settings=settings)
+
+
+@pytest.fixture(autouse=True)
+def _fake_step():
+    registry.register("steps", "fake_lean", FakeLean)
+
+
+def task_at(folder: Path, n_test: int = 1500) -> Path:
+    rng = random.Random(0)
+    sizes = {"train": 300, "dev": 800, "test": n_test}
+    lines = []
+    for split, size in sizes.items():
+        for i in range(size):
+            label = rng.choice(LABELS)
+            text = f"{split} {i}: my {label} question about order {rng.randrange(10**9)}"
+            lines.append({"id": f"{split}-{i}", "text": text, "label": label, "split": split})
+    (folder / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path = folder / "task.toml"
+    path.write_text(
+        'format = 1\nname = "questions"\nkind = "classify"\n[data]\npath = "data.jsonl"\n'
+        '[data.columns]\ninput = "text"\nexpected = "label"\nid = "id"\nsplit = "split"\n'
+    )
+    return path
+
+
+def config_at(folder: Path, *lean: dict[str, object], gates=(NotWorse(margin=0.02),), **more) -> RunConfig:
+    (folder / "large").mkdir()
+    incumbent = {"accuracy": 0.97, "latency_s": 0.0008}
+    write_candidate(folder / "large", name="large", backend="fake", labels=LABELS, settings=incumbent)
+    recipes = [
+        {"name": step["name"], "steps": [{"step": "fake_lean", **without_name(step)}]} for step in lean
+    ]
+    return RunConfig(
+        task=str(task_at(folder)),
+        incumbent=str(folder / "large"),
+        output=str(folder / "run"),
+        recipes=recipes,
+        gates=gates,
+        n_cost_tasks=20,
+        cost_s=0.6,
+        **more,
+    )
+
+
+def without_name(step: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in step.items() if key != "name"}
+
+
+def test_the_cheapest_candidate_that_holds_is_released_and_answers(tmp_path):
+    config = config_at(
+        tmp_path,
+        {"name": "lean", "accuracy": 0.968, "latency_s": 0.0002},
+        {"name": "careless", "accuracy": 0.85, "latency_s": 0.0001},
+    )
+    outcome = run(config)
+    decision = outcome.decision
+    assert decision.verdict is Verdict.SHIP
+    assert decision.chosen == "lean"
+    reports = {report.name: report for report in decision.candidates}
+    assert reports["careless"].verdict is Verdict.BLOCK
+    assert reports["lean"].cost.cpu_ratio.value == pytest.approx(0.2, abs=0.15)
+    assert outcome.release is not None
+    verify_release(outcome.release)
+    answer = open_release_model(outcome.release).predict(["a refund question"])[0]
+    assert answer.label in LABELS
+    assert outcome.report.stat().st_size > 5_000
+    assert (outcome.folder / "decision.junit.xml").exists()
+
+
+def test_when_nothing_holds_the_run_says_so_and_releases_nothing(tmp_path):
+    outcome = run(config_at(tmp_path, {"name": "careless", "accuracy": 0.9, "latency_s": 0.0001}))
+    assert outcome.decision.verdict is Verdict.BLOCK
+    assert outcome.decision.chosen is None
+    assert outcome.release is None
+    assert not (outcome.folder / "release").exists()
+
+
+def test_a_candidate_that_is_not_cheaper_never_earns_its_place(tmp_path):
+    outcome = run(config_at(tmp_path, {"name": "same", "accuracy": 0.97, "latency_s": 0.0008}))
+    assert outcome.decision.chosen is None
+
+
+def test_a_cost_limit_blocks_a_candidate_that_is_too_slow(tmp_path):
+    gates = (NotWorse(margin=0.02), AtMost(cost="latency_p95_s", limit=1e-6))
+    outcome = run(config_at(tmp_path, {"name": "lean", "accuracy": 0.97, "latency_s": 0.0002}, gates=gates))
+    assert outcome.decision.chosen is None
+    reports = {report.name: report for report in outcome.decision.candidates}
+    verdicts = {gate.metric: gate.verdict for gate in reports["lean"].gates}
+    assert verdicts["label"] is Verdict.SHIP
+    assert verdicts["latency_p95_s"] is Verdict.BLOCK
+
+
+def test_a_second_run_repeats_nothing_and_decides_the_same(tmp_path):
+    config = config_at(tmp_path, {"name": "lean", "accuracy": 0.968, "latency_s": 0.0002})
+    first = run(config)
+    started = time.monotonic()
+    second = run(config)
+    assert time.monotonic() - started < 3.0
+    assert second.decision == first.decision
+    assert second.decision.n_test_reads == 1
+    assert second.release == first.release
+
+
+def test_a_failing_recipe_is_told_and_does_not_end_the_run(tmp_path):
+    config = config_at(tmp_path, {"name": "lean", "accuracy": 0.968, "latency_s": 0.0002})
+    broken = {"name": "broken", "steps": [{"step": "export", "target": "onnx"}]}
+    outcome = run(msgspec.structs.replace(config, recipes=[*config.recipes, broken]))
+    assert outcome.decision.chosen == "lean"
+    assert "broken" in (outcome.folder / "report.md").read_text()
+
+
+def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_decision(tmp_path):
+    config = config_at(tmp_path, {"name": "lean", "accuracy": 0.968, "latency_s": 0.0002})
+    settings = tmp_path / "settings.json"
+    settings.write_bytes(msgspec.json.encode(config))
+    script = (
+        "import sys, msgspec\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import test_run\n"
+        "test_run.registry.register('steps', 'fake_lean', test_run.FakeLean)\n"
+        "from jettison.loop.run import run\n"
+        "run(msgspec.json.decode(open(sys.argv[1], 'rb').read(), type=test_run.RunConfig))\n"
+    )
+    command = [sys.executable, "-c", script, str(settings)]
+    rng = random.Random(1)
+    for _ in range(4):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+        time.sleep(rng.uniform(0.5, 2.5))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    decision = read_decision(tmp_path / "run" / "decision.json")
+    assert (decision.verdict, decision.chosen) == (Verdict.SHIP, "lean")
+    verify_release(tmp_path / "run" / "release")
+    assert decision.n_test_reads == 1
