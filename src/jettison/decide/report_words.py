@@ -13,6 +13,7 @@ VERDICT_CLASSES = {Verdict.SHIP: "ship", Verdict.BLOCK: "block", Verdict.NOT_ENO
 _METRIC_WORDS = {
     "label": "accuracy",
     "cpu_s": "CPU time per task",
+    "cpu_ratio": "CPU time over the incumbent's",
     "latency_p50_s": "median latency",
     "latency_p95_s": "95th-percentile latency",
     "latency_p99_s": "99th-percentile latency",
@@ -157,7 +158,9 @@ def cost_words(name: str, value: float | None) -> str:
         return size(value)
     if name.endswith("_j"):
         return energy(value)
-    return dollars(value)
+    if "usd" in name:
+        return dollars(value)
+    return UNKNOWN if value is None else two_digits(value)
 
 
 def score_words(metric: str, value: float | None) -> str:
