@@ -125,17 +125,18 @@ def _check_date(proven_until: str | None) -> None:
 
 def _report_of(candidate: Candidate, decision: Decision) -> CandidateReport:
     """What the decision found about the candidate, which it must have chosen."""
-    for report in decision.candidates:
-        if report.digest == candidate.digest:
-            if report.name == decision.chosen:
-                return report
-            raise InvalidInput(
-                f"a release must hold the candidate that the decision chose, got {report.name!r} where it "
-                f"chose {decision.chosen!r}. {decision.headline}"
-            )
+    reports = [report for report in decision.candidates if report.digest == candidate.digest]
+    if not reports:
+        raise InvalidInput(
+            f"a release must hold a candidate that the decision judged, got {candidate.name!r} of digest "
+            f"{candidate.digest[:12]}…. Decide again with this candidate."
+        )
+    for report in reports:
+        if report.name == decision.chosen:
+            return report
     raise InvalidInput(
-        f"a release must hold a candidate that the decision judged, got {candidate.name!r} of digest "
-        f"{candidate.digest[:12]}…. Decide again with this candidate."
+        f"a release must hold the candidate that the decision chose, got {reports[0].name!r} where it "
+        f"chose {decision.chosen!r}. {decision.headline}"
     )
 
 
