@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -320,3 +321,22 @@ def test_a_test_split_too_small_for_any_margin_is_said(tmp_path: Path, model: Pa
         "# Not certifiable, too few test examples: scope=in (10)"
         in (tmp_path / "jettison.toml").read_text()
     )
+
+
+def test_faults_of_the_data_can_be_mended_on_the_command_line(tmp_path: Path, model: Path) -> None:
+    some = orders()
+    leaked = {**some[0], "part": "test"}
+    data = write_jsonl(tmp_path / "d.jsonl", [*some, leaked, {"text": "x", "label": "by", "part": "test"}])
+    with pytest.raises(InvalidInput, match=r"got 'by' at d\.jsonl:272 .* map it under \[labels\.aliases\]"):
+        run(model, data, "--out", tmp_path)
+    run(model, data, "--out", tmp_path, "--alias", "by=buy", "--drop-leaked")
+    task = read_task(tmp_path / "task.toml")
+    assert (len(task.train), task.n_test, task.labels) == (89, 92, LABELS)
+    with pytest.raises(click.BadParameter, match=r"must be WRITTEN=MEANT, got 'by'"):
+        run(model, data, "--alias", "by")
+
+
+def test_every_option_is_documented() -> None:
+    docs = (Path(__file__).resolve().parents[2] / "docs" / "task.md").read_text()
+    options = {name for option in command.params for name in option.opts if name.startswith("--")}
+    assert not [option for option in options if f"`{option}" not in docs]

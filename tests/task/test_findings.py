@@ -27,7 +27,7 @@ def test_test_texts_in_train_are_counted_and_listed(tmp_path: Path) -> None:
     train = [*rows(split="train"), {"text": f"  {test[2]['text'].title()}", "label": "buy"}]
     (found,) = findings(tmp_path, "duplicate_across_splits", train=train, test=test)
     assert (found.severity, found.n_examples) == ("warning", 1)
-    assert found.message.startswith("1 texts of test are in train too")
+    assert found.message.startswith("texts of test that are in train too: 1. A model may")
     reading = read_task(tmp_path / "task.toml").read_test(purpose="x")
     assert found.examples == (reading.examples[2].id,)
 

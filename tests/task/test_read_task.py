@@ -202,7 +202,7 @@ def test_leaked_rows_are_dropped_from_train_alone_when_asked(tmp_path: Path) -> 
     task = read_task(write_task(tmp_path, data=data))
     assert (len(task.train), task.n_test) == (12, 12)
     assert [f.message for f in task.findings if f.rule == "dropped_leaked"] == [
-        "1 rows of train were left out because their text is in dev or test (data.drop_leaked)."
+        "rows left out of train because their text is in dev or test (data.drop_leaked): 1."
     ]
 
 
@@ -259,7 +259,7 @@ def test_every_setting_is_documented(section: type) -> None:
 
 def test_every_finding_is_documented() -> None:
     package = Path(jettison.task.__file__).parent
-    sources = "".join((package / name).read_text() for name in ("inspect.py", "apportion.py"))
+    sources = "".join((package / name).read_text() for name in ("inspect.py", "apportion.py", "typos.py"))
     rules = set(re.findall(r'rule="(\w+)"', sources)) | set(re.findall(r'_finding\(\s*"(\w+)"', sources))
     assert len(rules) > 10
     assert not [rule for rule in rules if f"`{rule}`" not in DOCS.read_text()]

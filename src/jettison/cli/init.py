@@ -21,6 +21,10 @@ import click
     "--slice", "slices", metavar="COLUMN", multiple=True, help="Column to report on; may be repeated."
 )
 @click.option("--out-of-scope", metavar="LABEL", help="The label that means none of the others.")
+@click.option(
+    "--alias", "aliases", metavar="WRITTEN=MEANT", multiple=True, help="A label mistyped in the data."
+)
+@click.option("--drop-leaked", is_flag=True, help="Take rows out of train whose text is in dev or test.")
 @click.option("--config", metavar="NAME", help="Configuration of a data set folder that has several.")
 @click.option("--name", help="Name of the task.")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
@@ -33,6 +37,7 @@ def command(
     as_json: bool,
     input_: str | None,
     id_: str | None,
+    aliases: tuple[str, ...],
     **hints: Any,
 ) -> int:
     """Look at MODEL and DATA; write task.toml and jettison.toml, ready to run.
@@ -42,7 +47,8 @@ def command(
     """
     from jettison.loop.init import Hints, look
 
-    looked = look(model, data, out=out, hints=Hints(input=input_, id=id_, **hints), force=force)
+    given = Hints(input=input_, id=id_, aliases=_aliases(aliases), **hints)
+    looked = look(model, data, out=out, hints=given, force=force)
     if as_json:
         import msgspec
 
@@ -51,6 +57,13 @@ def command(
     else:
         _tell(looked)
     return 0
+
+
+def _aliases(pairs: tuple[str, ...]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise click.BadParameter(f"must be WRITTEN=MEANT, got {pair!r}.", param_hint="--alias")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _tell(looked: Any) -> None:

@@ -1,14 +1,13 @@
 """`jettison init`: looks at a model and data, and writes a task and a run that fit them."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from jettison.errors import CannotWrite, InvalidInput, UnknownName
 from jettison.files import write_atomic
-from jettison.loop.init_text import run_text, task_text
+from jettison.loop.init_text import TaskFacts, run_text, task_text
 from jettison.loop.look_model import (
     LabelLook,
     ModelLook,
@@ -39,6 +38,8 @@ class Hints(msgspec.Struct, frozen=True, kw_only=True):
     out_of_scope: str | None = None
     aliases: dict[str, str] = msgspec.field(default_factory=dict)
     """Label as the data writes it → the label meant."""
+    drop_leaked: bool = False
+    """Take rows out of train whose text is in dev or test."""
     name: str | None = None
     config: str | None = None
     """Configuration of a Hugging Face folder that has several."""
@@ -90,21 +91,21 @@ def look(
         _check_free(paths, force=force)
     found_model = look_at_model(model)
     guess = _guess(Path(data).expanduser(), hints)
-    names = _label_names(found_model, guess)
     data = Path(data).expanduser()
-    name = hints.name or _task_name(data)
-
-    def text_of(place: str, required: Sequence[str]) -> str:
-        return task_text(
-            guess, found_model, data=place, name=name, names=names, config=hints.config, required=required
-        )
-
+    facts = TaskFacts(
+        guess=guess,
+        name=hints.name or _task_name(data),
+        label_names=_label_names(found_model, guess),
+        config=hints.config,
+        aliases=hints.aliases,
+        drop_leaked=hints.drop_leaked,
+    )
     # The folder may not be there yet, so the data is read by its absolute path first.
-    task = _build(text_of(str(data.resolve()), ("all",)), folder, guess)
+    task = _build(task_text(facts, data=str(data.resolve()), required=("all",)), folder, guess)
     labels = compare_labels(found_model, task.labels, task.out_of_scope)
     tokens = count_tokens(found_model, [e.input for e in (*task.train, *task.dev, *task.unlabelled)])
     proposal = propose_gates(task.slice_counts, out_of_scope=task.out_of_scope)
-    text = text_of(_from(data, folder), proposal.required)
+    text = task_text(facts, data=_from(data, folder), required=proposal.required)
     incumbent = model if found_model.kind == "hub" else _from(Path(model).expanduser(), folder)
     run = run_text(incumbent, found_model, labels, tokens, proposal, task_file=TASK_FILE)
     files = {TASK_FILE: text, RUN_FILE: run}

@@ -5,6 +5,8 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
+
 from jettison.decision import NotWorse
 from jettison.loop.look_model import LabelLook, ModelLook, TokenLook
 from jettison.loop.propose import FLIP_SHARE, MARGINS, Proposal
@@ -14,44 +16,46 @@ from jettison.task.guess import Guess
 _SHOWN = 8
 
 
-def task_text(
-    guess: Guess,
-    model: ModelLook,
-    *,
-    data: str,
-    name: str,
-    names: Sequence[str] | None,
-    config: str | None,
-    required: Sequence[str],
-) -> str:
+class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What `task.toml` says, but for its paths and slices."""
+
+    guess: Guess
+    name: str
+    label_names: tuple[str, ...] | None = None
+    """Labels in the model's order, where the data has only their positions."""
+    config: str | None = None
+    """Configuration of a Hugging Face folder."""
+    aliases: dict[str, str] = msgspec.field(default_factory=dict)
+    drop_leaked: bool = False
+
+
+def task_text(facts: TaskFacts, *, data: str, required: Sequence[str]) -> str:
     """`task.toml`.
 
     Args:
-        guess: What the columns are.
-        model: Where label names may come from.
+        facts: What was found and said.
         data: Path of the data, as seen from the file.
-        name: Of the task.
-        names: Labels in the model's order, where the data has only their positions.
-        config: Configuration of a Hugging Face folder.
         required: Slices that must each hold.
     """
+    guess = facts.guess
     lines = [
         "# What good means: examples, splits, labels and slices. Written by `jettison init`.",
         "format = 1",
-        f"name = {quoted(name)}",
+        f"name = {quoted(facts.name)}",
         'kind = "classify"',
         "",
         "[data]",
         f"# {guess.n_rows} rows{_split_words(guess)}",
         f"path = {quoted(data)}",
-        *([f"config = {quoted(config)}"] if config else []),
-        "# drop_leaked = true    # removes from train the rows whose text is in dev or test",
+        *([f"config = {quoted(facts.config)}"] if facts.config else []),
+        f"{'' if facts.drop_leaked else '# '}drop_leaked = true    # train loses rows whose text is in "
+        "dev or test",
         "",
         "[data.columns]",
         *_column_lines(guess),
         *_splits_lines(guess),
         *_made_lines(guess),
-        *_label_lines(guess, model, names),
+        *_label_lines(facts),
         "",
         "[slices]",
         "# each must hold by itself",
@@ -207,12 +211,13 @@ def _made_lines(guess: Guess) -> list[str]:
     ]
 
 
-def _label_lines(guess: Guess, model: ModelLook, names: Sequence[str] | None) -> list[str]:
+def _label_lines(facts: TaskFacts) -> list[str]:
+    guess = facts.guess
     lines = ["", "[labels]", f"# {len(guess.labels)} labels: {_some(guess.labels)}"]
-    if names is not None:
+    if facts.label_names is not None:
         lines += [
-            f"# the data has positions; the names are those of {_one_line(model.place)}",
-            f"names = {listed(names)}",
+            "# the data has positions; these are the model's names, in the order of its answers",
+            f"names = {listed(facts.label_names)}",
         ]
     if guess.out_of_scope is not None:
         lines.append(
@@ -225,7 +230,8 @@ def _label_lines(guess: Guess, model: ModelLook, names: Sequence[str] | None) ->
         lines.append(
             '# out_of_scope = "..."    # the label that means none of the others, where there is one'
         )
-    lines.append('# aliases = {"mistyped" = "meant"}')
+    aliases = {written: quoted(meant) for written, meant in facts.aliases.items()}
+    lines.append(f"aliases = {_table(aliases)}" if aliases else '# aliases = {"mistyped" = "meant"}')
     return lines
 
 

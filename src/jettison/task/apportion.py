@@ -90,5 +90,5 @@ def without_leaked(rows: list[Row]) -> tuple[list[Row], tuple[Finding, ...]]:
     if len(kept) == len(rows):
         return rows, ()
     n = len(rows) - len(kept)
-    message = f"{n} rows of train were left out because their text is in dev or test (data.drop_leaked)."
+    message = f"rows left out of train because their text is in dev or test (data.drop_leaked): {n}."
     return kept, (Finding(rule="dropped_leaked", severity="note", message=message, n_examples=n),)

@@ -2,12 +2,14 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from jettison.errors import InvalidInput
 from jettison.task.examples import Row, text_key
 from jettison.task.similar import SIMILARITY, near_duplicates
 from jettison.task.source import did_you_mean
 from jettison.task.types import Example, Finding
+from jettison.task.typos import suspect_typos
 
 MAX_LEAK_SHARE = 0.5
 FEW = 5
@@ -15,6 +17,7 @@ LONG_CHARACTERS = 2000
 _SHOWN = 10
 
 Splits = Mapping[str, Sequence[Example]]
+Severity = Literal["error", "warning", "note"]
 
 
 def check_splits(rows: Sequence[Row], *, out_of_scope: str | None) -> None:
@@ -92,42 +95,35 @@ def inspect(splits: Splits, *, out_of_scope: str | None) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda finding: order[finding.severity]))
 
 
-def _finding(rule: str, severity: str, message: str, ids: Iterable[str]) -> list[Finding]:
+def _finding(rule: str, severity: Severity, what: str, ids: Iterable[str], then: str = "") -> list[Finding]:
+    """`what: number. then`, unless there is none of it."""
     listed = list(dict.fromkeys(ids))
     if not listed:
         return []
-    return [
-        Finding(
-            rule=rule,
-            severity=severity,  # type: ignore[arg-type]
-            message=message.replace("{n}", str(len(listed))),
-            n_examples=len(listed),
-            examples=tuple(listed[:_SHOWN]),
-        )
-    ]
+    message = f"{what}: {len(listed)}.{then}"
+    shown = tuple(listed[:_SHOWN])
+    return [Finding(rule=rule, severity=severity, message=message, n_examples=len(listed), examples=shown)]
 
 
 def _across(by_text: Mapping[str, Sequence[Example]], split_of: Mapping[str, str]) -> list[Finding]:
     """Texts of test or dev that train has too, and of test that dev has."""
     found: list[Finding] = []
-    for held, others in (("test", ("train", "dev")), ("dev", ("train",))):
-        for other in others:
-            ids = [
-                example.id
-                for examples in by_text.values()
-                if len(examples) > 1 and any(split_of[one.id] == other for one in examples)
-                for example in examples
-                if split_of[example.id] == held
-            ]
-            way_out = (
-                " `drop_leaked = true` under [data] removes them from train." if other == "train" else ""
-            )
-            found += _finding(
-                "duplicate_across_splits",
-                "warning",
-                f"{{n}} texts of {held} are in {other} too, so a model may know them by heart.{way_out}",
-                ids,
-            )
+    for held, other in (("test", "train"), ("test", "dev"), ("dev", "train")):
+        ids = [
+            example.id
+            for examples in by_text.values()
+            if len(examples) > 1 and any(split_of[one.id] == other for one in examples)
+            for example in examples
+            if split_of[example.id] == held
+        ]
+        way_out = " `drop_leaked = true` under [data] removes them from train." if other == "train" else ""
+        found += _finding(
+            "duplicate_across_splits",
+            "warning",
+            f"texts of {held} that are in {other} too",
+            ids,
+            f" A model may know them by heart.{way_out}",
+        )
     return found
 
 
@@ -144,27 +140,24 @@ def _within(by_text: Mapping[str, Sequence[Example]], split_of: Mapping[str, str
     return [
         finding
         for split, ids in copies.items()
-        for finding in _finding(
-            "duplicate", "note", f"{{n}} examples of {split} repeat a text of the same split.", ids
-        )
+        for finding in _finding("duplicate", "note", f"examples of {split} that repeat another's text", ids)
     ]
 
 
 def _conflicts(by_text: Mapping[str, Sequence[Example]]) -> list[Finding]:
-    clashing = {
-        text: examples
+    clashing = [
+        examples
         for text, examples in by_text.items()
         if len(examples) > 1 and text and len({e.expected for e in examples if e.expected}) > 1
-    }
-    first = next(iter(clashing.values()), ())
+    ]
+    first = clashing[0] if clashing else ()
     shown = " and ".join(sorted({repr(e.expected) for e in first if e.expected}))
     return _finding(
         "conflicting_labels",
         "warning",
-        f"{{n}} examples share their text with one of another label, such as {shown}: no model can be "
-        "right "
-        "on both.",
-        (example.id for examples in clashing.values() for example in examples),
+        f"examples that share their text with one of another label, such as {shown}",
+        (example.id for examples in clashing for example in examples),
+        " No model can be right on both.",
     )
 
 
@@ -188,26 +181,21 @@ def _near(by_text: Mapping[str, Sequence[Example]], split_of: Mapping[str, str])
         for finding in _finding(
             "near_duplicate_across_splits",
             "warning",
-            f"{{n}} texts of test nearly equal one of {split} {meaning}.",
+            f"texts of test that nearly equal one of {split} {meaning}",
             ids,
         )
     ]
     ids = [by_text[texts[position]][0].id for position in sorted(inside)]
-    return found + _finding("near_duplicate", "note", f"{{n}} texts nearly equal another {meaning}.", ids)
+    return found + _finding("near_duplicate", "note", f"texts that nearly equal another {meaning}", ids)
 
 
 def _texts(examples: Sequence[Example]) -> list[Finding]:
     empty = [example.id for example in examples if not example.input.strip()]
     long = [example.id for example in examples if len(example.input) > LONG_CHARACTERS]
+    cut = " A model reads only the first max_tokens."
     return [
-        *_finding("empty_text", "warning", "{n} examples have an empty text.", empty),
-        *_finding(
-            "long_text",
-            "note",
-            f"{{n}} texts are longer than {LONG_CHARACTERS} characters: a model reads only the first "
-            "max_tokens.",
-            long,
-        ),
+        *_finding("empty_text", "warning", "examples without any text", empty),
+        *_finding("long_text", "note", f"texts longer than {LONG_CHARACTERS} characters", long, cut),
     ]
 
 
@@ -218,7 +206,7 @@ def _labels(splits: Splits, out_of_scope: str | None) -> list[Finding]:
         return found
     few = sorted(label for label, n in counts.items() if n < FEW and label != out_of_scope)
     if few:
-        message = f"{len(few)} labels have fewer than {FEW} examples in train: {_some(few)}."
+        message = f"labels with fewer than {FEW} examples in train ({len(few)}): {_some(few)}."
         n_few = sum(counts[label] for label in few)
         found.append(Finding(rule="few_examples", severity="warning", message=message, n_examples=n_few))
     most, least = max(counts.values()), min(counts.values())
@@ -231,48 +219,10 @@ def _labels(splits: Splits, out_of_scope: str | None) -> list[Finding]:
         found.append(Finding(rule="imbalance", severity="note", message=message, n_examples=most))
     untested = sorted(set(counts) - {example.expected for example in splits["test"]})
     if untested:
-        message = (
-            f"{len(untested)} labels have no test example, so nothing is known of them: {_some(untested)}."
-        )
+        named = _some(untested)
+        message = f"labels that no test example has ({len(untested)}): {named}. Nothing is known of them."
         found.append(Finding(rule="untested_label", severity="warning", message=message))
-    return found + _typos(counts)
-
-
-def _typos(counts: Mapping[str, int]) -> list[Finding]:
-    """Rare labels that look like a common one written otherwise."""
-    found = []
-    plain = {label: "".join(c for c in label.casefold() if c.isalnum()) for label in counts}
-    for rare in sorted(counts):
-        for common in sorted(counts):
-            if rare == common or counts[rare] * 10 > counts[common]:
-                continue
-            if plain[rare] == plain[common] or (
-                min(len(rare), len(common)) >= 5 and _within_one_edit(rare.casefold(), common.casefold())
-            ):
-                message = (
-                    f"label {rare!r} ({counts[rare]} examples) may be {common!r} ({counts[common]}) "
-                    "mistyped: if so, "
-                    f"write `{rare!r} = {common!r}` under [labels.aliases]."
-                )
-                found.append(
-                    Finding(rule="label_typo", severity="warning", message=message, n_examples=counts[rare])
-                )
-                break
-    return found
-
-
-def _within_one_edit(a: str, b: str) -> bool:
-    """Whether one letter added, left out or changed, or two neighbors swapped, makes one of the other."""
-    if abs(len(a) - len(b)) > 1:
-        return False
-    start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    rest_a, rest_b = a[start:], b[start:]
-    return (
-        rest_a[1:] == rest_b[1:]
-        or rest_a[1:] == rest_b
-        or rest_a == rest_b[1:]
-        or (rest_a[2:] == rest_b[2:] and rest_a[:2] == rest_b[:2][::-1])
-    )
+    return found + suspect_typos(counts)
 
 
 def _some(names: Sequence[str]) -> str:
