@@ -276,7 +276,7 @@ def _reason(
         return f"{seen}: with {sure} the loss is over {points} (difference {bounds})."
     if 0 < margin < 1 and n < smallest_passing_n(margin, alpha=alpha):
         least = share(smallest_certifiable_margin(n, alpha=alpha), "point")
-        limit = f"{n:,} examples cannot certify less than {least} even with no harmful flip"
+        limit = f"even if no answer changed, {n:,} examples would certify no less than {least}"
     else:
         limit = f"the difference is known only to lie in {bounds}"
     more = (

@@ -80,6 +80,7 @@ def caveats(
             "A cascade's threshold is certified on dev with an error probability of its own; "
             "the gates above tested the cascade as a whole."
         )
+    told.extend(_few_groups(reports))
     told.extend(_failed_calls(reports))
     told.extend(_cost_caveats(reports))
     return tuple(told)
@@ -113,8 +114,22 @@ def _small_slices(reports: Sequence[CandidateReport]) -> list[str]:
     return [
         f"{on_slice(name or 'all')} there are {count(result.n or 0, 'example')}; a margin of "
         f"{share(result.limit, 'point')} needs at least "
-        f"{smallest_passing_n(result.limit, alpha=result.alpha or 0.025):,} even when nothing is harmed."
+        f"{smallest_passing_n(result.limit, alpha=result.alpha or 0.025):,} even when no answer changes."
         for name, result in small.items()
+    ]
+
+
+def _few_groups(reports: Sequence[CandidateReport]) -> list[str]:
+    few = {
+        result.slice: result.n_groups
+        for report in reports
+        for result in report.gates
+        if result.n_groups is not None and result.n is not None and result.n_groups < min(20, result.n)
+    }
+    return [
+        f"{on_slice(name or 'all')} the examples come from {n_groups} groups only; where one group differs "
+        "much from the others, the error probability may be twice what the gate says."
+        for name, n_groups in few.items()
     ]
 
 

@@ -3,8 +3,8 @@
 | data | test |
 |---|---|
 | right-or-wrong, independent, equal weights | Tango score; exact unconditional under 10 discordant pairs |
-| changes of under 10 effective groups, or under 100 graded | betting p-value, valid at every size |
-| under 20 groups | sign flips of whole groups |
+| changes of under 10 effective groups (5 of under 20), or under 100 graded | betting p-value, valid at every size |
+| under 20 groups | sign flips of whole groups, and the next: the larger p-value |
 | else | cluster-robust t, corrected for skewness |
 """
 
@@ -67,7 +67,7 @@ def margin_test(
 
     bounded = bool(((a >= 0) & (a <= 1) & (b >= 0) & (b <= 1)).all())
     n_effective = effective_groups(by_group) if n_groups > 1 else 0.0
-    few_changes = n_effective < FEW_FLIPS
+    few_changes = n_effective < (FEW_FLIPS if n_groups >= FEW_GROUPS else FEW_FLIPS / 2)
     if few_changes and not bounded:
         raise NotEnoughData(
             f"scores outside 0-1 need about {FEW_FLIPS} groups in which they differ, got {n_effective:.3g}."
@@ -75,9 +75,15 @@ def margin_test(
     if bounded and (few_changes or (not binary and n_groups < FEW_GRADED)):
         return _judge(by_group, margin, alpha, betting_p, "betting, exact")
     if n_groups < FEW_GROUPS:
-        return _judge(by_group, margin, alpha, partial(sign_flip_p, seed=seed), "sign flips of groups")
+        return _judge(by_group, margin, alpha, partial(_few_groups_p, seed=seed), "sign flips of groups")
     name = "cluster-robust t" if n_groups < by_group.n else "paired t"
     return _judge(by_group, margin, alpha, skew_corrected_p, f"{name}, skewness corrected")
+
+
+def _few_groups_p(by_group: GroupSums, difference: float, *, seed: int) -> float:
+    """The larger of two p-values: sign flips alone release skewed groups too often."""
+    by_signs = sign_flip_p(by_group, difference, seed=seed)
+    return max(by_signs, skew_corrected_p(by_group, difference))
 
 
 def _judge(by_group: GroupSums, margin: float, alpha: float, p_value: PValue, method: str) -> MarginTest:

@@ -41,7 +41,7 @@ def n_needed(
 
 
 def smallest_passing_n(margin: float, *, alpha: float = 0.025) -> int:
-    """Smallest slice that can pass with no flips at all: below it no evidence is enough."""
+    """Smallest slice that can pass when no answer changes; a smaller one passes only by a gain."""
     if not 0 < margin < 1:
         raise InvalidInput(f"margin must be in (0, 1), got {margin}.")
     return math.ceil(math.log(alpha) / math.log1p(-margin))

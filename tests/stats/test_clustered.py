@@ -1,0 +1,153 @@
+"""Means of paired differences with dependent examples, and the choice of their test."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest, t
+
+from jettison.errors import InvalidInput, NotEnoughData
+from jettison.stats.betting import betting_p
+from jettison.stats.clustered import (
+    effective_groups,
+    group_sums,
+    margin_p,
+    mean_difference_ci,
+    sign_flip_p,
+    skew_corrected_p,
+)
+from jettison.stats.noninferiority import margin_test
+
+
+def test_two_differences_give_the_interval_worked_by_hand() -> None:
+    # Differences 0 and 2: mean 1, standard error 1, t with 1 degree = 12.706.
+    found = mean_difference_ci([1, 3], [1, 1])
+    assert (found.value, found.low, found.high) == pytest.approx((1, 1 - 12.7062, 1 + 12.7062), abs=1e-4)
+
+
+def test_clusters_give_the_cr1_error_of_an_intercept_only_regression() -> None:
+    # Sums of residuals by group: differences (1, 1), (0), (-1, 0), mean 0.2: 1.6, -0.2, -1.4.
+    # CR1: 3/2 * (1.6**2 + 0.2**2 + 1.4**2) / 25 = 0.2736.
+    found = mean_difference_ci([1, 1, 0, 0, 1], [0, 0, 0, 1, 1], groups=list("aabcc"))
+    half = t.ppf(0.975, 2) * np.sqrt(0.2736)
+    assert (found.value, found.high - found.value) == pytest.approx((0.2, half))
+
+
+def test_the_interval_covers_and_ignoring_groups_does_not() -> None:
+    rng = np.random.default_rng(0)
+    hits = naive = 0
+    for _ in range(400):
+        groups = np.repeat(np.arange(40), 8)
+        scores = rng.normal(size=40)[groups] + 0.3 * rng.normal(size=320)
+        zero = np.zeros(320)
+        found, loose = mean_difference_ci(scores, zero, groups=groups), mean_difference_ci(scores, zero)
+        hits += found.low <= 0 <= found.high
+        naive += loose.low <= 0 <= loose.high
+    assert binomtest(hits, 400, 0.95).pvalue > 1e-4
+    assert naive < 280
+
+
+def test_weights_count_as_repetitions_of_a_group() -> None:
+    one = mean_difference_ci([1, 0, 0], [0, 0, 1], weights=[2, 1, 3])
+    other = mean_difference_ci([1, 1, 0, 0, 0, 0], [0, 0, 0, 1, 1, 1], groups=[0, 0, 1, 2, 2, 2])
+    assert (one.value, one.low) == pytest.approx((other.value, other.low))
+
+
+def test_sign_flips_of_three_equal_gains_give_one_in_eight() -> None:
+    by_group = group_sums([1, 1, 1], [0, 0, 0])
+    assert sign_flip_p(by_group, 0.0) == 1 / 8
+
+
+def test_betting_with_no_harm_needs_little_more_than_the_exact_test() -> None:
+    # Exact: 0.97**n <= 0.025 at n = 122. Half the stake is on the boldest bet: 0.97**n <= 0.0125, n = 144.
+    flat = np.ones(145)
+    assert betting_p(group_sums(flat, flat), -0.03) <= 0.025
+    assert betting_p(group_sums(flat[:121], flat[:121]), -0.03) > 0.025
+
+
+def test_effective_groups_count_those_that_changed() -> None:
+    scores = np.ones(100)
+    assert effective_groups(group_sums(scores, scores)) == 0.0
+    harmed = scores.copy()
+    harmed[:5] = 0.0
+    assert effective_groups(group_sums(harmed, scores)) == pytest.approx(5, rel=0.15)
+
+
+def test_skewness_correction_leaves_symmetric_differences_nearly_alone() -> None:
+    by_group = group_sums(np.tile([1.0, 0.0], 200), np.tile([0.0, 1.0], 200))
+    assert skew_corrected_p(by_group, -0.08) == pytest.approx(margin_p(by_group, -0.08), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "baseline", "groups", "method"),
+    [
+        ([1, 0] * 20, [1, 1] * 20, None, "Tango score"),
+        ([1, 1] * 20, [1, 1] * 20, None, "exact unconditional"),
+        ([1, 1] * 20, [1, 1] * 20, list(range(20)) * 2, "betting, exact"),
+        ([0.5, 0.2] * 20, [0.4, 0.3] * 20, None, "betting, exact"),
+        ([1, 0] * 300, [0, 1] * 300, list(range(15)) * 40, "sign flips of groups"),
+        ([1, 0, 1] * 100, [0, 1, 1] * 100, list(range(100)) * 3, "cluster-robust t, skewness corrected"),
+        ([0.5, 0.2] * 200, [0.4, 0.3] * 200, None, "paired t, skewness corrected"),
+    ],
+)
+def test_the_test_fits_the_data(
+    candidate: list[float], baseline: list[float], groups: list[int] | None, method: str
+) -> None:
+    if groups is not None and method != "betting, exact":  # each group must differ, or nothing varies
+        rng = np.random.default_rng(1)
+        n = len(groups)
+        candidate, baseline = rng.integers(0, 2, n).tolist(), rng.integers(0, 2, n).tolist()
+    assert margin_test(candidate, baseline, margin=0.03, groups=groups).method == method
+
+
+def test_no_flips_in_clusters_never_read_as_certainty() -> None:
+    same = np.ones(120)
+    found = margin_test(same, same, margin=0.05, groups=np.repeat(np.arange(6), 20))
+    assert found.p_not_worse > 0.5
+    assert found.interval.low < -0.4
+
+
+arrays = st.lists(
+    st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 30)), min_size=4, max_size=150
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(arrays, st.randoms(use_true_random=False))
+def test_order_of_examples_does_not_matter(rows: list[tuple[int, int, int]], random: object) -> None:
+    if len({g for *_, g in rows}) < 2:
+        return
+    shuffled = list(rows)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    one, other = (
+        margin_test(
+            [r[0] for r in part], [r[1] for r in part], margin=0.05, groups=[r[2] for r in part]
+        ).interval
+        for part in (rows, shuffled)
+    )
+    assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(arrays)
+def test_swapping_clustered_candidates_mirrors_the_interval(rows: list[tuple[int, int, int]]) -> None:
+    if len({g for *_, g in rows}) < 2:
+        return
+    a, b, g = ([r[i] for r in rows] for i in range(3))
+    one, other = margin_test(a, b, margin=0.05, groups=g), margin_test(b, a, margin=0.05, groups=g)
+    assert one.interval.low == pytest.approx(-other.interval.high, abs=1e-6)
+
+
+def test_bad_scores_are_refused_with_their_place() -> None:
+    with pytest.raises(InvalidInput, match="must be finite, got nan at example 1"):
+        mean_difference_ci([1.0, float("nan")], [1.0, 1.0])
+    with pytest.raises(InvalidInput, match="must share one shape"):
+        mean_difference_ci([1.0], [1.0, 1.0])
+    with pytest.raises(InvalidInput, match=r"weights must be positive, got 0.0 at example 1"):
+        mean_difference_ci([1.0, 1.0], [1.0, 1.0], weights=[1, 0])
+    with pytest.raises(NotEnoughData, match="at least 2 groups, got 1"):
+        mean_difference_ci([1.0, 1.0], [1.0, 0.0], groups=["a", "a"])
+    with pytest.raises(NotEnoughData, match="scores outside 0-1 need about 10 groups"):
+        margin_test([5.0, 5.0], [5.0, 4.0], margin=0.1)
+    with pytest.raises(NotEnoughData, match="at least 1 example scored for both, got 0"):
+        margin_test([], [], margin=0.1)
