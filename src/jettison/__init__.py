@@ -1,6 +1,8 @@
 """Make the model you run lean, prove that it still does your job, and release it.
 
 The public names, each imported when it is first used, so that `import jettison` is instant.
+The verbs that share their name with a package stand in it: `jettison.evaluate.evaluate`,
+`jettison.decide.decide`.
 """
 
 import importlib
@@ -21,8 +23,6 @@ _HOME = {
     "RunConfig": "jettison.loop.config",
     "Task": "jettison.task",
     "Verdict": "jettison.decision",
-    "decide": "jettison.decide.decide",
-    "evaluate": "jettison.evaluate.run",
     "measure_costs": "jettison.cost.measure",
     "open_model": "jettison.backends.open",
     "open_release": "jettison.release",
@@ -35,7 +35,7 @@ _HOME = {
     "write_release": "jettison.release",
 }
 
-__all__ = [  # noqa: PLE0604  the literal list is what type checkers read
+__all__ = [
     "AtMost",
     "Candidate",
     "Cost",
@@ -50,8 +50,6 @@ __all__ = [  # noqa: PLE0604  the literal list is what type checkers read
     "RunConfig",
     "Task",
     "Verdict",
-    "decide",
-    "evaluate",
     "measure_costs",
     "open_model",
     "open_release",
@@ -70,10 +68,8 @@ if TYPE_CHECKING:
     from jettison.candidate import Candidate
     from jettison.compress.incumbent import take_in
     from jettison.cost.measure import measure_costs
-    from jettison.decide.decide import decide
     from jettison.decision import AtMost, Decision, NotWorse, Verdict
     from jettison.errors import JettisonError
-    from jettison.evaluate.run import evaluate
     from jettison.loop.config import RunConfig, read_config
     from jettison.loop.run import run
     from jettison.model import Model, Output
@@ -86,8 +82,6 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'jettison' has no attribute {name!r}")
-    # Some functions share their name with the package they live in (`decide`, `evaluate`).
-    # Importing that package binds it here, so the function is put back over it.
     found = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = found
     return found
