@@ -1,13 +1,18 @@
 """Made splits: apart, grouped, stratified, the same for one seed, whatever the rows' order."""
 
 import random
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jettison.errors import InvalidInput
+from jettison.task import read_task
 from jettison.task.split import make_split
+from task_writing import write_jsonl, write_task
 
 SHARES = {"test": 0.2, "dev": 0.1}
 
@@ -84,3 +89,40 @@ def test_known_answer_two_labels_of_ten() -> None:
     counts = Counter(zip([label for label, _ in rows], split(rows), strict=True))
     assert {counts[label, "test"] for label in "ab"} == {2}
     assert {counts[label, "dev"] for label in "ab"} == {1}
+
+
+text_chat_label = st.tuples(st.integers(0, 99), st.integers(0, 30) | st.none(), st.sampled_from("ab"))
+chats = st.lists(text_chat_label, min_size=30, max_size=80)
+
+
+@settings(max_examples=40, deadline=None)
+@given(chats, st.randoms(use_true_random=False))
+def test_rows_of_one_text_or_group_stay_together_whatever_their_order(
+    data: list[tuple[int, int | None, str]], shuffler: random.Random
+) -> None:
+    made = [
+        {"text": f"{'ABab'[i % 4]} text {text}", "label": label, "chat": chat}
+        for i, (text, chat, label) in enumerate(data)
+    ]
+    source = 'path = "d.jsonl"\ncolumns.group = "chat"'
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_task(Path(folder), data=source, rest="[split]\ntest_share = 0.3\ndev_share = 0.2")
+        found = []
+        for _ in range(2):
+            write_jsonl(Path(folder) / "d.jsonl", made)
+            try:
+                task = read_task(path)
+            except InvalidInput:  # too linked to be split, or a label fell to one side
+                return
+            test = task.read_test(purpose="x").examples
+            splits = {"train": task.train, "dev": task.dev, "test": test}
+            found.append({e.id: name for name, examples in splits.items() for e in examples})
+            places: dict[str, set[str]] = {}
+            for name, examples in splits.items():
+                for example in examples:
+                    places.setdefault(f"text {example.input.lower()}", set()).add(name)
+                    if example.group is not None:
+                        places.setdefault(f"group {example.group}", set()).add(name)
+            assert all(len(names) == 1 for names in places.values())
+            shuffler.shuffle(made)
+        assert found[0] == found[1]

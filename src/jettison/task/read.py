@@ -52,7 +52,7 @@ def build_task(source: TaskSource, folder: Path) -> Task:
             unlabelled=tuple(found.splits["unlabelled"]),
         ),
         required_slices=_required_slices(source.slices.required, test),
-        findings=(*found.notes, *inspect(found.splits, out_of_scope=source.labels.out_of_scope)),
+        findings=(*inspect(found.splits, out_of_scope=source.labels.out_of_scope), *found.notes),
         folder=folder,
         test_digest=digest,
         n_test=len(test),
