@@ -82,6 +82,9 @@ def said_when_unwritable(path: Path) -> Iterator[None]:
         errno.EPERM: "permission is denied",
         errno.ENOTDIR: "a file stands where a folder is needed",
         errno.EEXIST: "a file stands where a folder is needed",
+        errno.EISDIR: "a folder stands where the file is to go",
+        errno.ENAMETOOLONG: "the name is too long",
+        errno.EEXIST: "a file stands where a folder is needed",
     }
     try:
         yield

@@ -10,7 +10,7 @@ from jettison import registry
 from jettison.backends.fake import FakeClassifier
 from jettison.cli.predict import command as predict
 from jettison.cli.verify import command as verify
-from jettison.errors import BrokenArtifact, InvalidInput
+from jettison.errors import BrokenArtifact, CannotWrite, InvalidInput
 from releasing import EXAMPLES, make_release
 
 
@@ -91,6 +91,22 @@ def test_a_bad_line_leaves_no_half_of_an_output(release, tmp_path):
     with pytest.raises(InvalidInput, match=r"every line of .* must be a JSON object: .* at line 2\."):
         run(release, "--input", source, "--output", out, "--batch-size", 1)
     assert [p.name for p in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("folder", "a folder stands where the file is to go"),
+        ("file/answers", "a file stands where a folder is needed"),
+        ("x" * 300, "the name is too long"),
+    ],
+)
+def test_an_output_that_cannot_be_written_says_why(release, tmp_path, place, reason):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(CannotWrite, match=reason):
+        run(release, "pear", "--output", tmp_path / place)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder"]
 
 
 def test_batches_do_not_change_the_answers(release):
