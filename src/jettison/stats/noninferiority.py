@@ -3,7 +3,7 @@
 | data | test |
 |---|---|
 | right-or-wrong, independent, equal weights | Tango score; exact unconditional under 10 discordant pairs |
-| changes of under 10 effective groups (5 of under 20), or under 100 graded | betting p-value, valid at every size |
+| under 10 effective groups changed (5 of under 20), or under 100 graded | betting, valid at every size |
 | under 20 groups | sign flips of whole groups, and the next: the larger p-value |
 | else | cluster-robust t, corrected for skewness |
 """

@@ -1,0 +1,155 @@
+"""Decisions over several candidates, their words and their files."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+from judged_records import evidence, flipped
+
+from jettison.decide.decide import Evidence, decide
+from jettison.decide.render import decision_markdown, exit_code, read_decision, write_decision
+from jettison.decision import AtMost, Decision, NotWorse, Verdict
+from jettison.errors import InvalidInput
+
+N = 3000
+INCUMBENT = [True] * N
+GOOD, BAD, UNSURE = (flipped(N, harmful=h, beneficial=0)[1] for h in (6, 90, 24))
+
+
+def decided(
+    *candidates: Evidence, gates: tuple[object, ...] = (NotWorse(),), **options: object
+) -> Decision:
+    settings = {
+        "test_digest": "t" * 64,
+        "n_test_reads": 1,
+        "seed": 0,
+        "machine": {"cpu": "x"},
+        "created": "now",
+    }
+    incumbent = evidence("bert", INCUMBENT, role="incumbent", ratio=1.0, size=99_000_000)
+    return decide("support", incumbent, candidates, gates, **{**settings, **options})  # type: ignore[arg-type]
+
+
+def test_the_nominee_is_released_when_every_gate_holds() -> None:
+    decision = decided(evidence("int8", GOOD, role="nominee"))
+    assert (decision.verdict, decision.chosen, exit_code(decision)) == (Verdict.SHIP, "int8", 0)
+    assert decision.headline == (
+        "Release int8 in place of bert: it scores 99.8 % against 100.0 %, within the margin of 1 point "
+        "on all examples, at 3.33 times less CPU time per task."
+    )
+
+
+def test_alpha_is_split_between_nominee_and_fallback_and_not_spent_otherwise() -> None:
+    both = decided(evidence("a", GOOD, role="nominee"), evidence("b", GOOD, role="fallback"))
+    alphas = {r.name: r.gates[0].alpha for r in both.candidates[1:]}
+    assert alphas == pytest.approx({"a": 0.02, "b": 0.005})
+    alone = decided(evidence("a", GOOD, role="nominee"), evidence("c", GOOD, role="shown"))
+    assert alone.candidates[1].gates[0].alpha == 0.025
+
+
+def test_the_fallback_is_released_when_the_nominee_fails() -> None:
+    decision = decided(evidence("tiny", BAD, role="nominee"), evidence("int8", GOOD, role="fallback"))
+    assert decision.chosen == "int8"
+    assert any(reason.startswith("tiny: BLOCK.") for reason in decision.reasons)
+
+
+def test_a_candidate_only_shown_is_never_released() -> None:
+    decision = decided(evidence("tiny", BAD, role="nominee"), evidence("int8", GOOD, role="shown"))
+    assert (decision.verdict, decision.chosen) == (Verdict.BLOCK, None)
+    assert decision.headline == "Keep bert: tiny loses more than the margin of 1 point."
+    assert any("was not nominated on dev before the test split was read" in r for r in decision.reasons)
+
+
+def test_too_little_data_holds_and_says_what_is_missing() -> None:
+    decision = decided(evidence("int8", UNSURE, role="nominee"))
+    assert (decision.verdict, exit_code(decision)) == (Verdict.NOT_ENOUGH_DATA, 1)
+    assert "more test examples would settle it" in decision.headline
+
+
+def test_a_candidate_that_costs_no_less_is_never_released() -> None:
+    decision = decided(evidence("same", GOOD, role="nominee", ratio=1.1, size=99_000_000))
+    assert (decision.verdict, decision.chosen) == (Verdict.BLOCK, None)
+    assert decision.headline == "Keep bert: same does not cost less."
+
+
+def test_every_gate_must_hold() -> None:
+    gates = (NotWorse(), AtMost(cost="cpu_s", limit=0.001))
+    decision = decided(evidence("int8", GOOD, role="nominee"), gates=gates)
+    assert decision.chosen is None
+    assert [g.metric for g in decision.candidates[1].gates] == ["label", "cpu_s", "cpu_ratio"]
+
+
+def test_the_pareto_set_leaves_out_what_another_beats_on_both() -> None:
+    decision = decided(
+        evidence("int8", GOOD, role="nominee", ratio=0.3),
+        evidence("tiny", BAD, role="shown", ratio=0.1),
+        evidence("slow", BAD, role="shown", ratio=0.6),
+    )
+    assert {r.name: r.pareto for r in decision.candidates} == {
+        "bert": True,
+        "int8": True,
+        "tiny": True,
+        "slow": False,
+    }
+
+
+def test_repeated_reading_of_the_test_split_is_a_caveat() -> None:
+    once, thrice = (decided(evidence("a", GOOD, role="nominee"), n_test_reads=n) for n in (1, 3))
+    assert not any("has been read" in caveat for caveat in once.caveats)
+    assert any("has been read for 3 decisions" in caveat for caveat in thrice.caveats)
+
+
+def test_without_candidates_the_incumbent_stays() -> None:
+    decision = decided()
+    assert (decision.verdict, decision.headline) == (
+        Verdict.NOT_ENOUGH_DATA,
+        "Keep bert: no candidate was put to the test.",
+    )
+
+
+def test_a_decision_survives_the_disk(tmp_path: Path) -> None:
+    decision = decided(evidence("int8", UNSURE, role="nominee"))
+    path = write_decision(tmp_path, decision)
+    assert read_decision(path) == read_decision(tmp_path) == decision
+    assert decision.headline in (tmp_path / "decision.md").read_text()
+    suite = ElementTree.parse(tmp_path / "decision.junit.xml").getroot()
+    assert suite.attrib["tests"] == "2"
+    assert suite.attrib["errors"] == "1"
+    assert suite.find("testcase/error") is not None
+
+
+def test_a_decision_of_a_newer_format_is_refused(tmp_path: Path) -> None:
+    path = write_decision(tmp_path, msgspec.structs.replace(decided(), format=99))
+    with pytest.raises(InvalidInput, match="must be of format 1 or older, got 99"):
+        read_decision(path)
+
+
+def test_the_markdown_shows_unknown_costs_as_unknown() -> None:
+    bare = msgspec.structs.replace(evidence("x", GOOD, role="shown").cost, cpu_ratio=None, bytes=None)
+    shown = Evidence(
+        name="x", digest="x", records=evidence("x", GOOD, role="s").records, cost=bare, role="shown"
+    )
+    text = decision_markdown(decided(evidence("int8", GOOD, role="nominee"), shown))
+    assert "| x | shown | NOT ENOUGH DATA | 99.8 % | – | – | – |" in text
+
+
+@pytest.mark.parametrize(
+    ("roles", "message"),
+    [
+        (("nominee", "nominee"), "at most one nominee, got 2"),
+        (("fallback",), "a fallback must stand beside a nominee"),
+        (("winner",), r"must be one of \['nominee', 'fallback', 'shown'\], got 'winner' at c0"),
+    ],
+)
+def test_roles_that_would_widen_the_choice_are_refused(roles: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        decided(*(evidence(f"c{i}", GOOD, role=role) for i, role in enumerate(roles)))
+
+
+def test_alpha_shares_over_one_and_costs_alone_are_refused() -> None:
+    pair = evidence("a", GOOD, role="nominee"), evidence("b", GOOD, role="fallback")
+    with pytest.raises(InvalidInput, match=r"must sum to at most 1, got 1\.2"):
+        decided(*pair, alpha_share={"nominee": 0.8, "fallback": 0.4})
+    with pytest.raises(InvalidInput, match="at least one `not_worse` gate, got none"):
+        decided(pair[0], gates=(AtMost(cost="cpu_s", limit=1),))

@@ -1,0 +1,176 @@
+"""Verdicts of single gates."""
+
+import msgspec
+import pytest
+
+from jettison.decide.gates import judge_at_most, judge_cheaper, judge_not_worse
+from jettison.decision import AtMost, CostSummary, Flips, NotWorse, Verdict
+from jettison.errors import InvalidInput, UnknownName
+from jettison.stats.paired import paired_test
+from judged_records import cost, flipped, records_of
+
+
+def judged(n: int, *, harmful: int, beneficial: int = 0, both_wrong: int = 0, **gate: object):  # type: ignore[no-untyped-def]
+    incumbent, candidate = flipped(n, harmful=harmful, beneficial=beneficial, both_wrong=both_wrong)
+    return judge_not_worse(
+        NotWorse(**gate),  # type: ignore[arg-type]
+        records_of(incumbent, candidate="a"),
+        records_of(candidate, candidate="b", wrong="other"),
+    )
+
+
+def test_few_flips_among_many_examples_ship() -> None:
+    (result,) = judged(3000, harmful=12, beneficial=6)
+    assert result.verdict is Verdict.SHIP
+    assert result.reason == (
+        "On all examples the candidate scores 99.6 % against 99.8 % (label, 3,000 examples): "
+        "with 97.5 % confidence the loss is under 1 point (difference -0.52 to +0.09)."
+    )
+    assert result.p_value == paired_test(6, 12, 3000, margin=0.01).p_not_worse
+
+
+def test_many_harmful_flips_block() -> None:
+    (result,) = judged(1000, harmful=60, beneficial=5)
+    assert result.verdict is Verdict.BLOCK
+    assert "the loss is over 1 point" in result.reason
+    assert result.n_missing is None
+
+
+def test_too_few_examples_are_not_enough_and_say_how_many_more() -> None:
+    (result,) = judged(100, harmful=0)
+    assert result.verdict is Verdict.NOT_ENOUGH_DATA
+    assert result.n_missing == 268  # 368 is the smallest slice that passes without a flip
+    assert "even if no answer changed, 100 examples would certify no less than 3.62 points" in result.reason
+
+
+def test_the_examples_said_to_be_missing_would_settle_it() -> None:
+    (result,) = judged(800, harmful=10, beneficial=6)
+    assert result.verdict is Verdict.NOT_ENOUGH_DATA
+    assert result.n_missing is not None
+    times = (800 + result.n_missing) / 800
+    more = paired_test(round(6 * times), round(10 * times), 800 + result.n_missing, margin=0.01)
+    assert more.p_not_worse <= 0.025
+
+
+def test_flips_are_told_apart() -> None:
+    (result,) = judged(200, harmful=3, beneficial=2, both_wrong=5)
+    assert result.flips == Flips(harmful=3, beneficial=2, churn=5, both_right=190, n=200)
+
+
+def test_every_slice_is_judged_at_full_alpha_with_its_own_margin() -> None:
+    results = judged(2000, harmful=8, slices=("all", "lang=*"), margins={"lang=de": 0.05})
+    assert [result.slice for result in results] == ["all", "lang=de", "lang=en"]
+    assert [result.limit for result in results] == [0.01, 0.05, 0.01]
+    assert {result.alpha for result in results} == {0.025}
+    assert results[1].n == 1000
+
+
+def test_a_failed_call_is_a_wrong_answer_and_is_said() -> None:
+    rights = [True] * 1000
+    broken = records_of(rights, candidate="b")
+    broken[:50] = [
+        msgspec.structs.replace(r, output=None, error="timeout", scores={"label": None})
+        for r in broken[:50]
+    ]
+    (result,) = judge_not_worse(NotWorse(), records_of(rights, candidate="a"), broken)
+    assert result.verdict is Verdict.BLOCK
+    assert result.candidate == pytest.approx(0.95)
+    assert result.reason.endswith("50 failed calls of the candidate counted as wrong.")
+
+
+def test_what_the_scorer_could_not_judge_is_left_out_and_said() -> None:
+    rights = [True] * 1000
+    partly = records_of(rights, candidate="b")
+    partly[0] = msgspec.structs.replace(partly[0], scores={"label": None})
+    (result,) = judge_not_worse(NotWorse(), records_of(rights, candidate="a"), partly)
+    assert result.n == 999
+    assert result.reason.endswith("1 example left out, which the scorer could not judge.")
+
+
+def test_groups_make_the_verdict_more_careful() -> None:
+    incumbent, candidate = flipped(3000, harmful=12, beneficial=6)
+    alone = judge_not_worse(
+        NotWorse(), records_of(incumbent, candidate="a"), records_of(candidate, candidate="b")
+    )[0]
+    grouped = [
+        [msgspec.structs.replace(r, group=f"g{i // 10}") for i, r in enumerate(records)]
+        for records in (records_of(incumbent, candidate="a"), records_of(candidate, candidate="b"))
+    ]
+    together = judge_not_worse(NotWorse(), *grouped)[0]
+    assert alone.verdict is Verdict.SHIP
+    assert together.verdict is Verdict.NOT_ENOUGH_DATA
+    assert together.n_groups == 300
+
+
+def test_weights_move_the_means() -> None:
+    incumbent, candidate = flipped(400, harmful=20, beneficial=0)
+    heavy = [
+        [msgspec.structs.replace(r, weight=10.0 if i < 20 else 1.0) for i, r in enumerate(records)]
+        for records in (records_of(incumbent, candidate="a"), records_of(candidate, candidate="b"))
+    ]
+    (result,) = judge_not_worse(NotWorse(), *heavy)
+    assert result.candidate == pytest.approx(380 / 580)
+
+
+def test_sides_that_do_not_pair_are_refused() -> None:
+    one, other = records_of([True] * 3, candidate="a"), records_of([True] * 3, candidate="b")
+    with pytest.raises(InvalidInput, match="got 1 that the candidate did not answer at e2"):
+        judge_not_worse(NotWorse(), one, other[:2])
+    with pytest.raises(
+        InvalidInput, match="examples must be unique, got two records of the candidate at e0"
+    ):
+        judge_not_worse(NotWorse(), one, [*other, other[0]])
+    changed = [msgspec.structs.replace(other[0], expected="no"), *other[1:]]
+    with pytest.raises(InvalidInput, match="must expect the same answer, got 'yes' and 'no' at e0"):
+        judge_not_worse(NotWorse(), one, changed)
+
+
+def test_unknown_slices_and_scorers_are_refused() -> None:
+    records = records_of([True] * 4, candidate="a")
+    with pytest.raises(UnknownName, match=r"must be one of \['lang'\], got 'tone=x'"):
+        judge_not_worse(NotWorse(slices=("tone=x",)), records, records)
+    with pytest.raises(UnknownName, match=r"must be one of \['de', 'en'\], got 'fr'"):
+        judge_not_worse(NotWorse(slices=("lang=fr",)), records, records)
+    with pytest.raises(InvalidInput, match="must be `all`, `column=value` or `column=\\*`, got 'lang'"):
+        judge_not_worse(NotWorse(slices=("lang",)), records, records)
+    with pytest.raises(UnknownName, match=r"scorer of a gate must be one of \['label'\], got 'f1'"):
+        judge_not_worse(NotWorse(scorer="f1"), records, records)
+    with pytest.raises(InvalidInput, match=r"margin of a gate must be zero or more, got -0\.1"):
+        judge_not_worse(NotWorse(margin=-0.1), records, records)
+    with pytest.raises(InvalidInput, match="at least one slice, got none"):
+        judge_not_worse(NotWorse(slices=()), records, records)
+
+
+def test_a_cost_within_its_limit_ships_and_one_over_it_blocks() -> None:
+    assert judge_at_most(AtMost(cost="cpu_s", limit=0.02), cost(0.3)).verdict is Verdict.SHIP
+    assert judge_at_most(AtMost(cost="cpu_s", limit=0.001), cost(0.3)).verdict is Verdict.BLOCK
+    assert judge_at_most(AtMost(cost="cpu_s", limit=0.003), cost(0.3)).verdict is Verdict.NOT_ENOUGH_DATA
+
+
+def test_a_cost_that_was_not_measured_never_passes() -> None:
+    result = judge_at_most(AtMost(cost="energy_j", limit=1e9), CostSummary())
+    assert result.verdict is Verdict.NOT_ENOUGH_DATA
+    assert result.reason == "energy_j was not measured; its limit is 1,000,000,000 J."
+
+
+def test_an_estimated_energy_is_judged_with_its_factor() -> None:
+    known = CostSummary(energy_j=1.0, energy_tier="E2", energy_factor=2.0)
+    limits = {3.0: Verdict.SHIP, 1.5: Verdict.NOT_ENOUGH_DATA, 0.4: Verdict.BLOCK}
+    for limit, verdict in limits.items():
+        assert judge_at_most(AtMost(cost="energy_j", limit=limit), known).verdict is verdict
+
+
+def test_unknown_costs_are_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"cost of a gate must be one of .*, got 'vibes'"):
+        judge_at_most(AtMost(cost="vibes", limit=1), CostSummary())
+    with pytest.raises(InvalidInput, match="limit of cpu_s must be positive, got 0"):
+        judge_at_most(AtMost(cost="cpu_s", limit=0), CostSummary())
+
+
+def test_a_candidate_earns_its_place_by_cpu_or_by_size() -> None:
+    incumbent = cost(1.0, size=50)
+    assert judge_cheaper(incumbent, cost(0.5, size=50)).verdict is Verdict.SHIP
+    assert judge_cheaper(incumbent, cost(1.2, size=10)).verdict is Verdict.SHIP
+    assert judge_cheaper(incumbent, cost(1.2, size=50)).verdict is Verdict.BLOCK
+    assert judge_cheaper(incumbent, cost(0.99, size=50)).verdict is Verdict.NOT_ENOUGH_DATA
+    assert judge_cheaper(incumbent, CostSummary()).verdict is Verdict.NOT_ENOUGH_DATA
