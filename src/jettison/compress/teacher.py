@@ -114,7 +114,7 @@ def _read(folder: Path, n_labels: int) -> dict[bytes, np.ndarray]:
     known: dict[bytes, np.ndarray] = {}
     for path in sorted(folder.glob("*.npz")):
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
                 digests, logits = stored["digests"], stored["logits"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             path.unlink(missing_ok=True)
