@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from jettison.candidate import write_candidate
-from jettison.cli.cost import command
+from jettison.cli.cost import _distinct_names, command
 from jettison.errors import InvalidInput
 
 
@@ -77,3 +77,8 @@ def test_a_bad_line_is_named(two: tuple[str, str, str], tmp_path: Path, line: st
     arguments = [two[0], "--input", str(tmp_path / "texts.jsonl")]
     with pytest.raises(InvalidInput, match=message):
         CliRunner().invoke(command, arguments, catch_exceptions=False, standalone_mode=False)
+
+
+def test_two_of_one_name_are_told_apart_by_their_folders() -> None:
+    paths = [Path("a/first"), Path("a/second"), Path("a/third")]
+    assert _distinct_names(["m", "m", "n"], paths) == ["m (first)", "m (second)", "n"]

@@ -79,7 +79,7 @@ def command(
             usd_per_hour=usd_per_hour,
             progress=say,
         )
-    names = [candidate.name for candidate in candidates]
+    names = _distinct_names([candidate.name for candidate in candidates], paths)
     if as_json:
         told = [
             {"name": name, "path": str(path), "cost": cost}
@@ -93,6 +93,11 @@ def command(
     else:
         _print_table(names, costs, n_inputs=len(inputs))
     return 0
+
+
+def _distinct_names(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """Names, with their folder where two are the same."""
+    return [f"{n} ({p.name})" if names.count(n) > 1 else n for n, p in zip(names, paths, strict=True)]
 
 
 def _candidate_at(path: Path, task: "Task | None", seed: int) -> "Candidate":

@@ -76,15 +76,15 @@ class Rapl:
         return self._total_uj / 1e6
 
 
-def estimate_energy(cpu_s: float, wall_s: float, *, threads: int = 1, cpuinfo: Path = CPUINFO) -> Energy:
+def estimate_energy(cpu_s: float, held_s: float, *, threads: int = 1, cpuinfo: Path = CPUINFO) -> Energy:
     """Estimate the energy of one task from its CPU-seconds.
 
-    `cpu_s x (max - min) + wall_s x threads x min` watts of a virtual CPU: what the work adds,
+    `cpu_s x (max - min) + held_s x threads x min` watts of a virtual CPU: what the work adds,
     and the share at rest of the CPUs it holds while it runs, tasks following one another.
 
     Args:
         cpu_s: CPU-seconds of one task.
-        wall_s: Wall seconds of one task.
+        held_s: Wall seconds of one task, less those in which other work had the CPU.
         threads: Virtual CPUs that are held for it.
         cpuinfo: Where the CPU's family and model stand.
 
@@ -96,7 +96,7 @@ def estimate_energy(cpu_s: float, wall_s: float, *, threads: int = 1, cpuinfo: P
     watts = table.get(generation or "") or _middle(table)
     tier = "E2" if generation in table else "E3"
     dynamic_j = cpu_s * (watts.max_w - watts.min_w)
-    idle_j = wall_s * threads * watts.min_w
+    idle_j = held_s * threads * watts.min_w
     return Energy(
         energy_j=dynamic_j + idle_j,
         tier=tier,

@@ -104,7 +104,7 @@ def _run_rounds(
             latencies_s = np.asarray(found["latencies_ns"], float) / 1e9
             n_tasks = len(latencies_s)
             subject.cpu_s.append(found["cpu_s"] / n_tasks)
-            subject.wall_s.append(float(latencies_s.sum()) / n_tasks)
+            subject.held_s.append(max(0.0, float(latencies_s.sum()) - found["waited_s"]) / n_tasks)
             subject.latencies_s.extend(latencies_s.tolist())
             if rapl:
                 subject.board_j.append((rapl.read_j() - from_j) / n_tasks)
@@ -175,7 +175,7 @@ def _energy(subject: Subject, threads: int) -> Energy:
     if subject.board_j:
         return measured_energy(float(np.median(subject.board_j)))
     return estimate_energy(
-        float(np.median(subject.cpu_s)), float(np.median(subject.wall_s)), threads=threads
+        float(np.median(subject.cpu_s)), float(np.median(subject.held_s)), threads=threads
     )
 
 

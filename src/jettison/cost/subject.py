@@ -26,7 +26,8 @@ class Subject:
     is_steady: bool = True
     cpu_s: list[float] = field(default_factory=list)
     """CPU-seconds per task, one figure a round."""
-    wall_s: list[float] = field(default_factory=list)
+    held_s: list[float] = field(default_factory=list)
+    """Wall seconds per task, less those in which other work had the CPU, one figure a round."""
     board_j: list[float] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
     throughput_per_s: float | None = None

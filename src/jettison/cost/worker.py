@@ -40,16 +40,21 @@ class Worker:
         return {"first_answer_s": time.perf_counter() - started, "error": output.error}
 
     def block(self, rows: list[int], repeats: int) -> dict[str, Any]:
-        """Answer some inputs one at a time: each one's wall time, and the CPU time of all threads."""
+        """Answer some inputs one at a time: each one's wall time, and the CPU time of all threads.
+
+        `waited_s` is the part of the wall time in which this process was ready but other work
+        had the CPU; 0 where the system does not tell.
+        """
         texts = [[self._inputs[row]] for row in rows] * repeats
         predict, clock = self._model.predict, time.perf_counter_ns
         latencies_ns = []
-        cpu_from = cpu_time_s()
+        cpu_from, waited_from = cpu_time_s(), waited_time_s()
         for text in texts:
             started = clock()
             predict(text)
             latencies_ns.append(clock() - started)
-        return {"cpu_s": cpu_time_s() - cpu_from, "latencies_ns": latencies_ns}
+        cpu_s, waited_s = cpu_time_s() - cpu_from, waited_time_s() - waited_from
+        return {"cpu_s": cpu_s, "waited_s": waited_s, "latencies_ns": latencies_ns}
 
     def batches(self, batch: int, repeats: int) -> dict[str, Any]:
         """Answer all inputs in length-sorted batches, `repeats` times; wall seconds of it all."""
@@ -78,6 +83,15 @@ def cpu_time_s() -> float:
     """CPU-seconds of this process, all threads, and of the children it has waited for."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def waited_time_s(schedstat: str = "/proc/self/schedstat") -> float:
+    """Seconds the main thread was ready to run but had no CPU; 0 where the system does not tell."""
+    try:
+        with open(schedstat) as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
 
 
 def main() -> None:
