@@ -1,0 +1,344 @@
+"""Quantized files are smaller, answer nearly as before, and say what was measured of them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+
+from jettison.backends import machine
+from jettison.backends.open import open_model
+from jettison.candidate import Candidate
+from jettison.compress import quantize as quantize_module
+from jettison.compress import quantize_onnx
+from jettison.compress.export import Export
+from jettison.compress.mixed import MixedPrecision, _growing
+from jettison.compress.quantize import Quantize, calibration_texts, mean_kl, token_feeds
+from jettison.compress.step import StepContext, apply_step
+from jettison.errors import InvalidInput, NotEnoughData, StepFailed
+from jettison.model import softmax
+from tiny import make_tiny_development, tiny_candidate, train_tiny_bert
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+DATA = make_tiny_development(train=100, dev=120, unlabelled=30)
+TEXTS = [example.input for example in DATA.dev_fit]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Candidate:
+    folder = tmp_path_factory.mktemp("hf") / "tiny"
+    return tiny_candidate(train_tiny_bert(folder, DATA, layers=2, epochs=8), DATA)
+
+
+@pytest.fixture(scope="module")
+def context(checkpoint: Candidate, tmp_path_factory: pytest.TempPathFactory) -> StepContext:
+    folder = tmp_path_factory.mktemp("context")
+    return StepContext(data=DATA, incumbent=checkpoint, folder=folder, workspace=folder)
+
+
+@pytest.fixture(scope="module")
+def exports(checkpoint: Candidate, context: StepContext) -> dict[str, Candidate]:
+    steps = {"fused": Export(), "plain": Export(method="plain"), "openvino": Export(target="openvino")}
+    return {
+        name: apply_step(step, checkpoint, context, cache=context.folder / "exports")
+        for name, step in steps.items()
+    }
+
+
+def applied(step, candidate: Candidate, context: StepContext) -> Candidate:  # type: ignore[no-untyped-def]
+    return apply_step(step, candidate, context, cache=context.folder / "cache")
+
+
+@pytest.mark.parametrize(
+    ("parent", "method"),
+    [
+        ("fused", "dynamic"),
+        ("plain", "dynamic"),
+        ("plain", "static"),
+        ("plain", "weights8"),
+        ("plain", "weights4"),
+        ("openvino", "nncf"),
+        ("openvino", "weights8"),
+        ("openvino", "weights4"),
+        pytest.param("plain", "nncf", marks=pytest.mark.slow),
+    ],
+)
+def test_each_method_keeps_the_answers(
+    parent: str, method: str, exports: dict[str, Candidate], context: StepContext
+) -> None:
+    source = exports[parent]
+    made = applied(Quantize(method=method, n_calibration=40), source, context)  # type: ignore[arg-type]
+    before, after = (open_model(c).logits(TEXTS) for c in (source, made))  # type: ignore[attr-defined]
+    agreement = (before.argmax(1) == after.argmax(1)).mean()
+    # 4 bits flip what a barely trained model is unsure of
+    assert agreement >= (0.75 if method == "weights4" else 0.95)
+    assert 0 < np.abs(before - after).max() < 1.0
+    fidelity = made.lineage[-1].notes["fidelity"]
+    assert fidelity["agreement_share"] == pytest.approx(agreement)
+    assert fidelity["n_texts"] == len(TEXTS)
+    assert (made.backend, made.settings) == (source.backend, source.settings)
+
+
+@pytest.mark.parametrize(
+    ("method", "backend"), [("dynamic", "onnx"), ("static", "onnx"), ("nncf", "openvino")]
+)
+def test_a_checkpoint_is_exported_as_the_method_needs_it(
+    method: str, backend: str, checkpoint: Candidate, context: StepContext
+) -> None:
+    made = applied(Quantize(method=method, n_calibration=10), checkpoint, context)  # type: ignore[arg-type]
+    assert made.backend == backend
+    assert made.lineage[-1].notes["export"]["parity"]["max_abs_difference"] < 1e-4
+    assert len(made.lineage) == 1
+
+
+def test_static_is_never_taken_to_be_better_than_dynamic(
+    exports: dict[str, Candidate], context: StepContext
+) -> None:
+    """Which loses less depends on the model (ModernBERT: static, 40-fold), so both say it."""
+    lost = {
+        method: applied(Quantize(method=method), exports["plain"], context)  # type: ignore[arg-type]
+        .lineage[-1]
+        .notes["fidelity"]["mean_kl"]
+        for method in ("dynamic", "static")
+    }
+    assert all(value > 0 for value in lost.values())
+    assert lost["dynamic"] != lost["static"]
+
+
+def test_fused_nodes_are_quantized_whose_shapes_cannot_be_inferred(
+    exports: dict[str, Candidate], context: StepContext
+) -> None:
+    made = applied(Quantize(), exports["fused"], context)
+    kinds = [node.op_type for node in onnx.load(str(made.path / "model.onnx")).graph.node]
+    assert kinds.count("QAttention") == 2
+    # dense after attention, two of the feed-forward, in two layers; pooler and classifier
+    assert kinds.count("MatMulInteger") == 8
+    assert "Gemm" not in kinds
+
+
+def test_only_the_token_table_of_the_embeddings_is_quantized(
+    exports: dict[str, Candidate], context: StepContext
+) -> None:
+    table = quantize_onnx.token_table(exports["fused"].path / "model.onnx")
+    assert table is not None
+    assert "word_embeddings" in table
+    made, without = (applied(Quantize(embeddings=e), exports["fused"], context) for e in (True, False))
+    graphs = [onnx.load(str(c.path / "model.onnx")).graph for c in (made, without)]
+    names = [
+        [t.name for t in graph.initializer if t.data_type == 1 and "embeddings" in t.name]
+        for graph in graphs
+    ]
+    assert not any(name.endswith("word_embeddings.weight") for name in names[0])
+    assert any(name.endswith("position_embeddings.weight") for name in names[0])
+    assert any(name.endswith("word_embeddings.weight") for name in names[1])
+    assert made.artifact_bytes < without.artifact_bytes < exports["fused"].artifact_bytes
+
+
+def largest_weight(candidate: Candidate) -> int:
+    """The largest int8 number among the weights of matrix products."""
+    graph = onnx.load(str(candidate.path / "model.onnx")).graph
+    tensors = {t.name: t for t in graph.initializer}
+    products = [node for node in graph.node if node.op_type == "MatMulInteger"]
+    weights = [onnx.numpy_helper.to_array(tensors[node.input[1]]) for node in products]
+    assert all(weight.dtype == np.int8 for weight in weights)
+    return max(int(np.abs(weight.astype(int)).max()) for weight in weights)
+
+
+def test_weights_keep_to_seven_bits_where_full_range_would_saturate(
+    exports: dict[str, Candidate], context: StepContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for vnni, largest in ((True, 127), (False, 64)):
+        monkeypatch.setattr(quantize_onnx, "has_vnni", lambda vnni=vnni: vnni)
+        # another folder each: the same settings on another processor are another file
+        made = apply_step(Quantize(), exports["fused"], context, cache=context.folder / f"vnni-{vnni}")
+        assert made.lineage[-1].settings["reduce_range"] is not vnni
+        assert largest_weight(made) == largest
+
+
+def test_the_processor_decides_on_full_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(machine, "cpu_features", lambda: frozenset({"avx2", "avx512f"}))
+    assert quantize_onnx.needs_reduced_range()
+    monkeypatch.setattr(machine, "cpu_features", lambda: frozenset({"avx2", "avx_vnni"}))
+    assert not quantize_onnx.needs_reduced_range()
+    monkeypatch.setattr(machine.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(machine, "cpu_features", lambda: frozenset())
+    assert not quantize_onnx.needs_reduced_range()
+
+
+def test_excluded_nodes_stay_in_float(exports: dict[str, Candidate], context: StepContext) -> None:
+    made = applied(Quantize(exclude=("*classifier*", "*pooler*")), exports["fused"], context)
+    kinds = [node.op_type for node in onnx.load(str(made.path / "model.onnx")).graph.node]
+    assert kinds.count("MatMulInteger") == 6
+    with pytest.raises(InvalidInput, match=r"exclude must name nodes of the graph, got 'nowhere\*'"):
+        applied(Quantize(exclude=("nowhere*",)), exports["fused"], context)
+
+
+@pytest.mark.parametrize(
+    ("parent", "method", "said"),
+    [
+        ("openvino", "dynamic", r"one of \['nncf', 'weights8', 'weights4'\] .* got 'dynamic'"),
+        (
+            "fused",
+            "static",
+            "must start from standard operators, got Attention. Export with method 'plain'",
+        ),
+        ("fused", "nncf", "must start from standard operators, got Attention"),
+    ],
+)
+def test_a_method_that_does_not_fit_the_format_is_refused(
+    parent: str, method: str, said: str, exports: dict[str, Candidate], context: StepContext
+) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        applied(Quantize(method=method), exports[parent], context)  # type: ignore[arg-type]
+
+
+def test_a_backend_without_weights_is_refused(exports: dict[str, Candidate], context: StepContext) -> None:
+    fake = msgspec.structs.replace(exports["fused"], backend="fake")
+    with pytest.raises(
+        InvalidInput, match="must start from backend 'hf', 'onnx' or 'openvino', got 'fake'"
+    ):
+        Quantize().make(fake, context)
+    with pytest.raises(
+        InvalidInput, match="mixed_precision must start from backend 'hf' or 'onnx', got 'fake'"
+    ):
+        MixedPrecision().make(fake, context)
+
+
+def test_calibration_reads_unlabelled_and_the_first_half_of_dev_alone(context: StepContext) -> None:
+    allowed = {e.input for e in (*DATA.unlabelled, *DATA.dev_fit)}
+    texts = calibration_texts(context, 1000)
+    assert set(texts) == allowed
+    assert texts == calibration_texts(context, 1000)
+    assert calibration_texts(context, 7) == texts[:7]
+    assert not set(texts) & {e.input for e in DATA.dev_certify} - allowed
+
+
+def test_calibration_without_a_text_says_so(context: StepContext) -> None:
+    nothing = replace(context, data=make_tiny_development(train=0, dev=0, unlabelled=0))
+    with pytest.raises(
+        NotEnoughData, match="calibration needs at least 1 text in dev, unlabelled or train, got 0"
+    ):
+        calibration_texts(nothing, 10)
+    with pytest.raises(
+        NotEnoughData, match="mixed_precision needs at least 1 example in the first half of dev"
+    ):
+        MixedPrecision().make(context.incumbent, nothing)
+
+
+def test_calibration_inputs_show_padding(exports: dict[str, Candidate]) -> None:
+    feeds = token_feeds(exports["plain"], ["weather", "please show me the forecast today"])
+    assert [feed["input_ids"].shape for feed in feeds] == [(1, 8), (1, 8)]
+    assert feeds[0]["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0, 0, 0]]
+    assert not feeds[0]["token_type_ids"].any()
+
+
+def test_a_result_without_finite_logits_is_refused(
+    exports: dict[str, Candidate], context: StepContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def logits_of(candidate, texts):  # type: ignore[no-untyped-def]
+        return np.full((len(texts), 5), np.nan if candidate.path != exports["fused"].path else 0.0)
+
+    monkeypatch.setattr(quantize_module, "logits_of", logits_of)
+    with pytest.raises(StepFailed, match="must give finite logits, got nan or inf"):
+        apply_step(Quantize(), exports["fused"], context, cache=context.folder / "refused")
+
+
+def test_divergence_by_hand() -> None:
+    # p = (0.5, 0.5), q = (0.8, 0.2): 0.5 ln(0.5 / 0.8) + 0.5 ln(0.5 / 0.2) = 0.22314
+    reference, other = np.array([[0.0, 0.0]]), np.log(np.array([[0.8, 0.2]]))
+    np.testing.assert_allclose(softmax(other), [[0.8, 0.2]])
+    assert mean_kl(reference, other) == pytest.approx(0.22314, abs=1e-5)
+    assert mean_kl(other, other) == 0.0
+
+
+def test_mixed_precision_keeps_the_layer_that_int8_ruins(
+    exports: dict[str, Candidate], context: StepContext, tmp_path: Path
+) -> None:
+    """Scaling one channel of one layer up by 3000, and its use down, changes nothing in float.
+
+    One scale for the whole matrix (`per_channel=False`) then leaves the other channels no
+    digit, so that layer has to stay in float, and the search has to find it.
+    """
+    source = exports["fused"]
+    folder = tmp_path / "spoiled"
+    folder.mkdir()
+    model = onnx.load(str(source.path / "model.onnx"))
+    name = spoil(model)
+    onnx.save(model, str(folder / "model.onnx"))
+    (folder / "tokenizer.json").write_bytes((source.path / "tokenizer.json").read_bytes())
+    spoiled = msgspec.structs.replace(source, path=folder, digest="spoiled")
+    before, after = (open_model(c).logits(TEXTS) for c in (source, spoiled))  # type: ignore[attr-defined]
+    np.testing.assert_allclose(after, before, atol=1e-3)
+
+    made = applied(
+        MixedPrecision(per_channel=False, quality_loss=0.0, measure="agreement"), spoiled, context
+    )
+    link = made.lineage[-1]
+    assert link.settings["kept_in_float"][0] == name
+    assert link.notes["layers"][0] == {
+        "layer": name,
+        "kl": link.notes["layers"][0]["kl"],
+        "kept_in_float": True,
+    }
+    assert [entry["kl"] for entry in link.notes["layers"]] == sorted(
+        (entry["kl"] for entry in link.notes["layers"]), reverse=True
+    )
+    assert link.notes["quality"] == 1.0
+    assert link.notes["search"][0]["quality"] < 1.0
+    kinds = [node.op_type for node in onnx.load(str(made.path / "model.onnx")).graph.node]
+    assert "MatMul" in kinds
+    assert "MatMulInteger" in kinds
+
+
+def spoil(model: onnx.ModelProto) -> str:
+    """Scale one output channel of the pooler's successor up in its weight and back after it."""
+    graph = model.graph
+    tensors = {t.name: t for t in graph.initializer}
+    node = next(
+        n
+        for n in graph.node
+        if n.op_type == "MatMul" and "layer.1/output/dense" in n.name and n.input[1] in tensors
+    )
+    weight = onnx.numpy_helper.to_array(tensors[node.input[1]]).copy()
+    scale = np.ones(weight.shape[1], np.float32)
+    scale[0] = 3000.0
+    tensors[node.input[1]].CopyFrom(onnx.numpy_helper.from_array(weight * scale, node.input[1]))
+    graph.initializer.append(onnx.numpy_helper.from_array(1 / scale, "back"))
+    after = f"{node.output[0]}_back"
+    for other in graph.node:
+        for index, given in enumerate(other.input):
+            if given == node.output[0]:
+                other.input[index] = after
+    position = list(graph.node).index(node)
+    graph.node.insert(position + 1, onnx.helper.make_node("Mul", [node.output[0], "back"], [after], "back"))
+    return str(node.name)
+
+
+def test_mixed_precision_that_never_holds_leaves_the_float_model(
+    exports: dict[str, Candidate], context: StepContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jettison.compress import mixed
+
+    real = mixed.logits_of
+
+    def logits_of(candidate, texts):  # type: ignore[no-untyped-def]
+        found = real(candidate, texts)
+        return found if candidate.path == exports["fused"].path else -found
+
+    monkeypatch.setattr(mixed, "logits_of", logits_of)
+    with pytest.raises(StepFailed, match=r"must lose at most 0.005 of .* at best. The float model stays."):
+        applied(MixedPrecision(n_texts=3), exports["fused"], context)
+
+
+def test_mixed_precision_stops_at_its_deadline(exports: dict[str, Candidate], context: StepContext) -> None:
+    with pytest.raises(StepFailed, match="must end before its deadline"):
+        applied(MixedPrecision(n_texts=2), exports["fused"], replace(context, deadline=0.0))
+
+
+def test_layers_are_put_back_one_by_one_at_first() -> None:
+    assert _growing(1) == [0]
+    assert _growing(3) == [0, 1, 2]
+    assert _growing(20) == [0, 1, 2, 3, 4, 6, 9, 13]
