@@ -90,6 +90,27 @@ def test_the_certificate_says_what_was_proved_on_how_many(tmp_path, arms):
     assert route.certificate.n_harmful / len(data.dev_certify) < 0.02
 
 
+def test_what_the_fallback_gets_wrong_is_counted_beside_the_certificate(tmp_path, arms):
+    # The errors of a fake do not hang on its confidence: about 30 % of what is passed on.
+    data, incumbent = development(3000), arms[1]
+    lean = fake(tmp_path / "l2", "often wrong", accuracy=0.9, seed=1)
+    worse = fake(tmp_path / "w", "worse", accuracy=0.7, seed=9)
+    of = {c.digest: answered(c, data) for c in (lean, worse, incumbent)}
+
+    def made(fallback_records: list[Record]) -> Candidate:
+        return make_cascade(
+            lean, worse, data, cache=tmp_path / "cache", epsilon=0.03, lean_records=of[lean.digest],
+            fallback_records=fallback_records, incumbent_records=of[incumbent.digest],
+        )  # fmt: skip
+
+    notes = made(of[worse.digest]).lineage[-1].notes
+    n_passed_on = round((1 - notes["accepted_share"]) * len(data.dev_certify))
+    assert n_passed_on > 500
+    assert notes["n_fallback_harmful"] / n_passed_on == pytest.approx(0.3, abs=0.06)
+    with pytest.raises(InvalidInput, match="fallback_records must cover the certifying half"):
+        made([])
+
+
 @pytest.mark.guarantee
 def test_harm_on_fresh_inputs_stays_under_epsilon_with_the_stated_confidence():
     # Confidence c is right with chance c**0.2; harm at threshold t is E[(1 - c**0.2) 1{c >= t}].

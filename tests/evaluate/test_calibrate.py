@@ -144,6 +144,15 @@ def test_the_same_calibration_is_found_again(tmp_path, monkeypatch):
     assert calibrate(candidate, data, cache=tmp_path / "cache") == first
 
 
+def test_a_damaged_calibration_is_made_again(tmp_path):
+    data, candidate = development(drawn(400, 6)), candidate_at(tmp_path / "c")
+    first = calibrate(candidate, data, cache=tmp_path / "cache")
+    (first.path / "weights.safetensors").unlink()
+    again = calibrate(candidate, data, cache=tmp_path / "cache")
+    verify_candidate(again)
+    assert again.digest == first.digest
+
+
 def test_an_old_calibration_plays_no_part(tmp_path):
     data = development(drawn(400, 6))
     old = Calibration(temperature=9.0, scope_quantiles=(0.0, 1.0), false_alarm_share=0.5)

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,7 +15,7 @@ from jettison.errors import InvalidInput, NotEnoughData, StepFailed
 from jettison.files import folder_atomic, link_or_copy_folder, value_sha256
 from jettison.record import Record
 from jettison.route import Cascade, Certificate, Single
-from jettison.stats.ltt import Certified, certify_threshold
+from jettison.stats.ltt import certify_threshold
 from jettison.task import Development, Example
 
 CODE_VERSION = 1
@@ -42,8 +43,8 @@ def make_cascade(
     Harm is an input that the lean arm answers for good, wrongly, and the incumbent
     answers rightly. With probability 1 - delta over the certifying examples, harm
     befalls at most a share epsilon of all inputs like them. What the fallback gets
-    wrong where the incumbent is right comes on top; it is nothing when the fallback
-    is the incumbent.
+    wrong where the incumbent is right comes on top (`n_fallback_harmful` in the
+    lineage's notes); it is nothing when the fallback is the incumbent.
 
     The thresholds tried, strictest first, are quantiles of the lean arm's confidence on
     `data.dev_fit`, so they are fixed before a certifying example is seen.
@@ -74,7 +75,8 @@ def make_cascade(
     out_of_scope = lean.out_of_scope if escalate_flagged else None
     examples = _independent(data.dev_certify)
     _check_enough(len(examples), epsilon, delta)
-    lean_of, incumbent_of = _by_id(lean_records), _by_id(incumbent_records)
+    lean_of, fallback_of = _by_id(lean_records), _by_id(fallback_records)
+    incumbent_of = _by_id(incumbent_records)
     scores = np.array([_score(_of(lean_of, e, "lean"), out_of_scope, escalate_flagged) for e in examples])
     harmful = np.array(
         [not _right(lean_of[e.id]) and _right(_of(incumbent_of, e, "incumbent")) for e in examples]
@@ -89,6 +91,15 @@ def make_cascade(
     )
     if certified is None or certified.accepted_share <= 0:
         raise _nothing_certified(lean, scores, harmful, epsilon, delta)
+    passed_on = [e for e, score in zip(examples, scores, strict=True) if score < certified.threshold]
+    notes = {
+        "accepted_share": certified.accepted_share,
+        "n_fallback_harmful": sum(
+            _right(incumbent_of[e.id]) and not _right(_of(fallback_of, e, "fallback")) for e in passed_on
+        ),
+        "lean": lean.name,
+        "fallback": fallback.name,
+    }
     certificate = Certificate(
         epsilon=epsilon,
         delta=delta,
@@ -103,7 +114,7 @@ def make_cascade(
         threshold=certified.threshold,
         certificate=certificate,
     )
-    return _write(lean, fallback, data, route, certified, escalate_flagged, cache, name)
+    return _write(lean, fallback, data, route, notes, escalate_flagged, cache, name)
 
 
 def examples_needed(epsilon: float, delta: float) -> int:
@@ -116,7 +127,7 @@ def _write(
     fallback: Candidate,
     data: Development,
     route: Cascade,
-    certified: Certified,
+    notes: dict[str, Any],
     escalate_flagged: bool,
     cache: Path,
     name: str | None,
@@ -145,11 +156,7 @@ def _write(
             parents=(lean.digest, fallback.digest),
             data_digest=data.digest,
             duration_s=time.perf_counter() - started,
-            notes={
-                "accepted_share": certified.accepted_share,
-                "lean": lean.name,
-                "fallback": fallback.name,
-            },
+            notes=notes,
         )
         write_candidate(
             partial,
