@@ -10,7 +10,8 @@ gates and slices must all hold, which costs no alpha (intersection-union, Berger
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jettison.decide.gates import judge_at_most, judge_cheaper, judge_not_worse
+from jettison.decide.costs import judge_at_most, judge_cheaper
+from jettison.decide.gates import judge_not_worse
 from jettison.decide.metrics import slice_counts, summarize
 from jettison.decide.pareto import mark_pareto
 from jettison.decide.slices import expand_slices

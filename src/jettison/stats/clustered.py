@@ -1,6 +1,7 @@
 """Mean difference of paired scores when examples depend on each other in groups."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -179,6 +180,7 @@ def group_sums(
     )
 
 
+@lru_cache(maxsize=8)
 def _signs(n_groups: int, seed: int) -> np.ndarray:
     if n_groups <= 13:
         ways = np.arange(2**n_groups)[:, None] >> np.arange(n_groups) & 1

@@ -1,0 +1,111 @@
+"""Judges costs: against a limit, and against the incumbent's."""
+
+from jettison.decide.words import figure, in_units
+from jettison.decision import AtMost, CostSummary, GateResult, Interval, Verdict
+from jettison.errors import InvalidInput
+
+COSTS = (
+    "latency_p50_s",
+    "latency_p95_s",
+    "latency_p99_s",
+    "cpu_s",
+    "cpu_ratio",
+    "bytes",
+    "peak_bytes",
+    "load_s",
+    "energy_j",
+    "usd_per_1000",
+)
+
+
+def judge_at_most(gate: AtMost, cost: CostSummary) -> GateResult:
+    """Judge a cost against its limit; a cost that was not measured is not enough data, never a pass.
+
+    Raises:
+        InvalidInput: The cost has no such name, or the limit is not a number.
+    """
+    if gate.cost not in COSTS:
+        raise InvalidInput(f"the cost of a gate must be one of {list(COSTS)}, got {gate.cost!r}.")
+    if not gate.limit > 0:
+        raise InvalidInput(f"the limit of {gate.cost} must be positive, got {gate.limit}.")
+    known = cost_interval(cost, gate.cost)
+    limit = in_units(gate.cost, gate.limit)
+    if known is None:
+        verdict, reason = Verdict.NOT_ENOUGH_DATA, f"{gate.cost} was not measured; its limit is {limit}."
+    elif known.high <= gate.limit:
+        verdict, reason = Verdict.SHIP, f"{_cost_words(gate.cost, known)}, within the limit of {limit}."
+    elif known.low > gate.limit:
+        verdict, reason = Verdict.BLOCK, f"{_cost_words(gate.cost, known)}, over the limit of {limit}."
+    else:
+        verdict = Verdict.NOT_ENOUGH_DATA
+        reason = f"{_cost_words(gate.cost, known)}, too uncertain to hold against the limit of {limit}."
+    return GateResult(
+        gate="at_most",
+        metric=gate.cost,
+        slice=None,
+        verdict=verdict,
+        limit=gate.limit,
+        reason=reason,
+        candidate=None if known is None else known.value,
+        method="" if known is None else known.method,
+    )
+
+
+def judge_cheaper(incumbent: CostSummary, candidate: CostSummary) -> GateResult:
+    """Whether a candidate costs less than the incumbent: CPU per task, or else bytes on disk."""
+    ratio = candidate.cpu_ratio
+    sizes = (candidate.bytes, incumbent.bytes)
+    smaller = None if sizes[0] is None or sizes[1] is None else sizes[0] < sizes[1]
+    if ratio is not None and ratio.high < 1:
+        verdict, reason = (
+            Verdict.SHIP,
+            f"It takes {figure(ratio.value)} of the incumbent's CPU time per task.",
+        )
+    elif smaller and sizes[0] is not None and sizes[1]:
+        verdict = Verdict.SHIP
+        reason = f"It is smaller: {figure(sizes[0] / sizes[1])} of the incumbent's bytes."
+    elif ratio is None or smaller is None:
+        verdict = Verdict.NOT_ENOUGH_DATA
+        reason = "Whether it costs less than the incumbent was not measured."
+    elif ratio.low >= 1:
+        verdict, reason = (
+            Verdict.BLOCK,
+            f"It costs {figure(ratio.value)} of the incumbent's CPU time and is no smaller.",
+        )
+    else:
+        verdict = Verdict.NOT_ENOUGH_DATA
+        reason = (
+            f"It is no smaller, and its CPU time of {figure(ratio.value)} of the incumbent's "
+            f"({figure(ratio.low)} to {figure(ratio.high)}) is not shown to be less."
+        )
+    return GateResult(
+        gate="at_most",
+        metric="cpu_ratio",
+        slice=None,
+        verdict=verdict,
+        limit=1.0,
+        reason=reason,
+        candidate=None if ratio is None else ratio.value,
+        difference=None,
+        method="earns its place",
+    )
+
+
+def cost_interval(cost: CostSummary, name: str) -> Interval | None:
+    """One cost with what is known of its uncertainty; None when it was not measured."""
+    value = getattr(cost, name)
+    if value is None or isinstance(value, Interval):
+        return value
+    if name == "energy_j" and cost.energy_factor is not None:
+        factor = max(cost.energy_factor, 1.0)
+        return Interval(
+            value=value, low=value / factor, high=value * factor, method=f"tier {cost.energy_tier}"
+        )
+    return Interval(value=float(value), low=float(value), high=float(value), method="measured once")
+
+
+def _cost_words(name: str, known: Interval) -> str:
+    words = f"{name} is {in_units(name, known.value)}"
+    if known.low != known.high:
+        words += f" ({in_units(name, known.low)} to {in_units(name, known.high)})"
+    return words
