@@ -14,7 +14,7 @@ from jettison.cost.energy import Rapl, cpu_generation, estimate_energy, read_wat
 from jettison.cost.inputs import deal_blocks, sample_inputs
 from jettison.cost.money import usd_per_1000
 from jettison.cost.noise import MachineState, noise_marks, read_machine_state
-from jettison.cost.plan import MIN_BLOCK_S, plan_blocks, round_orders
+from jettison.cost.plan import MIN_BLOCK_S, plan_batches, plan_blocks, round_orders
 from jettison.cost.protocol import receive_message, send_message
 from jettison.cost.ratio import aa_noise, median_interval
 from jettison.errors import InvalidInput
@@ -60,6 +60,15 @@ def test_a_slow_candidate_gets_smaller_blocks_then_fewer_rounds_but_never_under_
     plan = plan_blocks([1.0], rounds=30, block=16, n_inputs=64, budget_s=60)
     assert (plan.block, plan.rounds) == (4, 15)
     assert plan_blocks([100.0], rounds=30, block=16, n_inputs=64, budget_s=60).rounds == 6
+
+
+def test_batches_of_a_slow_candidate_take_few_inputs_and_of_a_fast_one_all() -> None:
+    """A quarter of 120 s among 3 is 10 s; 9 passes of 0.1 s each leave 11 inputs."""
+    shared = {"passes": 9, "n_inputs": 128, "n_candidates": 3}
+    assert plan_batches(0.1, budget_s=120, **shared) == 11
+    assert plan_batches(10.0, budget_s=120, **shared) == 8
+    assert plan_batches(0.001, budget_s=120, **shared) == 128
+    assert plan_batches(10.0, budget_s=None, **shared) == 128
 
 
 def test_every_second_round_runs_backwards() -> None:

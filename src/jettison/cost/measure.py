@@ -14,13 +14,13 @@ from jettison.cost.energy import Energy, Rapl, estimate_energy, measured_energy
 from jettison.cost.inputs import deal_blocks
 from jettison.cost.money import usd_per_1000
 from jettison.cost.noise import noise_marks, read_machine_state
-from jettison.cost.plan import Plan, plan_blocks, round_orders
+from jettison.cost.plan import MIN_BLOCK_S, Plan, plan_batches, plan_blocks, round_orders
 from jettison.cost.ratio import aa_noise, median_interval
 from jettison.cost.subject import Progress, Subject, open_subjects, warm_up
 from jettison.decision import CostSummary, Interval
 from jettison.errors import InvalidInput
 
-BATCHES = (8, 32, 128)
+BATCHES = (1, 8, 32, 128)
 """Batch sizes that are tried for throughput."""
 BATCH_ROUNDS = 5
 _LEAST_SAMPLES = {0.5: 1, 0.95: 59, 0.99: 299}
@@ -52,7 +52,8 @@ def measure_costs(
         threads: Threads of every numeric library in those processes.
         incumbent: Position of the candidate that ratios are taken against.
         budget_s: Seconds for the blocks of all candidates together; smaller blocks and
-            fewer rounds (never under 6) are run to keep to it. None is no limit.
+            fewer rounds (never under 6) are run to keep to it. Batches take up to a
+            quarter more. None is no limit.
         usd_per_hour: Price of the machine, when money is wanted.
         progress: Called with a phrase and the share done.
 
@@ -80,7 +81,7 @@ def measure_costs(
             budget_s=budget_s,
         )
         _run_rounds(subjects, inputs, plan, rng, say)
-        _run_batches(subjects[:-1], len(inputs), rng, say)
+        _run_batches(subjects[:-1], inputs, budget_s, rng, say)
         for subject in subjects:
             subject.peak_bytes = subject.process.ask("peak")["peak_bytes"]
     marks = noise_marks(before, read_machine_state())
@@ -110,23 +111,38 @@ def _run_rounds(
                 subject.board_j.append((rapl.read_j() - from_j) / n_tasks)
 
 
-def _run_batches(subjects: list[Subject], n_inputs: int, rng: np.random.Generator, say: Progress) -> None:
+def _run_batches(
+    subjects: list[Subject],
+    inputs: Sequence[str],
+    budget_s: float | None,
+    rng: np.random.Generator,
+    say: Progress,
+) -> None:
     """Tasks per second in the best batch size: chosen by one pass each, measured by others."""
-    sizes = sorted({1, *(min(size, n_inputs) for size in BATCHES)})
-    chosen = []
+    runs = []
     for subject in subjects:
         say(f"trying batches of {subject.candidate.name}", None)
-        rates = {size: _rate(subject.process.ask("batches", batch=size, repeats=1)) for size in sizes}
+        n = plan_batches(
+            subject.task_s,
+            passes=len(BATCHES) + BATCH_ROUNDS,
+            n_inputs=len(inputs),
+            budget_s=budget_s,
+            n_candidates=len(subjects),
+        )
+        rows = deal_blocks(inputs, n, rng=rng)[0][:n]
+        rates = {
+            size: _rate(subject.process.ask("batches", rows=rows, batch=size, repeats=1))
+            for size in sorted({min(size, len(rows)) for size in BATCHES})
+        }
         best = max(rates, key=lambda size: rates[size])
-        chosen.append((best, max(1, int(0.1 * rates[best] / n_inputs))))
-    rates_of: list[list[float]] = [[] for _ in subjects]
+        repeats = max(1, int(2 * MIN_BLOCK_S * rates[best] / len(rows)))
+        runs.append({"rows": rows, "batch": best, "repeats": repeats})
+    found: list[list[float]] = [[] for _ in subjects]
     for number, order in enumerate(round_orders(len(subjects), BATCH_ROUNDS, rng=rng)):
         say("measuring batches", number / BATCH_ROUNDS)
         for index in order:
-            batch, repeats = chosen[index]
-            reply = subjects[index].process.ask("batches", batch=batch, repeats=repeats)
-            rates_of[index].append(_rate(reply))
-    for subject, rates_found in zip(subjects, rates_of, strict=True):
+            found[index].append(_rate(subjects[index].process.ask("batches", **runs[index])))
+    for subject, rates_found in zip(subjects, found, strict=True):
         subject.throughput_per_s = float(np.median(rates_found))
 
 

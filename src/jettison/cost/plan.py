@@ -10,6 +10,7 @@ from jettison.cost.ratio import MIN_ROUNDS
 MIN_BLOCK_S = 0.05
 """A block shorter than this would be judged by the timer and the scheduler, not by the model."""
 MIN_BLOCK_INPUTS = 4
+MIN_BATCH_INPUTS = 8
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +43,24 @@ def plan_blocks(
         affordable = int(budget_s / _round_s(task_s, block))
         wanted = max(MIN_ROUNDS, min(wanted, affordable))
     return Plan(rounds=wanted, block=block, repeats=tuple(_repeats(t, block) for t in task_s))
+
+
+def plan_batches(
+    task_s: float, *, passes: int, n_inputs: int, budget_s: float | None, n_candidates: int
+) -> int:
+    """How many inputs a candidate's batches take: its share of a quarter of the budget, at least 8.
+
+    Args:
+        task_s: Seconds that one task takes it, warm, one at a time: batches are hardly slower.
+        passes: How often it will go over them.
+        n_inputs: Inputs there are.
+        budget_s: Of the whole run; None takes all inputs.
+        n_candidates: Candidates that share it.
+    """
+    if budget_s is None:
+        return n_inputs
+    affordable = int(0.25 * budget_s / n_candidates / (passes * max(task_s, 1e-7)))
+    return min(n_inputs, max(MIN_BATCH_INPUTS, affordable))
 
 
 def round_orders(n: int, rounds: int, *, rng: np.random.Generator) -> list[list[int]]:
