@@ -14,7 +14,7 @@ from jettison.compress.prune import MULTIPLE
 from jettison.compress.training import Rows
 from jettison.errors import InvalidInput, StepFailed
 from tiny import make_tiny_bert, make_tiny_development, tiny_candidate, tiny_encode
-from torch_steps import accuracy, context_in, make, trained
+from torch_steps import accuracy, make, trained
 
 
 def rows_of(candidate: Candidate, n: int = 24) -> Rows:
@@ -194,4 +194,3 @@ def test_pruning_twice_gives_the_same_files(tmp_path: Path) -> None:
     step = {"step": "prune", "depth": 2, "width": 0.5}
     assert make(tmp_path / "a", incumbent, step).digest == make(tmp_path / "b", incumbent, step).digest
     assert accuracy(make(tmp_path / "a", incumbent, step)) > 0.2
-    assert context_in(tmp_path).seed == 0

@@ -280,7 +280,7 @@ def _made_before(folder: Path) -> Candidate | None:
 
 
 def _not_a_model(path: Path) -> InvalidInput | UnsafeArtifact:
-    files = [path] if path.is_file() else sorted(path.iterdir())
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
     if pickled := [file for file in files if file.suffix.lower() in UNSAFE_SUFFIXES]:
         return UnsafeArtifact(
             f"weights must be safetensors, ONNX or GGUF, got {pickled[0]}: opening it could run code. "
