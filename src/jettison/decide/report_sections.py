@@ -220,7 +220,8 @@ def _answer(label: str | None, confidence: float | None) -> str:
 def _stage_words(stage: StageEffect) -> str:
     parts = []
     if stage.dev_loss is not None:
-        parts.append(f"loses {_loss(stage.dev_loss)} points on dev")
+        verb = "gains" if stage.dev_loss < 0 else "loses"
+        parts.append(f"{verb} {_loss(abs(stage.dev_loss))} points on dev")
     if stage.cpu_ratio is not None:
         parts.append(f"CPU {words.times_less(stage.cpu_ratio)}")
     if stage.bytes is not None:

@@ -146,7 +146,8 @@ def flips_of(content: ReportContent, candidate: str) -> list[FlipExample]:
 
 def score_rows(decision: Decision) -> tuple[list[str], list[tuple[str, str, str, list[str]]]]:
     """Metric names, and rows of (slice, n, candidate, figures) for every slice and candidate."""
-    metrics = list(dict.fromkeys(m for c in decision.candidates for s in c.scores.values() for m in s))
+    tables = [scores for c in decision.candidates for scores in c.scores.values()]
+    metrics = list(dict.fromkeys(m for scores in tables for m, v in scores.items() if v is not None))
     slices = list(dict.fromkeys(name for c in decision.candidates for name in c.scores))[:MAX_SCORED]
     rows = []
     for name in slices:
