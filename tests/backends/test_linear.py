@@ -116,7 +116,7 @@ def test_memory_is_bounded_and_answers_do_not_change(
     wanted = np.stack([by_hand(candidate, text) for text in texts])
     np.testing.assert_allclose(model.logits(texts), wanted, atol=2e-5)
     np.testing.assert_allclose([model.logits([t])[0] for t in texts], wanted, atol=2e-5)
-    assert len(model._seen._words) < 8 + 20
+    assert len(model._ngrams._seen._words) < 8 + 20
     assert len(model.logits(["word " * 100_000, "rain"])) == 2
 
 

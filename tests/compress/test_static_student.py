@@ -80,7 +80,7 @@ def test_a_student_learns_what_its_teacher_knows(
     assert notes["n_unlabelled"] == 120
     assert made.lineage[-1].settings["augment"] == notes["n_augmented"] == 100
     assert notes["bytes"] == made.artifact_bytes
-    assert sum(said.startswith("epoch") for said in heard) == notes["epochs"]
+    assert sum(said.startswith(f"epoch {notes['epochs']} of 12") for said in heard) == 1
 
 
 def test_the_same_seed_gives_the_same_weights(incumbent: Candidate, tmp_path: Path) -> None:
@@ -150,6 +150,29 @@ def test_two_labels_and_no_dev_examples_are_enough(tmp_path: Path) -> None:
     notes = made.lineage[-1].notes
     assert notes["dev_fit_accuracy"] is None
     assert notes["best_epoch"] == 2
+
+
+def test_the_linear_student_beside_it_takes_its_share_of_the_logits(
+    incumbent: Candidate, tmp_path: Path
+) -> None:
+    from jettison.compress.linear import DistillLinear
+
+    texts = [example.input for example in DEVELOPMENT.dev]
+    context = context_of(incumbent, tmp_path)
+    exact = msgspec.structs.replace(SMALL, epochs=2, augment=0, storage="float32")
+    parts = [
+        msgspec.structs.replace(exact, ngram_share=0.0),
+        DistillLinear(storage="float32"),
+        msgspec.structs.replace(exact, ngram_share=0.25, skip=True),
+        msgspec.structs.replace(exact, ngram_share=0.0, skip=True),
+        msgspec.structs.replace(exact, ngram_share=0.25),
+    ]
+    alone, linear, both_skip, alone_skip, both = (
+        open_model(apply_step(step, incumbent, context, cache=tmp_path / "cache")).logits(texts)
+        for step in parts
+    )
+    np.testing.assert_allclose(both, 0.75 * alone + 0.25 * linear, atol=1e-4)
+    np.testing.assert_allclose(both_skip, 0.75 * alone_skip + 0.25 * linear, atol=1e-4)
 
 
 def test_int8_token_vectors_shrink_the_file_and_hardly_move_the_logits(

@@ -23,31 +23,51 @@ _BATCH = 256
 
 
 class LinearClassifier(TextClassifier):
-    """The student of `distill_linear`: sum of rows over the root of the mass, plus bias.
+    """The student of `distill_linear`.
 
     Settings: `characters`, the shortest and longest run of characters read, [3, 5].
-
-    Arrays of `model.safetensors`: `keys` (n_features,), uint32, ascending; `rows` (n_features,
-    n_labels), float32, float16, or int8 with `rows_scale` (n_features,); `mass` (n_features,),
-    float32; `bias` (n_labels,).
+    `model.safetensors` holds the arrays of `NgramLogits`.
     """
 
     def __init__(self, candidate: Candidate) -> None:
         super().__init__(candidate)
-        shortest, longest = candidate.settings.get("characters", [3, 5])
-        self._features = _Features(candidate.path / WEIGHTS, len(self.labels), int(shortest), int(longest))
+        characters = candidate.settings.get("characters", (3, 5))
+        self._ngrams = NgramLogits(candidate.path / WEIGHTS, len(self.labels), characters)
+
+    def logits(self, inputs: Sequence[str]) -> np.ndarray:
+        """Raw scores, shape (n_inputs, n_labels), float32."""
+        return self._ngrams(inputs)
+
+
+class NgramLogits:
+    """Logits of a linear model: the sum of a text's rows over the root of its mass, plus the bias.
+
+    Args:
+        path: safetensors with `keys` (n_features,), uint32, ascending; `rows` (n_features,
+            n_labels), float32, float16, or int8 with `rows_scale` (n_features,); `mass`
+            (n_features,), float32; `bias` (n_labels,).
+        n_labels: Of the candidate.
+        characters: Shortest and longest run of characters read.
+
+    Raises:
+        BrokenArtifact: An array is missing or of another shape.
+    """
+
+    def __init__(self, path: Path, n_labels: int, characters: Sequence[int]) -> None:
+        shortest, longest = (int(size) for size in characters)
+        self._features = _Features(path, n_labels, shortest, longest)
         self._seen = _SeenRows(self._features)
         self._lock = threading.Lock()
         self._bias = np.array(self._features.bias)
 
-    def logits(self, inputs: Sequence[str]) -> np.ndarray:
-        """Raw scores, shape (n_inputs, n_labels)."""
+    def __call__(self, inputs: Sequence[str]) -> np.ndarray:
+        """Logits of texts, shape (n_inputs, n_labels), float32."""
         if len(inputs) == 1:
             table, slots = self._look_up(inputs[0])
             total = np.add.reduce(table.take(slots, 0), 0)
             one: np.ndarray = total[:-1] * (total[-1] or 1.0) ** -0.5 + self._bias
             return one[None, :]
-        found = np.empty((len(inputs), len(self.labels)), np.float32)
+        found = np.empty((len(inputs), len(self._bias)), np.float32)
         for first in range(0, len(inputs), _BATCH):
             found[first : first + _BATCH] = self._many(inputs[first : first + _BATCH])
         return found
@@ -75,11 +95,7 @@ class LinearClassifier(TextClassifier):
 
 
 class _Features:
-    """The trained rows as they lie on disk, found by key.
-
-    Raises:
-        BrokenArtifact: An array is missing or of another shape.
-    """
+    """The trained rows as they lie on disk, found by key."""
 
     def __init__(self, path: Path, n_labels: int, shortest: int, longest: int) -> None:
         found = map_tensors(path, "keys", "rows", "mass", "bias")

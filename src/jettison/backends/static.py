@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jettison.backends.blas import limit_blas_threads
+from jettison.backends.linear import NgramLogits
 from jettison.backends.tensors import map_tensors
 from jettison.backends.text import TextClassifier, load_tokenizer
 from jettison.backends.words import WordIds
@@ -18,6 +19,7 @@ from jettison.candidate import Candidate
 from jettison.errors import BrokenArtifact
 
 WEIGHTS = "model.safetensors"
+NGRAMS = "ngrams.safetensors"
 EPSILON = 1e-5
 """Added to the variance of the pooled features, as torch's LayerNorm does."""
 _MOST_TEXTS = 1024
@@ -37,6 +39,9 @@ class StaticClassifier(TextClassifier):
     (2 d + 2 channels, hidden + n_skip) and `first_bias`; `second` (hidden, n_labels) and
     `second_bias`. The first `hidden` columns go through the perceptron; `n_skip`, 0 or n_labels,
     are logits already.
+
+    Where there is `ngrams.safetensors`, the logits of that linear model (see `NgramLogits`, setting
+    `characters`) are added: what words say by themselves beside what they say in their order.
     """
 
     def __init__(self, candidate: Candidate) -> None:
@@ -60,9 +65,18 @@ class StaticClassifier(TextClassifier):
             np.array(weights[name]) for name in names
         )
         self._width, self._d, self._channels = weights["conv"].shape
+        path = candidate.path / NGRAMS
+        characters = candidate.settings.get("characters", (3, 5))
+        self._ngrams = NgramLogits(path, len(self.labels), characters) if path.exists() else None
 
     def logits(self, inputs: Sequence[str]) -> np.ndarray:
         """Raw scores, shape (n_inputs, n_labels), float32."""
+        found = self._static_logits(inputs)
+        if self._ngrams is not None and len(inputs):
+            found += self._ngrams(inputs)
+        return found
+
+    def _static_logits(self, inputs: Sequence[str]) -> np.ndarray:
         texts = [self._words(text, self._max_tokens) or [self._folded.blank] for text in inputs]
         if len(texts) == 1:
             return self._head(self._pool(texts))
@@ -100,12 +114,10 @@ class StaticClassifier(TextClassifier):
 
     def _head(self, pooled: np.ndarray) -> np.ndarray:
         """Logits, shape (n_texts, n_labels): layer norm, perceptron, and the linear layer beside it."""
-        n_features, hidden = self._first.shape[0], len(self._second)
-        mean = np.add.reduce(pooled, 1) / n_features
-        variance = np.einsum("ij,ij->i", pooled, pooled) / n_features - mean * mean
-        # The columns of `first` have mean zero, so that the mean itself needs no subtraction.
+        hidden = len(self._second)
+        # The columns of `first` have mean zero, so that the features' mean needs no subtraction.
         layer = pooled @ self._first
-        layer *= ((variance + EPSILON) ** -0.5)[:, None]
+        layer *= _over_deviation(pooled)
         layer += self._first_bias
         inner = layer[:, :hidden]
         np.maximum(inner, 0.0, out=inner)
@@ -149,6 +161,19 @@ class FoldedTokens:
 def open_static(candidate: Candidate) -> StaticClassifier:
     """Open a static candidate."""
     return StaticClassifier(candidate)
+
+
+def _over_deviation(rows: np.ndarray) -> np.ndarray | float:
+    """One over the standard deviation of each row, shape (n, 1); of a single row a number: faster."""
+    n = rows.shape[1]
+    if len(rows) == 1:
+        row = rows[0]
+        mean = float(row.sum()) / n
+        return float((float(row.dot(row)) / n - mean * mean + EPSILON) ** -0.5)
+    means = np.add.reduce(rows, 1) / n
+    variances = np.einsum("ij,ij->i", rows, rows) / n - means * means
+    found: np.ndarray = ((variances + EPSILON) ** -0.5)[:, None]
+    return found
 
 
 def _of_equal_length(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -1,6 +1,7 @@
 """Distills a classifier into a linear one over words, pairs and characters."""
 
 import time
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -13,6 +14,7 @@ from jettison.compress.linear_features import count_features
 from jettison.compress.linear_fit import LinearSchedule, fit_linear
 from jettison.compress.settings_check import check_settings
 from jettison.compress.step import Made, StepContext
+from jettison.compress.storage import stored
 from jettison.compress.student_check import student_notes
 from jettison.compress.transfer import TransferSet, gold_indices, transfer_set
 from jettison.errors import InvalidInput
@@ -72,12 +74,9 @@ class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
         """
         transfer = transfer_set(context, self.augment)
         started = time.monotonic()
-        arrays, notes = self._train(transfer, context)
+        arrays, notes = self.train(transfer, context)
         notes["train_s"] = round(time.monotonic() - started, 2)
-
-        from safetensors.numpy import save_file
-
-        save_file(_stored(arrays, self.storage), context.folder / WEIGHTS)
+        save_rows(arrays, self.storage, context.folder / WEIGHTS)
         take_over(candidate.path, context.folder, LICENCE_FILES)
         settings = {"characters": list(self.characters)}
         return Made(
@@ -88,10 +87,10 @@ class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
             resolved={"augment": transfer.n_augmented},
         )
 
-    def _train(
+    def train(
         self, transfer: TransferSet, context: StepContext
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """The trained arrays, and notes on how it went."""
+        """The trained arrays as `NgramLogits` reads them, float32, and notes on how it went."""
         n_known = transfer.n_train + transfer.n_unlabelled
         features = count_features(
             transfer.texts,
@@ -136,13 +135,8 @@ class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-def _stored(arrays: dict[str, np.ndarray], storage: str) -> dict[str, np.ndarray]:
-    """The arrays as they go to disk: the rows at the chosen precision, the rest as they are."""
-    rows = arrays["rows"]
-    if storage == "float16":
-        return {**arrays, "rows": np.clip(rows, -65504, 65504).astype(np.float16)}
-    if storage == "int8":
-        scale = np.maximum(np.abs(rows).max(axis=1, initial=0.0), 1e-12) / 127
-        rounded = np.rint(rows / scale[:, None]).astype(np.int8)
-        return {**arrays, "rows": rounded, "rows_scale": scale.astype(np.float32)}
-    return arrays
+def save_rows(arrays: dict[str, np.ndarray], storage: str, path: Path) -> None:
+    """Write what `train` gave, the rows at the chosen precision."""
+    from safetensors.numpy import save_file
+
+    save_file(stored(arrays, "rows", storage), path)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import msgspec
 import numpy as np
 
-from jettison.backends.static import WEIGHTS
+from jettison.backends.static import NGRAMS, WEIGHTS
 from jettison.candidate import Candidate
 from jettison.compress.checkpoint import LICENCE_FILES, bfloat16_is_fast, take_over, torch_run
+from jettison.compress.linear import DistillLinear, save_rows
 from jettison.compress.settings_check import check_settings
 from jettison.compress.step import Made, StepContext
+from jettison.compress.storage import stored
 from jettison.compress.student_check import student_notes
 from jettison.compress.token_table import TokenTable, token_table
 from jettison.compress.transfer import TransferSet, gold_indices, transfer_set
@@ -33,7 +35,7 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: ClassVar[str] = "distill_static"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("torch", "tokenizers", "numpy")
 
@@ -63,15 +65,17 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
     token_dropout: float = 0.1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the multiplications in training; auto takes bfloat16 where the CPU has it in hardware."""
-    storage: Literal["float32", "float16", "int8"] = "float16"
-    """How the token vectors are kept on disk."""
+    ngram_share: float = 0.5
+    """Weight of the linear student (see `distill_linear`) in the logits; 0 leaves it out."""
+    storage: Literal["float32", "float16", "int8"] = "int8"
+    """How the token vectors and the linear student's rows are kept on disk."""
 
     def __post_init__(self) -> None:
         check_settings(
             self,
             at_least_1=("d", "channels", "window", "max_tokens", "batch_size", "patience", "epochs"),
             at_least_0=("hidden", "augment", "gold_weight"),
-            shares=("dropout", "token_dropout"),
+            shares=("dropout", "token_dropout", "ngram_share"),
             above_0=("learning_rate", "temperature"),
         )
 
@@ -95,15 +99,19 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
             rows = np.concatenate([rows[: transfer.n_train], rows])
         epochs = self.epochs or min(60, max(3, round(TEXTS_SHOWN / len(rows))))
         started = time.monotonic()
+        settings: dict[str, Any] = {"max_tokens": self.max_tokens, "threads": 1}
+        if self.ngram_share:
+            # First, since it takes seconds: a deadline then cuts into what takes minutes.
+            settings |= self._add_ngrams(transfer, context)
         arrays, notes = self._train(transfer, rows, tokens, epochs, context)
+        _scale_logits(arrays, 1 - self.ngram_share)
         notes["train_s"] = round(time.monotonic() - started, 2)
 
         from safetensors.numpy import save_file
 
-        save_file(_stored(arrays, self.storage), context.folder / WEIGHTS)
+        save_file(stored(arrays, "tokens", self.storage), context.folder / WEIGHTS)
         tokens.tokenizer.save(str(context.folder / "tokenizer.json"))
         take_over(candidate.path, context.folder, LICENCE_FILES)
-        settings = {"max_tokens": self.max_tokens, "threads": 1}
         return Made(
             backend="static",
             labels=context.incumbent.labels,
@@ -115,6 +123,17 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
                 "precision": "bfloat16" if self._bfloat16() else "float32",
             },
         )
+
+    def _add_ngrams(self, transfer: TransferSet, context: StepContext) -> dict[str, Any]:
+        """Train the linear student on the same lesson and write it; gives the settings it is read with."""
+        linear = DistillLinear(
+            temperature=self.temperature, gold_weight=self.gold_weight, storage=self.storage
+        )
+        ngrams, _ = linear.train(transfer, context)
+        for name in ("rows", "bias"):
+            ngrams[name] = ngrams[name] * np.float32(self.ngram_share)
+        save_rows(ngrams, linear.storage, context.folder / NGRAMS)
+        return {"characters": list(linear.characters)}
 
     def _bfloat16(self) -> bool:
         return self.precision == "bfloat16" or (self.precision == "auto" and bfloat16_is_fast())
@@ -174,6 +193,15 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+def _scale_logits(arrays: dict[str, np.ndarray], share: float) -> None:
+    """Multiply the logits that the arrays give by a share, in place."""
+    hidden = len(arrays["second"])
+    for array in (arrays["second"], arrays["second_bias"]):
+        array *= share
+    for array in (arrays["first"], arrays["first_bias"]):
+        array[..., hidden:] *= share
+
+
 def _dev_lesson(tokenizer: Any, context: StepContext, max_tokens: int, blank: int) -> "Lesson":
     from jettison.compress.fit import Lesson
 
@@ -195,15 +223,3 @@ def _encode(
     for row, ids in enumerate(encoded):
         found[row, : len(ids)] = ids
     return found, lengths
-
-
-def _stored(arrays: dict[str, np.ndarray], storage: str) -> dict[str, np.ndarray]:
-    """The arrays as they go to disk: the token vectors at the chosen precision, the rest float32."""
-    tokens = arrays["tokens"]
-    if storage == "float16":
-        return {**arrays, "tokens": np.clip(tokens, -65504, 65504).astype(np.float16)}
-    if storage == "int8":
-        scale = np.maximum(np.abs(tokens).max(axis=1), 1e-12) / 127
-        rounded = np.rint(tokens / scale[:, None]).astype(np.int8)
-        return {**arrays, "tokens": rounded, "tokens_scale": scale.astype(np.float32)}
-    return arrays
