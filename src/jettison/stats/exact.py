@@ -42,9 +42,13 @@ def exact_p(beneficial: int, harmful: int, n: int, difference: float) -> float:
     favorable = tango_z(b, c, n, difference) >= seen - 1e-9
     b, c = b[favorable], c[favorable]
 
+    weight = _log_coefficient(b, c, n)
+
     def log_probability(rate: float) -> float:
         p_harmful, p_beneficial = (rate - difference) / 2, (rate + difference) / 2
-        return float(special.logsumexp(_log_pmf(b, c, n, p_beneficial, p_harmful))) if len(b) else -np.inf
+        logs = weight + _log_powers(b, c, n, p_beneficial, p_harmful)
+        top = logs.max(initial=-np.inf)
+        return float(top + np.log(np.exp(logs - top).sum())) if np.isfinite(top) else -np.inf
 
     rates = np.linspace(abs(difference), flip_bound, N_RATES)
     values = np.array([log_probability(rate) for rate in rates])
@@ -76,14 +80,20 @@ def _tables(most: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _log_pmf(b: np.ndarray, c: np.ndarray, n: int, p_b: float, p_c: float) -> np.ndarray:
-    rest = n - b - c
-    coefficient = (
-        special.gammaln(n + 1) - special.gammaln(b + 1) - special.gammaln(c + 1) - special.gammaln(rest + 1)
-    )
+    return np.asarray(_log_coefficient(b, c, n) + _log_powers(b, c, n, p_b, p_c))
+
+
+def _log_coefficient(b: np.ndarray, c: np.ndarray, n: int) -> np.ndarray:
+    """Log of the number of ways to place b and c among n."""
+    parts = special.gammaln(b + 1) + special.gammaln(c + 1) + special.gammaln(n - b - c + 1)
+    return np.asarray(special.gammaln(n + 1) - parts)
+
+
+def _log_powers(b: np.ndarray, c: np.ndarray, n: int, p_b: float, p_c: float) -> np.ndarray:
+    """Log of p_b^b p_c^c p_rest^rest; 0^0 is 1."""
     p_rest = max(1.0 - p_b - p_c, 0.0)
+    if min(p_b, p_c, p_rest) > 0:
+        return np.asarray(b * np.log(p_b) + c * np.log(p_c) + (n - b - c) * np.log(p_rest))
     return np.asarray(
-        coefficient
-        + special.xlogy(b, max(p_b, 0.0))
-        + special.xlogy(c, max(p_c, 0.0))
-        + special.xlogy(rest, p_rest)
+        special.xlogy(b, max(p_b, 0.0)) + special.xlogy(c, max(p_c, 0.0)) + special.xlogy(n - b - c, p_rest)
     )

@@ -69,19 +69,23 @@ def certify_threshold(
         if not 0 < level < 1:
             raise InvalidInput(f"{name} must be in (0, 1), got {level}.")
 
-    certified = None
-    for threshold in GRID if grid is None else np.sort(np.asarray(grid, float))[::-1]:
-        kept = s >= threshold
-        n_harmful = int((kept & h).sum())
-        if binomial_p(n_harmful, len(s), epsilon) > delta:
-            break
-        certified = Certified(
-            threshold=float(threshold),
-            n_examples=len(s),
-            n_harmful=n_harmful,
-            accepted_share=float(kept.mean()),
-        )
-    return certified
+    thresholds = GRID if grid is None else np.sort(np.asarray(grid, float))[::-1]
+    n_kept, n_harmful = _count_above(s, thresholds), _count_above(s[h], thresholds)
+    failed = np.flatnonzero(stats.binom.cdf(n_harmful, len(s), epsilon) > delta)
+    last = (int(failed[0]) if len(failed) else len(thresholds)) - 1
+    if last < 0:
+        return None
+    return Certified(
+        threshold=float(thresholds[last]),
+        n_examples=len(s),
+        n_harmful=int(n_harmful[last]),
+        accepted_share=float(n_kept[last] / len(s)),
+    )
+
+
+def _count_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Scores at or above each threshold, shape of the thresholds."""
+    return np.asarray(len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left"))
 
 
 def binomial_p(n_harmful: int, n: int, epsilon: float) -> float:

@@ -8,6 +8,7 @@
 | else | cluster-robust t, corrected for skewness |
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -75,6 +76,11 @@ def margin_test(
     if bounded and (few_changes or (not binary and n_groups < FEW_GRADED)):
         return _judge(by_group, margin, alpha, betting_p, "betting, exact")
     if n_groups < FEW_GROUPS:
+        if 0.5**n_groups > alpha:
+            raise NotEnoughData(
+                f"a verdict at alpha {alpha:g} needs at least {math.ceil(-math.log2(alpha))} groups, "
+                f"got {n_groups}."
+            )
         return _judge(by_group, margin, alpha, partial(_few_groups_p, seed=seed), "sign flips of groups")
     name = "cluster-robust t" if n_groups < by_group.n else "paired t"
     return _judge(by_group, margin, alpha, skew_corrected_p, f"{name}, skewness corrected")
