@@ -1,6 +1,6 @@
 """Who answers a request: plans as plain records, combined by nesting."""
 
-from typing import Union
+from typing import Literal, Union
 
 import msgspec
 
@@ -16,7 +16,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     """What a cascade's threshold was proved to hold, and on what."""
 
     epsilon: float
-    """Largest share of inputs on which the lean arm's answer stands, is wrong, and the reference is right."""
+    """Largest share of inputs on which the lean answer stands, is wrong, and the reference is right."""
     delta: float
     """Probability, over draws of the certifying examples, that the bound does not hold."""
     n_examples: int
@@ -36,6 +36,13 @@ class Cascade(msgspec.Struct, frozen=True, kw_only=True, tag="cascade"):
     threshold: float
     """Least confidence of the lean arm, in 0-1, at which its answer stands; above 1 escalates all."""
     certificate: Certificate | None = None
+    combine: Literal["fallback", "average"] = "fallback"
+    """What answers an escalated input: the fallback alone, or the mean of both arms' logits."""
+    escalate_below: float | None = None
+    """Inputs whose `in_scope` by the lean arm is under it are escalated, however confident it is."""
+    decline_below: float | None = None
+    """Inputs whose `in_scope` by the lean arm is under it are not escalated: the lean arm's answer
+    stands, flagged as out of scope."""
 
 
 class Shadow(msgspec.Struct, frozen=True, kw_only=True, tag="shadow"):

@@ -361,3 +361,62 @@ def test_the_single_input_path_adds_microseconds(pair):
 
     # 2 microseconds on an idle core; five times that is the bound on a busy one.
     assert best(cascade) - best(lean) < 10e-6
+
+
+class Fixed:
+    """A model whose outputs are given by text."""
+
+    labels = LABELS
+
+    def __init__(self, outputs: dict[str, Output]) -> None:
+        self._outputs = outputs
+
+    def predict(self, inputs):
+        return [self._outputs[text] for text in inputs]
+
+    def close(self) -> None:
+        pass
+
+
+def said(label: str, confidence: float, in_scope: float, *logits: float) -> Output:
+    return Output(
+        label=label, confidence=confidence, in_scope=in_scope, flagged=in_scope < 0.05,
+        logits=np.array(logits, np.float32),
+    )  # fmt: skip
+
+
+def test_the_mean_of_both_arms_answers_what_is_escalated():
+    # Logits over their temperatures 1 and 2: (1, 0, 0) and (0, 3, 0); their mean is (0.5, 1.5, 0).
+    lean = Fixed({"x": said("apple", 0.4, 0.5, 1.0, 0.0, 0.0)})
+    fallback = Fixed({"x": said("pear", 0.9, 0.7, 0.0, 6.0, 0.0)})
+    cascade = CascadeClassifier(
+        LABELS, lean=lean, fallback=fallback, threshold=0.8, combine="average", temperatures=(1.0, 2.0)
+    )
+    (answer,) = cascade.predict(["x"])
+    assert answer.label == "pear"
+    assert answer.logits == pytest.approx([0.5, 1.5, 0.0])
+    assert answer.confidence == pytest.approx(np.exp(1.5) / (np.exp(0.5) + np.exp(1.5) + 1.0))
+    assert answer.in_scope == pytest.approx(0.6)
+    assert answer.escalated
+
+
+def test_what_is_plainly_out_of_scope_is_declined_without_the_fallback():
+    lean = Fixed(
+        {"far": said("apple", 0.3, 0.004, 1.0, 0.0, 0.0), "odd": said("apple", 0.99, 0.07, 9.0, 0.0, 0.0)}
+    )
+    fallback = Fixed({"odd": said("pear", 0.9, 0.5, 0.0, 6.0, 0.0)})
+    cascade = CascadeClassifier(
+        LABELS, lean=lean, fallback=fallback, threshold=0.8, escalate_below=0.1, decline_below=0.01
+    )
+    far, odd = cascade.predict(["far", "odd"])
+    assert (far.arm, far.flagged, far.escalated) == ("lean", True, False)
+    assert (odd.arm, odd.label) == ("fallback", "pear")
+
+
+def test_the_certificate_counts_declined_answers_as_the_lean_arms(tmp_path, arms):
+    data = development(3000)
+    plain = joined(tmp_path, data, *arms, epsilon=0.02)
+    declining = joined(tmp_path, data, *arms, epsilon=0.02, decline_below=0.5, combine="average")
+    route = msgspec.convert(declining.settings["route"], Cascade)
+    assert (route.combine, route.decline_below) == ("average", 0.5)
+    assert declining.digest != plain.digest

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -20,7 +20,11 @@ class CascadeClassifier:
 
     The lean arm's answer stands when its confidence reaches the threshold. An input on
     which it fails is passed on, and so is, with `escalate_flagged`, one that it flags as
-    or calls out of scope. `Output.arm` is `lean` or `fallback`; of a cascade within the
+    or calls out of scope, and one whose `in_scope` is under `escalate_below`. One whose
+    `in_scope` is under `decline_below` is plainly out of scope and stays with the lean arm.
+    With `combine` "average" an escalated input is answered by the mean of both arms'
+    logits, each at its own temperature: the work of the lean arm is not thrown away.
+    `Output.arm` is `lean` or `fallback`; of a cascade within the
     cascade, `fallback/lean` and so on. Both arms are opened at once, so that the first
     escalated request is no slower than the next; the setting `lazy_fallback` opens the
     fallback when it is first needed instead.
@@ -36,8 +40,16 @@ class CascadeClassifier:
         out_of_scope: str | None = None,
         escalate_flagged: bool = True,
         calibration: Calibration | None = None,
+        combine: Literal["fallback", "average"] = "fallback",
+        escalate_below: float | None = None,
+        decline_below: float | None = None,
+        temperatures: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         self.labels = labels
+        self._average = combine == "average"
+        self._escalate_below = escalate_below or 0.0
+        self._decline_below = decline_below or 0.0
+        self._temperatures = temperatures
         self._lean = lean
         self._fallback = fallback
         self._threshold = threshold
@@ -57,7 +69,8 @@ class CascadeClassifier:
         if passed_on:
             answers = self._fallback.predict([inputs[i] for i in passed_on])
             for i, answer in zip(passed_on, answers, strict=True):
-                outputs[i] = self._told(answer, "fallback", escalated=True)
+                both = self._mean(outputs[i], answer) if self._average else answer
+                outputs[i] = self._told(both, "fallback", escalated=True)
         return outputs
 
     def close(self) -> None:
@@ -65,7 +78,29 @@ class CascadeClassifier:
         self._lean.close()
         self._fallback.close()
 
+    def _mean(self, lean: Output, fallback: Output) -> Output:
+        """The answer of both arms' mean logits; the fallback's where one of the arms has none."""
+        if lean.logits is None or fallback.logits is None or fallback.error or lean.error:
+            return fallback
+        logits = lean.logits / (2.0 * self._temperatures[0])
+        logits += fallback.logits / (2.0 * self._temperatures[1])
+        top = int(logits.argmax())
+        ranks = [o.in_scope for o in (lean, fallback) if o.in_scope is not None]
+        return Output(
+            label=self.labels[top],
+            confidence=float(1.0 / np.exp(logits - logits[top]).sum()),
+            in_scope=sum(ranks) / 2 if len(ranks) == 2 else fallback.in_scope,
+            flagged=fallback.flagged,
+            logits=logits,
+            arm=fallback.arm,
+            escalated=fallback.escalated,
+        )
+
     def _stands(self, output: Output) -> bool:
+        if self._decline_below and output.in_scope is not None and output.in_scope < self._decline_below:
+            return output.error is None
+        if self._escalate_below and output.in_scope is not None and output.in_scope < self._escalate_below:
+            return False
         return not (
             output.confidence < self._threshold
             or output.error is not None
@@ -170,10 +205,22 @@ def _open_route(route: Route, candidate: Candidate, *, outermost: bool = True) -
                 out_of_scope=candidate.out_of_scope,
                 escalate_flagged=bool(settings.get("escalate_flagged", True)),
                 calibration=candidate.calibration if outermost else None,
+                combine=route.combine,
+                escalate_below=route.escalate_below,
+                decline_below=route.decline_below,
+                temperatures=(_temperature(lean, candidate), _temperature(fallback, candidate)),
             )
     raise InvalidInput(
         f"a cascade must be made of single candidates and cascades, got a {type(route).__name__.lower()}."
     )
+
+
+def _temperature(route: Route, candidate: Candidate) -> float:
+    """Temperature of an arm's logits; those of a cascade are at 1."""
+    if not isinstance(route, Single):
+        return 1.0
+    arm = _arm(candidate, route.candidate)
+    return 1.0 if arm.backend == "cascade" else arm.calibration.temperature
 
 
 def _arm(candidate: Candidate, folder: str) -> Candidate:

@@ -4,8 +4,9 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -18,10 +19,12 @@ from jettison.route import Cascade, Certificate, Single
 from jettison.stats.ltt import certify_threshold
 from jettison.task import Development, Example
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 GRID_SIZE = 100
 NEVER = -1.0
 """Score of an input that the lean arm passes on whatever the threshold is."""
+ALWAYS = 2.0
+"""Score of one that it keeps whatever the threshold is."""
 
 
 def make_cascade(
@@ -36,6 +39,9 @@ def make_cascade(
     epsilon: float = 0.005,
     delta: float = 0.1,
     escalate_flagged: bool = True,
+    combine: Literal["fallback", "average"] = "fallback",
+    escalate_below: float | None = None,
+    decline_below: float | None = None,
     name: str | None = None,
 ) -> Candidate:
     """Certify a threshold on `data.dev_certify` and put the two candidates behind it.
@@ -60,6 +66,10 @@ def make_cascade(
         epsilon: Largest harm, a share in (0, 1).
         delta: Error probability of the certificate, in (0, 1).
         escalate_flagged: Pass on whatever the lean arm flags as, or calls, out of scope.
+        combine: What answers an escalated input (`Cascade.combine`).
+        escalate_below: Least `in_scope` by the lean arm at which its answer may stand.
+        decline_below: `in_scope` by the lean arm under which an input is plainly out of scope
+            and not worth the fallback. Its answer counts as the lean arm's in the certificate.
         name: Name of the cascade; None makes one of the arms'.
 
     Raises:
@@ -72,12 +82,17 @@ def make_cascade(
         exact binomial tail.
     """
     _check(lean, fallback, lean_records, fallback_records, epsilon, delta)
-    out_of_scope = lean.out_of_scope if escalate_flagged else None
+    rules = _Rules(
+        out_of_scope=lean.out_of_scope if escalate_flagged else None,
+        escalate_flagged=escalate_flagged,
+        escalate_below=escalate_below or 0.0,
+        decline_below=decline_below or 0.0,
+    )
     examples = _independent(data.dev_certify)
     _check_enough(len(examples), epsilon, delta)
     lean_of, fallback_of = _by_id(lean_records), _by_id(fallback_records)
     incumbent_of = _by_id(incumbent_records)
-    scores = np.array([_score(_of(lean_of, e, "lean"), out_of_scope, escalate_flagged) for e in examples])
+    scores = np.array([_score(_of(lean_of, e, "lean"), rules) for e in examples])
     harmful = np.array(
         [not _right(lean_of[e.id]) and _right(_of(incumbent_of, e, "incumbent")) for e in examples]
     )
@@ -87,7 +102,7 @@ def make_cascade(
         harmful,
         epsilon=epsilon,
         delta=delta,
-        grid=_grid([_score(r, out_of_scope, escalate_flagged) for r in fitted]),
+        grid=_grid([_score(r, rules) for r in fitted]),
     )
     if certified is None or certified.accepted_share <= 0:
         raise _nothing_certified(lean, scores, harmful, epsilon, delta)
@@ -113,6 +128,9 @@ def make_cascade(
         fallback=Single(candidate="fallback"),
         threshold=certified.threshold,
         certificate=certificate,
+        combine=combine,
+        escalate_below=escalate_below,
+        decline_below=decline_below,
     )
     return _write(lean, fallback, data, route, notes, escalate_flagged, cache, name)
 
@@ -150,6 +168,9 @@ def _write(
                 "delta": route.certificate.delta if route.certificate else None,
                 "threshold": route.threshold,
                 "escalate_flagged": escalate_flagged,
+                "combine": route.combine,
+                "escalate_below": route.escalate_below,
+                "decline_below": route.decline_below,
             },
             seed=0,
             versions=library_versions("numpy", "scipy"),
@@ -219,12 +240,27 @@ def _nothing_certified(
     )
 
 
-def _score(record: Record, out_of_scope: str | None, escalate_flagged: bool) -> float:
-    """The lean arm's confidence, or NEVER where a rule passes the input on."""
+@dataclass(frozen=True, kw_only=True)
+class _Rules:
+    """What decides besides confidence, as the cascade itself applies it."""
+
+    out_of_scope: str | None
+    escalate_flagged: bool
+    escalate_below: float
+    decline_below: float
+
+
+def _score(record: Record, rules: _Rules) -> float:
+    """The lean arm's confidence; NEVER or ALWAYS where a rule passes the input on or keeps it."""
     if record.error is not None or record.confidence is None:
         return NEVER
-    if escalate_flagged and (
-        record.flagged or (out_of_scope is not None and record.output == out_of_scope)
+    rank = 1.0 if record.in_scope is None else record.in_scope
+    if rank < rules.decline_below:
+        return ALWAYS
+    if rank < rules.escalate_below:
+        return NEVER
+    if rules.escalate_flagged and (
+        record.flagged or (rules.out_of_scope is not None and record.output == rules.out_of_scope)
     ):
         return NEVER
     return record.confidence
@@ -232,7 +268,7 @@ def _score(record: Record, out_of_scope: str | None, escalate_flagged: bool) -> 
 
 def _grid(scores: Sequence[float]) -> np.ndarray | None:
     """Thresholds to try, strictest first; None leaves them to the test's default."""
-    usable = np.array([score for score in scores if score > NEVER])
+    usable = np.array([score for score in scores if NEVER < score < ALWAYS])
     if len(usable) < GRID_SIZE // 5:
         return None
     return np.unique(np.append(np.quantile(usable, np.linspace(0, 1, GRID_SIZE)), 0.0))[::-1]

