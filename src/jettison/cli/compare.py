@@ -99,7 +99,8 @@ def _predictions_of(
         else:
             from jettison.loop.compare_models import records_of
 
-            sides.append(Predictions(records=tuple(records_of(source, task))))
+            purpose = value_sha256(["compare", a, b])
+            sides.append(Predictions(records=tuple(records_of(source, task, purpose=purpose))))
     if task is None or not (is_prediction_file(a) and is_prediction_file(b)):
         return sides[0], sides[1]
     from jettison.task.read import read_task

@@ -1,4 +1,4 @@
-"""The `jettison` command: finds the sub-command's file and turns our errors into one line and an exit code."""
+"""The `jettison` command: finds the sub-command, and turns our errors into one line and an exit code."""
 
 import importlib
 import sys

@@ -1,0 +1,57 @@
+"""Test records of a candidate, a release or a model folder, for `jettison compare`."""
+
+import tempfile
+from pathlib import Path
+
+from jettison.candidate import MANIFEST, Candidate
+from jettison.compress.incumbent import take_in
+from jettison.evaluate.calibrate import calibrate
+from jettison.evaluate.run import evaluate
+from jettison.evaluate.slices import Slicer
+from jettison.record import Record
+from jettison.release import open_release
+from jettison.release.read import read_candidate
+from jettison.route import candidate_folders
+from jettison.task.read import read_task
+
+RELEASE = "release.json"
+
+
+def records_of(source: str, task_path: str | Path, *, purpose: str) -> list[Record]:
+    """Answer the test split of a task and return the records.
+
+    Args:
+        source: Folder of a candidate or release, or whatever `take_in` takes.
+        task_path: `task.toml`.
+        purpose: What the test split is read for; one purpose counts once.
+
+    Raises:
+        JettisonError: The source cannot be opened, or the task cannot be read.
+    """
+    task = read_task(task_path)
+    scorers = ("label",) if task.out_of_scope is None else ("label", "out_of_scope")
+    with tempfile.TemporaryDirectory() as cache:
+        candidate = _opened(Path(source))
+        if candidate is None:
+            taken = take_in(
+                source,
+                labels=task.labels,
+                out_of_scope=task.out_of_scope,
+                cache=Path(cache),
+                seed=0,
+                data=task.development,
+            )
+            candidate = calibrate(taken, task.development, cache=Path(cache), scope_rule="max_probability")
+        reading = task.read_test(purpose=purpose)
+        examples = Slicer.fit(task.development).apply(reading.examples)
+        return evaluate(candidate, examples, split="test", scorers=scorers)
+
+
+def _opened(folder: Path) -> Candidate | None:
+    """The candidate or release in a folder; None where there is neither."""
+    if (folder / MANIFEST).exists():
+        return Candidate.at(folder)
+    if (folder / RELEASE).exists():
+        release = open_release(folder)
+        return read_candidate(release, candidate_folders(release.route)[0])
+    return None
