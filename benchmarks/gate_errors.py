@@ -41,7 +41,7 @@ class Share:
 
 SETTINGS = tuple(
     (n, beneficial, margin)
-    for margin, sizes in ((0.03, (50, 100, 200, 500, 2000)), (0.01, (500, 1000, 3000)))
+    for margin, sizes in ((0.03, (30, 50, 100, 200, 500, 2000)), (0.01, (500, 1000, 3000)))
     for n in sizes
     for beneficial in (0.0, 0.02)
 )
