@@ -90,10 +90,12 @@ def fit(
         progress: Called with a phrase and the share done.
 
     Raises:
-        StepFailed: The loss became infinite or no number.
+        StepFailed: The loss became infinite or no number, or the deadline is over before it starts.
     """
     import torch
 
+    if deadline is not None and time.monotonic() > deadline:
+        raise StepFailed("training must start before the deadline, got no time left. Allow it more.")
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
