@@ -333,12 +333,27 @@ def test_mixed_precision_that_never_holds_leaves_the_float_model(
         applied(MixedPrecision(n_texts=3), exports["fused"], context)
 
 
-def test_mixed_precision_stops_at_its_deadline(exports: dict[str, Candidate], context: StepContext) -> None:
+def test_mixed_precision_stops_at_its_deadline(
+    exports: dict[str, Candidate], context: StepContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # no quality is good enough, so the layers would have to be tried
+    step = MixedPrecision(n_texts=2)
+    monkeypatch.setattr("jettison.compress.mixed._Search._holds", lambda self, tried: False)
     with pytest.raises(StepFailed, match="must end before its deadline"):
-        applied(MixedPrecision(n_texts=2), exports["fused"], replace(context, deadline=0.0))
+        applied(step, exports["fused"], replace(context, deadline=0.0))
+
+
+def test_mixed_precision_tries_no_layer_when_all_int8_holds(
+    exports: dict[str, Candidate], context: StepContext
+) -> None:
+    made = applied(MixedPrecision(quality_loss=0.5), exports["fused"], context)
+    link = made.lineage[-1]
+    assert link.settings["kept_in_float"] == []
+    assert link.notes["layers"] == []
+    assert [tried["n_kept_in_float"] for tried in link.notes["search"]] == [0]
 
 
 def test_layers_are_put_back_one_by_one_at_first() -> None:
-    assert _growing(1) == [0]
-    assert _growing(3) == [0, 1, 2]
-    assert _growing(20) == [0, 1, 2, 3, 4, 6, 9, 13]
+    assert _growing(1) == []
+    assert _growing(3) == [1, 2]
+    assert _growing(20) == [1, 2, 3, 4, 6, 9, 13]

@@ -36,9 +36,9 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     method: Method = "auto"
     """`fused`: traced, then ONNX Runtime's own attention and layer-norm nodes put in. `plain`:
     traced, standard operators alone. `transformers`: its exporter, by way of `torch.export`.
-    `auto` takes the first that works, in that order. Fused leads because it was measured faster
-    on six layers of width 384, one input of 12 tokens, one thread: int8 1.13 ms against 1.24 ms
-    and float32 3.41 ms against 3.62 ms of CPU by the exporter of `transformers`."""
+    `auto` takes the first that works, in that order. Fused leads because it costs the least: one
+    text at a time, one thread, six layers of width 384, the others took 1.09 times its CPU time in
+    float32 and 1.15 times in int8 (`benchmarks/export_routes.py`)."""
     opset: int = OPSET
     """Version of the ONNX operators in a traced graph."""
     tolerance: float = TOLERANCE

@@ -1,8 +1,8 @@
 """Mixed precision: int8 but for the layers that lose the most by it, found by trying each.
 
-Every node with weights is quantized alone, and what that does to the answers on dev texts
-is its sensitivity. Then all are quantized, and the most sensitive are put back to float
-until the quality on dev holds. The quality is a point estimate on the texts searched on:
+All are quantized first. If that costs too much, every node with weights is quantized alone,
+and what it does to the answers on dev texts is its sensitivity; then the most sensitive are
+put back to float until the quality on dev holds. The quality is a point estimate on the texts searched on:
 whether the result is good enough is for the decision to say, on other data.
 """
 
@@ -64,8 +64,7 @@ class MixedPrecision(msgspec.Struct, frozen=True, kw_only=True):
         with tempfile.TemporaryDirectory(prefix="jettison-mixed-") as temporary:
             parent, notes = _as_onnx(candidate, context, Path(temporary) / "float")
             search = _Search(self, parent, context, Path(temporary))
-            trace = search.sensitivities()
-            kept, steps = search.keep_until_good([item["layer"] for item in trace])
+            trace, kept, steps = search.run()
             plan = search.plan(kept)
             with quiet_converters():
                 counted = quantize_onnx.quantize_dynamic(parent.path / MODEL, context.folder / MODEL, plan)
@@ -114,10 +113,22 @@ class _Search:
             self._wanted = answers
         self.float_quality = float((answers == self._wanted).mean())
 
-    def sensitivities(self) -> list[dict[str, Any]]:
-        """Each layer with the divergence that quantizing it alone brings, the most sensitive first."""
+    def run(self) -> tuple[list[dict[str, Any]], tuple[str, ...], list[dict[str, Any]]]:
+        """Sensitivity of each layer, the layers kept in float, and what was tried.
+
+        Nothing is measured layer by layer when everything in int8 already holds the quality.
+        """
         if not self._layers:
             raise StepFailed("mixed_precision must have layers to quantize, got a graph with none.")
+        first = self._tried(())
+        if self._holds(first):
+            return [], (), [first]
+        trace = self.sensitivities()
+        kept, steps = self.keep_until_good([item["layer"] for item in trace], first)
+        return trace, kept, steps
+
+    def sensitivities(self) -> list[dict[str, Any]]:
+        """Each layer with the divergence that quantizing it alone brings, the most sensitive first."""
         found = []
         for number, layer in enumerate(self._layers):
             self._check_time()
@@ -129,25 +140,38 @@ class _Search:
             self._context.progress(f"trying {layer} in int8", share)
         return sorted(found, key=lambda item: (-float(str(item["kl"])), str(item["layer"])))
 
-    def keep_until_good(self, ranked: list[str]) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
+    def keep_until_good(
+        self, ranked: list[str], first: dict[str, Any]
+    ) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
         """The fewest of the most sensitive layers that, kept in float, hold the quality.
+
+        Args:
+            ranked: All layers, the most sensitive first.
+            first: What came of keeping none.
 
         Returns:
             Their names, and what was tried: layers kept in float, and the quality then.
         """
-        steps: list[dict[str, Any]] = []
+        steps = [first]
         for n_kept in _growing(len(ranked)):
             self._check_time()
-            logits = logits_of(self._quantized(tuple(ranked[:n_kept])), self.quality_texts)
-            quality = float((logits.argmax(1) == self._wanted).mean())
-            steps.append({"n_kept_in_float": n_kept, "quality": quality})
-            if quality >= self.float_quality - self._step.quality_loss - 1e-12:
+            steps.append(self._tried(tuple(ranked[:n_kept])))
+            if self._holds(steps[-1]):
                 return tuple(ranked[:n_kept]), steps
         best = max(step["quality"] for step in steps)
         raise StepFailed(
             f"mixed precision must lose at most {self._step.quality_loss:g} of {self.float_quality:.4f} on "
             f"{len(self.quality_texts)} dev texts, got {best:.4f} at best. The float model stays."
         )
+
+    def _tried(self, kept: tuple[str, ...]) -> dict[str, Any]:
+        self._context.progress(f"int8 with {len(kept)} layers in float", None)
+        logits = logits_of(self._quantized(kept), self.quality_texts)
+        quality = float((logits.argmax(1) == self._wanted).mean())
+        return {"n_kept_in_float": len(kept), "quality": quality}
+
+    def _holds(self, tried: dict[str, Any]) -> bool:
+        return bool(tried["quality"] >= self.float_quality - self._step.quality_loss - 1e-12)
 
     def plan(self, kept: tuple[str, ...]) -> quantize_onnx.Int8:
         """Everything in int8 but the layers kept."""
@@ -173,8 +197,8 @@ class _Search:
 
 
 def _growing(n: int) -> list[int]:
-    """0, 1, 2, 3, 4, 6, 8, 12, ... below n: how many layers to keep in float, one after the other."""
-    steps, k = [0], 1.0
+    """1, 2, 3, 4, 6, 9, 13, ... below n: how many layers to keep in float, one after the other."""
+    steps, k = [], 1.0
     while k < n:
         steps.append(int(k))
         k = k + 1 if k < 4 else k * 1.5
