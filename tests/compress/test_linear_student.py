@@ -15,6 +15,7 @@ from jettison.compress.linear_features import count_features
 from jettison.compress.linear_fit import LinearSchedule, fit_linear
 from jettison.compress.step import Step, StepContext, apply_step, step_from
 from jettison.errors import InvalidInput, NotEnoughData, StepFailed
+from jettison.task import Example
 from tiny import make_tiny_development
 
 DEVELOPMENT = make_tiny_development()
@@ -141,3 +142,20 @@ def test_settings_outside_their_range_are_refused() -> None:
         DistillLinear(characters=(5, 3))
     with pytest.raises(InvalidInput, match="min_count of distill_linear must be at least 1, got 0"):
         DistillLinear(min_count=0)
+
+
+def test_a_teacher_that_is_often_wrong_is_listened_to_less(tmp_path: Path) -> None:
+    # The fake teacher is right on texts that name their label, at the accuracy it is told.
+    data = replace(DEVELOPMENT, train=_named(DEVELOPMENT.train), dev=_named(DEVELOPMENT.dev))
+    (tmp_path / "fake").mkdir()
+    fake = write_candidate(
+        tmp_path / "fake", name="fake", backend="fake", labels=data.labels, settings={"accuracy": 0.2}
+    )
+    context = context_of(fake, tmp_path, data=data)
+    made = apply_step(DistillLinear(), fake, context, cache=tmp_path / "cache")
+    assert made.lineage[-1].settings["gold_weight"] == 3.0
+    assert made.lineage[-1].notes["dev_fit_accuracy"] > 0.9
+
+
+def _named(examples: tuple[Example, ...]) -> tuple[Example, ...]:
+    return tuple(msgspec.structs.replace(e, input=f"{e.input} {e.expected}") for e in examples)

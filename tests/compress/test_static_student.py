@@ -159,10 +159,10 @@ def test_the_linear_student_beside_it_takes_its_share_of_the_logits(
 
     texts = [example.input for example in DEVELOPMENT.dev]
     context = context_of(incumbent, tmp_path)
-    exact = msgspec.structs.replace(SMALL, epochs=2, augment=0, storage="float32")
+    exact = msgspec.structs.replace(SMALL, epochs=2, augment=0, storage="float32", gold_weight=0.3)
     parts = [
         msgspec.structs.replace(exact, ngram_share=0.0),
-        DistillLinear(storage="float32"),
+        DistillLinear(storage="float32", gold_weight=0.3),
         msgspec.structs.replace(exact, ngram_share=0.25, skip=True),
         msgspec.structs.replace(exact, ngram_share=0.0, skip=True),
         msgspec.structs.replace(exact, ngram_share=0.25),

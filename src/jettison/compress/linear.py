@@ -19,6 +19,8 @@ from jettison.compress.student_check import student_notes
 from jettison.compress.transfer import TransferSet, gold_indices, transfer_set
 from jettison.errors import InvalidInput
 
+GOLD_WEIGHTS = (0.3, 3.0)
+
 
 class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
     """Teach a linear model over hashed words, word pairs and character n-grams the incumbent's logits.
@@ -28,7 +30,7 @@ class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: ClassVar[str] = "distill_linear"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("numpy", "scipy")
 
@@ -45,7 +47,9 @@ class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: int = 256
     learning_rate: float = 0.5
     temperature: float = 2.0
-    gold_weight: float = 0.3
+    gold_weight: float | None = None
+    """Weight of the cross entropy on known labels; None tries 0.3 and 3 and keeps what dev_fit
+    likes better: a teacher that is often wrong should be listened to less."""
     dropout: float = 0.2
     """Share of features hidden in training."""
     storage: Literal["float32", "float16", "int8"] = "int8"
@@ -84,7 +88,20 @@ class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
             labels=context.incumbent.labels,
             settings=settings,
             notes=notes | student_notes(context, "linear", settings, transfer),
-            resolved={"augment": transfer.n_augmented},
+            resolved={"gold_weight": notes["gold_weight"], "augment": transfer.n_augmented},
+        )
+
+    def _schedule(self, gold_weight: float, context: StepContext) -> LinearSchedule:
+        return LinearSchedule(
+            epochs=self.epochs,
+            patience=self.patience,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            temperature=self.temperature,
+            gold_weight=gold_weight,
+            dropout=self.dropout,
+            seed=context.seed,
+            deadline=context.deadline,
         )
 
     def train(
@@ -101,25 +118,23 @@ class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
         )
         out_of_scope = context.data.out_of_scope
         dev = [example for example in context.data.dev_fit if example.expected != out_of_scope]
-        fitted = fit_linear(
-            features.matrix,
-            transfer.teacher,
-            transfer.gold,
-            dev=features.transform([example.input for example in dev]),
-            dev_gold=gold_indices(dev, context.incumbent.labels),
-            schedule=LinearSchedule(
-                epochs=self.epochs,
-                patience=self.patience,
-                batch_size=self.batch_size,
-                learning_rate=self.learning_rate,
-                temperature=self.temperature,
-                gold_weight=self.gold_weight,
-                dropout=self.dropout,
-                seed=context.seed,
-                deadline=context.deadline,
-            ),
-            progress=context.progress,
-        )
+        watched = features.transform([example.input for example in dev])
+        tried = [
+            (
+                weight,
+                fit_linear(
+                    features.matrix,
+                    transfer.teacher,
+                    transfer.gold,
+                    dev=watched,
+                    dev_gold=gold_indices(dev, context.incumbent.labels),
+                    schedule=self._schedule(weight, context),
+                    progress=context.progress,
+                ),
+            )
+            for weight in (GOLD_WEIGHTS if self.gold_weight is None else (self.gold_weight,))
+        ]
+        gold_weight, fitted = max(tried, key=lambda pair: pair[1].score)
         order = np.argsort(features.keys)
         arrays = {
             "keys": features.keys[order].astype(np.uint32),
@@ -129,6 +144,7 @@ class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
         }
         return arrays, {
             "n_features": len(order),
+            "gold_weight": gold_weight,
             "epochs": fitted.epochs,
             "best_epoch": fitted.best_epoch,
             "stopped_by": fitted.stopped_by,

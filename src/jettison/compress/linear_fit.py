@@ -35,6 +35,8 @@ class FittedLinear(msgspec.Struct, frozen=True, kw_only=True):
     epochs: int
     best_epoch: int | None
     stopped_by: str
+    score: tuple[float, float]
+    """Accuracy on dev and minus the cross entropy; (-1, -inf) without dev texts."""
 
 
 class _State:
@@ -105,7 +107,12 @@ def fit_linear(
             stopped_by = "patience"
             break
     return FittedLinear(
-        weights=kept[0], bias=kept[1], epochs=epoch, best_epoch=best_epoch, stopped_by=stopped_by
+        weights=kept[0],
+        bias=kept[1],
+        epochs=epoch,
+        best_epoch=best_epoch,
+        stopped_by=stopped_by,
+        score=best,
     )
 
 

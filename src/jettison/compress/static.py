@@ -35,7 +35,7 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: ClassVar[str] = "distill_static"
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("torch", "tokenizers", "numpy")
 
@@ -60,7 +60,9 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: int = 128
     learning_rate: float = 2e-3
     temperature: float = 2.0
-    gold_weight: float = 0.3
+    gold_weight: float | None = None
+    """Weight of the cross entropy on known labels; None takes the linear student's choice of 0.3
+    and 3, or 0.3 where there is none."""
     dropout: float = 0.2
     token_dropout: float = 0.1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -100,10 +102,15 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
         epochs = self.epochs or min(60, max(3, round(TEXTS_SHOWN / len(rows))))
         started = time.monotonic()
         settings: dict[str, Any] = {"max_tokens": self.max_tokens, "threads": 1}
+        gold_weight = 0.3 if self.gold_weight is None else self.gold_weight
         if self.ngram_share:
             # First, since it takes seconds: a deadline then cuts into what takes minutes.
-            settings |= self._add_ngrams(transfer, context)
-        arrays, notes = self._train(transfer, rows, tokens, epochs, context)
+            linear = DistillLinear(
+                temperature=self.temperature, gold_weight=self.gold_weight, storage=self.storage
+            )
+            gold_weight = self._add_ngrams(linear, transfer, context)
+            settings["characters"] = list(linear.characters)
+        arrays, notes = self._train(transfer, rows, tokens, epochs, gold_weight, context)
         _scale_logits(arrays, 1 - self.ngram_share)
         notes["train_s"] = round(time.monotonic() - started, 2)
 
@@ -119,27 +126,31 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
             notes=notes | student_notes(context, "static", settings, transfer),
             resolved={
                 "epochs": epochs,
+                "gold_weight": gold_weight,
                 "augment": transfer.n_augmented,
                 "precision": "bfloat16" if self._bfloat16() else "float32",
             },
         )
 
-    def _add_ngrams(self, transfer: TransferSet, context: StepContext) -> dict[str, Any]:
-        """Train the linear student on the same lesson and write it; gives the settings it is read with."""
-        linear = DistillLinear(
-            temperature=self.temperature, gold_weight=self.gold_weight, storage=self.storage
-        )
-        ngrams, _ = linear.train(transfer, context)
+    def _add_ngrams(self, linear: DistillLinear, transfer: TransferSet, context: StepContext) -> float:
+        """Train the linear student on the same lesson and write it; gives the weight of known labels."""
+        ngrams, notes = linear.train(transfer, context)
         for name in ("rows", "bias"):
             ngrams[name] = ngrams[name] * np.float32(self.ngram_share)
         save_rows(ngrams, linear.storage, context.folder / NGRAMS)
-        return {"characters": list(linear.characters)}
+        return float(notes["gold_weight"])
 
     def _bfloat16(self) -> bool:
         return self.precision == "bfloat16" or (self.precision == "auto" and bfloat16_is_fast())
 
     def _train(
-        self, transfer: TransferSet, rows: np.ndarray, tokens: TokenTable, epochs: int, context: StepContext
+        self,
+        transfer: TransferSet,
+        rows: np.ndarray,
+        tokens: TokenTable,
+        epochs: int,
+        gold_weight: float,
+        context: StepContext,
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The trained arrays, and notes on how it went."""
         from jettison.compress.fit import Lesson, Schedule, fit
@@ -156,7 +167,7 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
             batch_size=min(self.batch_size, max(8, len(rows) // 20)),
             learning_rate=self.learning_rate,
             temperature=self.temperature,
-            gold_weight=self.gold_weight,
+            gold_weight=gold_weight,
             patience=self.patience,
             seed=context.seed,
             deadline=context.deadline,
