@@ -4,8 +4,7 @@ import json
 import subprocess
 import sys
 
-from test_run import LABELS, task_at
-
+from fake_runs import LABELS, task_at
 from jettison.candidate import write_candidate
 
 

@@ -1,6 +1,5 @@
 """The loop end to end on the fake backend: real data flow, real statistics, no weights."""
 
-import json
 import os
 import random
 import signal
@@ -8,84 +7,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import ClassVar
 
 import msgspec
 import pytest
 
+from fake_runs import LABELS, FakeLean, config_at
 from jettison import registry
 from jettison.backends.released import open_release_model
-from jettison.candidate import Candidate, write_candidate
-from jettison.compress.step import Made, StepContext
 from jettison.decide.render import read_decision
 from jettison.decision import AtMost, NotWorse, Verdict
-from jettison.loop.config import RunConfig
 from jettison.loop.run import run
 from jettison.release import verify_release
-
-LABELS = ("billing", "delivery", "refund")
-
-
-class FakeLean(msgspec.Struct, frozen=True, kw_only=True):
-    """A step on fakes: another accuracy, another price."""
-
-    name: ClassVar[str] = "fake_lean"
-    code_version: ClassVar[int] = 1
-    reads_data: ClassVar[bool] = False
-    libraries: ClassVar[tuple[str, ...]] = ()
-
-    accuracy: float = 0.97
-    latency_s: float = 0.0002
-
-    def make(self, candidate: Candidate, context: StepContext) -> Made:
-        settings = {**candidate.settings, "accuracy": self.accuracy, "latency_s": self.latency_s}
-        return Made(settings=settings)
 
 
 @pytest.fixture(autouse=True)
 def _fake_step():
     registry.register("steps", "fake_lean", FakeLean)
-
-
-def task_at(folder: Path, n_test: int = 1500) -> Path:
-    rng = random.Random(0)
-    sizes = {"train": 300, "dev": 800, "test": n_test}
-    lines = []
-    for split, size in sizes.items():
-        for i in range(size):
-            label = rng.choice(LABELS)
-            text = f"{split} {i}: my {label} question about order {rng.randrange(10**9)}"
-            lines.append({"id": f"{split}-{i}", "text": text, "label": label, "split": split})
-    (folder / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    path = folder / "task.toml"
-    path.write_text(
-        'format = 1\nname = "questions"\nkind = "classify"\n[data]\npath = "data.jsonl"\n'
-        '[data.columns]\ninput = "text"\nexpected = "label"\nid = "id"\nsplit = "split"\n'
-    )
-    return path
-
-
-def config_at(folder: Path, *lean: dict[str, object], gates=(NotWorse(margin=0.02),), **more) -> RunConfig:
-    (folder / "large").mkdir()
-    incumbent = {"accuracy": 0.97, "latency_s": 0.0008}
-    write_candidate(folder / "large", name="large", backend="fake", labels=LABELS, settings=incumbent)
-    recipes = [
-        {"name": step["name"], "steps": [{"step": "fake_lean", **without_name(step)}]} for step in lean
-    ]
-    return RunConfig(
-        task=str(task_at(folder)),
-        incumbent=str(folder / "large"),
-        output=str(folder / "run"),
-        recipes=recipes,
-        gates=gates,
-        n_cost_tasks=20,
-        cost_s=0.6,
-        **more,
-    )
-
-
-def without_name(step: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in step.items() if key != "name"}
 
 
 def test_the_cheapest_candidate_that_holds_is_released_and_answers(tmp_path):
@@ -157,11 +94,11 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_decision(tmp_pat
     settings.write_bytes(msgspec.json.encode(config))
     script = (
         "import sys, msgspec\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import test_run\n"
-        "test_run.registry.register('steps', 'fake_lean', test_run.FakeLean)\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "import fake_runs\nfrom jettison import registry\n"
+        "registry.register('steps', 'fake_lean', fake_runs.FakeLean)\n"
         "from jettison.loop.run import run\n"
-        "run(msgspec.json.decode(open(sys.argv[1], 'rb').read(), type=test_run.RunConfig))\n"
+        "run(msgspec.json.decode(open(sys.argv[1], 'rb').read(), type=fake_runs.RunConfig))\n"
     )
     command = [sys.executable, "-c", script, str(settings)]
     rng = random.Random(1)
