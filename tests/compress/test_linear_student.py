@@ -154,7 +154,8 @@ def test_a_teacher_that_is_often_wrong_is_listened_to_less(tmp_path: Path) -> No
     context = context_of(fake, tmp_path, data=data)
     made = apply_step(DistillLinear(), fake, context, cache=tmp_path / "cache")
     assert made.lineage[-1].settings["gold_weight"] == 3.0
-    assert made.lineage[-1].notes["dev_fit_accuracy"] > 0.9
+    notes = made.lineage[-1].notes
+    assert notes["dev_fit_accuracy"] > notes["dev_fit_teacher_accuracy"] + 0.2
 
 
 def _named(examples: tuple[Example, ...]) -> tuple[Example, ...]:
