@@ -15,7 +15,7 @@ from jettison.compress import export as export_module
 from jettison.compress.export import Export
 from jettison.compress.parity import check_parity, probes
 from jettison.compress.step import StepContext, apply_step
-from jettison.errors import InvalidInput, ParityFailed, StepFailed
+from jettison.errors import InvalidInput, MissingExtra, ParityFailed, StepFailed
 from tiny import make_tiny_bert, make_tiny_development, tiny_candidate, write_tiny_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -243,3 +243,16 @@ def test_probes_cover_padded_short_long_single_and_empty(tmp_path: Path) -> None
     assert lengths["one empty text"] == [0]
     assert lengths["one text longer than the model reads"][0] > 10_000
     assert len(set(lengths["a padded batch"])) > 4
+
+
+def test_a_library_that_was_pulled_down_is_named(
+    checkpoint: Candidate, context: StepContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jettison.compress import versions
+
+    real = versions.version
+    monkeypatch.setattr(versions, "version", lambda name: "5.3.0" if name == "transformers" else real(name))
+    said = r"`transformers` must be .*>=5.23.*, got 5.3.0. .* `pip install 'jettison\[torch\]'`"
+    with pytest.raises(MissingExtra, match=said):
+        apply_step(Export(), checkpoint, context, cache=context.folder / "cache")
+    versions.check_versions("onnx", "openvino")

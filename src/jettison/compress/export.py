@@ -16,6 +16,7 @@ from jettison.candidate import Candidate
 from jettison.compress.parity import TOLERANCE, check_parity, probes
 from jettison.compress.quiet import quiet_converters
 from jettison.compress.step import Made, StepContext
+from jettison.compress.versions import check_versions
 from jettison.errors import InvalidInput, MissingExtra, ParityFailed, StepFailed
 from jettison.files import link_or_copy
 from jettison.registry import need
@@ -53,6 +54,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
         """Export by the first method that works and answers as the original does.
 
         Raises:
+            MissingExtra: A library is not installed, or of a version that was not tried.
             InvalidInput: The candidate is in no format that can be exported to the target.
             ParityFailed: The exported file answers differently.
             StepFailed: No method could export it.
@@ -62,6 +64,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
                 f"export to {self.target!r} must start from backend 'hf' (or 'onnx' for openvino), "
                 f"got {candidate.backend!r}."
             )
+        check_versions("torch", self.target)
         link_or_copy(candidate.path / "tokenizer.json", context.folder / "tokenizer.json")
         kept = {key: value for key, value in candidate.settings.items() if key not in TORCH_SETTINGS}
         settings = {**_limits(candidate), **kept}

@@ -18,6 +18,7 @@ from jettison.compress import quantize_onnx, quantize_openvino
 from jettison.compress.export import Export
 from jettison.compress.quiet import quiet_converters
 from jettison.compress.step import Made, StepContext
+from jettison.compress.versions import check_versions
 from jettison.errors import InvalidInput, JettisonError, NotEnoughData, StepFailed
 from jettison.files import link_or_copy
 from jettison.model import softmax
@@ -64,6 +65,7 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True):
         """Quantize, save, open what was saved and hold it against the parent on dev texts.
 
         Raises:
+            MissingExtra: A library is not installed, or of a version that was not tried.
             InvalidInput: The method does not exist for the candidate's format, or `exclude`
                 names no node.
             NotEnoughData: There is no text to calibrate on.
@@ -71,6 +73,7 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True):
         """
         with tempfile.TemporaryDirectory(prefix=".export-") as temporary:
             parent, exported = self._runnable(candidate, replace(context, folder=Path(temporary)))
+            check_versions(parent.backend)
             link_or_copy(parent.path / "tokenizer.json", context.folder / "tokenizer.json")
             context.progress(f"quantizing ({self.method})", None)
             try:
