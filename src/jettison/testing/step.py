@@ -1,11 +1,12 @@
 """What every step must hold, whatever it does to a model: `check_step(step, candidate, context)`."""
 
-import os
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from jettison.backends.open import open_model
@@ -36,27 +37,36 @@ def check_step(
     asked = list(texts or [example.input for example in context.data.dev[:20]])
     root = Path(tempfile.mkdtemp(prefix="jettison-check-step-"))
     before = _snapshot(candidate.path)
-    here = set(os.listdir())
+    candidate = _absolute(candidate)
+    context = replace(
+        context, incumbent=_absolute(context.incumbent), workspace=context.workspace.absolute()
+    )
     first = _run(step, candidate, context, root / "first")
     second = _run(step, candidate, context, root / "second")
     _hold(_snapshot(candidate.path) == before, "a step must leave its parent as it was")
-    strays = sorted(set(os.listdir()) - here)
-    _hold(not strays, f"a step must write in its own folder alone, got {strays} in the current one")
     _check_lineage(step, candidate, first, context)
     verify_candidate(first)
     _check_same(first, second, asked)
     return first
 
 
+def _absolute(candidate: Candidate) -> Candidate:
+    return msgspec.structs.replace(candidate, path=candidate.path.absolute())
+
+
 def _run(step: Step, candidate: Candidate, context: StepContext, root: Path) -> Candidate:
     """Apply the step where what it leaves outside of its folder shows."""
-    scratch = root / "scratch"
+    scratch, current = root / "scratch", root / "current"
     scratch.mkdir(parents=True)
+    current.mkdir()
     usual, tempfile.tempdir = tempfile.tempdir, str(scratch)
     try:
-        made = apply_step(step, candidate, replace(context, folder=root), cache=root / "made")
+        with contextlib.chdir(current):
+            made = apply_step(step, candidate, replace(context, folder=root), cache=root / "made")
     finally:
         tempfile.tempdir = usual
+    strays = sorted(path.name for path in current.iterdir())
+    _hold(not strays, f"a step must write in its own folder alone, got {strays} in the current one")
     left = sorted(path.name for path in scratch.iterdir())
     _hold(not left, f"a step must clear its temporary files, got {left}")
     strays = sorted(p.name for p in (root / "made").iterdir() if p != made.path)
