@@ -44,6 +44,7 @@ format = 1
 task = "task.toml"
 incumbent = "{incumbent}"
 output = "run"
+training_threads = 1
 skip = ["onnx-int8-mixed", "openvino-int8", "openvino-float32", "openvino-bfloat16"]
 seed = 0
 {gates}

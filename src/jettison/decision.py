@@ -36,7 +36,8 @@ class AtMost(msgspec.Struct, frozen=True, kw_only=True, tag="at_most"):
     """A cost per task may not exceed a limit."""
 
     cost: str
-    """`latency_p50_s`, `latency_p95_s`, `cpu_s`, `bytes`, `peak_bytes`, `load_s`, `energy_j`, `usd_per_1000`."""
+    """`latency_p50_s`, `latency_p95_s`, `latency_p99_s`, `cpu_s`, `bytes`, `peak_bytes`, `load_s`,
+    `energy_j` or `usd_per_1000`."""
     limit: float
 
 
@@ -166,7 +167,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     n_test_reads: int
     seed: int
     machine: dict[str, str]
-    """CPU model, instruction-set features, threads, versions: the same file may answer differently elsewhere."""
+    """CPU model and features, threads, versions: the same file may answer differently elsewhere."""
     created: str
     caveats: tuple[str, ...] = ()
     """What the evidence cannot tell."""

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from jettison.errors import CannotWrite, InvalidInput
+from jettison.errors import CannotWrite, InvalidInput, JettisonError
 
 T = TypeVar("T")
 
@@ -74,6 +74,22 @@ def folder_atomic(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def said_when_unwritable(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write into one clear error."""
+    try:
+        yield
+    except JettisonError:
+        raise
+    except Exception as error:
+        reason = _reason_unwritable(error)
+        if reason is None:
+            raise
+        raise CannotWrite(
+            f"{path} cannot be written: {reason}. "
+            "Free some space or choose another folder; what was there before is untouched."
+        ) from error
+
+
+def _reason_unwritable(error: Exception) -> str | None:
+    """Why the system refuses to write; None when the error is about something else."""
     reasons = {
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT: "the disk quota is used up",
@@ -84,19 +100,11 @@ def said_when_unwritable(path: Path) -> Iterator[None]:
         errno.EEXIST: "a file stands where a folder is needed",
         errno.EISDIR: "a folder stands where the file is to go",
         errno.ENAMETOOLONG: "the name is too long",
-        errno.EEXIST: "a file stands where a folder is needed",
     }
-    try:
-        yield
-    except CannotWrite:
-        raise
-    except OSError as error:
-        if error.errno not in reasons:
-            raise
-        raise CannotWrite(
-            f"{path} cannot be written: {reasons[error.errno]}. "
-            "Free some space or choose another folder; what was there before is untouched."
-        ) from error
+    if isinstance(error, OSError):
+        return reasons.get(error.errno or 0)
+    # Libraries in Rust and C++ put the system's answer into an error type of their own.
+    return reasons[errno.ENOSPC] if os.strerror(errno.ENOSPC) in str(error) else None
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -1,1 +1,1 @@
-"""TBD."""
+"""Steps that make a candidate leaner, and the recipes that string them together."""

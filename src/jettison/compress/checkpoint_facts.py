@@ -61,10 +61,26 @@ def pooling_settings(folder: Path) -> dict[str, Any]:
     return {"pooling": word, "normalize": any(folder.glob("*_Normalize"))}
 
 
+VOCABULARIES = (
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "spm.model",
+)
+
+
 def make_tokenizer(source: Path, folder: Path) -> None:
     """Write `tokenizer.json` where the checkpoint has only the slow tokenizer's files."""
     if (folder / "tokenizer.json").exists():
         return
+    # Without a vocabulary transformers makes up an empty tokenizer, and every word is unknown.
+    if not any((source / name).exists() for name in VOCABULARIES):
+        raise BrokenArtifact(
+            f"{source} must hold tokenizer.json, got none, nor any of {list(VOCABULARIES)}. "
+            "Save the fast tokenizer beside the model."
+        )
     transformers = need("transformers", "torch")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=True)

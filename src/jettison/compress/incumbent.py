@@ -1,7 +1,8 @@
 """Takes in the model a team runs, whatever form it has, as the first candidate."""
 
+import contextlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from jettison.compress.checkpoint import LICENCE_FILES, TOKENIZER_FILES, take_ov
 from jettison.compress.frozen_head import fit_head
 from jettison.compress.hub import fetch, is_hub_id
 from jettison.compress.label_names import check_order, has_names, match_labels
-from jettison.errors import BrokenArtifact, InvalidInput, UnsafeArtifact
+from jettison.errors import BrokenArtifact, InvalidInput, JettisonError, UnsafeArtifact
 from jettison.files import file_sha256, folder_atomic, link_or_copy, value_sha256
 from jettison.registry import need
 from jettison.release.read import open_release, read_candidate
@@ -123,7 +124,7 @@ def _take_in_checkpoint(folder: Path, name: str, intake: _Intake) -> Candidate:
     key = _key([folder / file for file in files], [own, intake.out_of_scope, pooling, fitted_on])
     if (made := _made_before(intake.cache / key)) is not None:
         return made
-    with folder_atomic(intake.cache / key) as partial:
+    with folder_atomic(intake.cache / key) as partial, _naming(folder, instead_of=partial):
         take_over(folder, partial, (*files, *LICENCE_FILES))
         facts.make_tokenizer(folder, partial)
         settings = {**_limits(folder, partial, config), **facts.layer_count(config), **pooling}
@@ -142,6 +143,17 @@ def _take_in_checkpoint(folder: Path, name: str, intake: _Intake) -> Candidate:
     return Candidate.at(intake.cache / key)
 
 
+@contextlib.contextmanager
+def _naming(folder: Path, *, instead_of: Path) -> Iterator[None]:
+    """Let errors name the user's own folder, not the one where its files were being put together."""
+    try:
+        yield
+    except JettisonError as error:
+        if str(instead_of) not in str(error):
+            raise
+        raise type(error)(str(error).replace(str(instead_of), str(folder))) from error
+
+
 def _take_in_onnx(path: Path, intake: _Intake) -> Candidate:
     """An ONNX graph from token ids to logits, with its tokenizer beside it."""
     if path.suffix.lower() != ".onnx":
@@ -157,7 +169,7 @@ def _take_in_onnx(path: Path, intake: _Intake) -> Candidate:
     key = _key([folder / f for f in (path.name, *beside, *TOKENIZER_FILES)], [own, intake.out_of_scope])
     if (made := _made_before(intake.cache / key)) is not None:
         return made
-    with folder_atomic(intake.cache / key) as partial:
+    with folder_atomic(intake.cache / key) as partial, _naming(folder, instead_of=partial):
         link_or_copy(path.resolve(), partial / "model.onnx")
         take_over(folder, partial, (*beside, *TOKENIZER_FILES, *LICENCE_FILES))
         facts.make_tokenizer(folder, partial)

@@ -23,8 +23,8 @@ from jettison.decide.decide import Evidence, decide
 from jettison.decide.render import read_decision, write_decision
 from jettison.decide.report import rewrite_report
 from jettison.decide.report_types import write_report_content
-from jettison.decision import CostSummary, Decision, Gate
-from jettison.errors import CannotWrite, JettisonError
+from jettison.decision import CostSummary, Decision, Gate, NotWorse
+from jettison.errors import CannotWrite, JettisonError, UnknownName
 from jettison.evaluate.profile import reference_profile
 from jettison.evaluate.run import evaluation_file
 from jettison.evaluate.slices import Slicer
@@ -65,12 +65,13 @@ def run(config: RunConfig, *, watcher: Watcher | None = None) -> Outcome:
     recipes_given = None if config.recipes == "auto" else recipes_from(list(config.recipes))  # type: ignore[arg-type]
     for recipe in recipes_given or ():
         check_recipe_applies(recipe)
+    gates = config.gates or default_gates(workspace.task.required_slices, workspace.task.out_of_scope)
+    check_slices(gates, workspace)
     write_json(workspace.folder / "run.json", config)
     incumbent, example_s = _incumbent(workspace)
     recipes = recipes_given or _auto(workspace, incumbent, example_s)
     findings = search(workspace, incumbent, recipes, training_threads=training_threads(config))
     incumbent, measured = with_costs(workspace, incumbent, findings.contenders, thorough=False)
-    gates = config.gates or default_gates(workspace.task.required_slices, workspace.task.out_of_scope)
     ballot = nominate(
         measured,
         incumbent,
@@ -120,6 +121,29 @@ class Judged:
 def training_threads(config: RunConfig) -> int:
     """Threads for making candidates: as set, or all cores."""
     return config.training_threads or os.cpu_count() or 1
+
+
+def check_slices(gates: Sequence[Gate], workspace: Workspace) -> None:
+    """Refuse a gate on a slice that neither dev nor test has, before any work is done.
+
+    Raises:
+        UnknownName: There is no such column, or no such value in it.
+    """
+    known: dict[str, set[str]] = {}
+    for example in workspace.dev:
+        for column, value in example.slices.items():
+            known.setdefault(column, set()).add(value)
+    for name in workspace.task.slice_counts:
+        column, _, value = name.partition("=")
+        if value:
+            known.setdefault(column, set()).add(value)
+    for gate in gates:
+        for spec in gate.slices if isinstance(gate, NotWorse) else ():
+            column, _, value = spec.partition("=")
+            if spec == "all" or (column in known and value in {"*", *known[column]}):
+                continue
+            choices = sorted(f"{c}={v}" for c in known for v in known[c])[:20]
+            raise UnknownName(f"gates.slices must name slices among {['all', *choices]}, got {spec!r}.")
 
 
 def _open_workspace(config: RunConfig, watcher: Watcher) -> Workspace:
