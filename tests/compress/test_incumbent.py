@@ -10,6 +10,7 @@ import pytest
 
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, verify_candidate
+from jettison.compress.frozen_head import _fit
 from jettison.compress.incumbent import take_in
 from jettison.compress.label_names import check_order, match_labels
 from jettison.errors import BrokenArtifact, InvalidInput, JettisonError, NotEnoughData, UnsafeArtifact
@@ -277,3 +278,16 @@ def test_an_order_is_wrong_when_another_would_be_twice_as_right() -> None:
     check_order(["a", "b", "a"] * 10, expected, where="m")
     with pytest.raises(InvalidInput, match=r"got 0 of 30 train examples right \(30 in another order\)"):
         check_order(["b", "c", "a"] * 10, expected, where="m")
+
+
+def test_a_dimension_that_never_varies_gets_no_huge_weight_in_a_fitted_head():
+    # As in all-MiniLM-L6-v2: one constant dimension. A weight of 1e5 on it drowns the others in int8.
+    torch = pytest.importorskip("torch")
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(400, 8, generator=generator)
+    vectors[:, 3] = 0.25
+    vectors[:, 3] += 1e-7 * torch.randn(400, generator=generator)
+    targets = (vectors[:, 0] > 0).long().numpy()
+    head, notes = _fit(vectors, targets, vectors, targets, 2)
+    assert notes["dev_fit_accuracy"] > 0.95
+    assert float(head["weight"][:, 3].abs().max()) < float(head["weight"][:, 0].abs().max())

@@ -89,7 +89,11 @@ def _fit(
     """The head at the epoch that was best on the stopping examples."""
     import torch
 
-    mean, scale = vectors.mean(0), vectors.std(0).clamp(min=1e-6)
+    mean, scale = vectors.mean(0), vectors.std(0)
+    # A dimension that hardly varies would get a weight of 1e5 once the scale is folded in: harmless
+    # in float32, but int8 then rounds every other weight of its row to zero. It is left out.
+    typical = float(scale.median())
+    scale = torch.where(scale < 1e-3 * typical, torch.inf, scale.clamp(min=max(1e-6, 0.1 * typical)))
     scaled, wanted = (vectors - mean) / scale, torch.from_numpy(targets)
     stop_scaled, stop_wanted = (stop_vectors - mean) / scale, torch.from_numpy(stop_targets)
     head = torch.nn.Linear(vectors.shape[1], n_labels)

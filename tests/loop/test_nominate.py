@@ -1,0 +1,157 @@
+"""Nomination: by predicted chance and cost, on dev alone."""
+
+import random
+
+import pytest
+
+from jettison.candidate import Candidate
+from jettison.compress.recipe import Recipe
+from jettison.decision import AtMost, CostSummary, Interval, NotWorse
+from jettison.loop.nominate import nominate, outlook
+from jettison.loop.search import dominates, quick_version, undominated
+from jettison.loop.watcher import Clock
+from jettison.loop.workspace import Contender
+from jettison.record import Record
+
+N_DEV = 2000
+GATE = NotWorse(margin=0.02)
+
+
+def records(n_wrong: int, seed: int = 0) -> tuple[Record, ...]:
+    """Dev records with this many wrong answers, at places drawn by the seed."""
+    wrong = set(random.Random(seed).sample(range(N_DEV), n_wrong))
+    return tuple(
+        Record(
+            candidate="c", example_id=str(i), split="dev", output="no" if i in wrong else "yes",
+            expected="yes", scores={"label": 0.0 if i in wrong else 1.0},
+        )
+        for i in range(N_DEV)
+    )  # fmt: skip
+
+
+def contender(name, tmp_path, *, wrong, ratio, seed=0, members=(), width=0.02, family="given") -> Contender:
+    interval = Interval(value=ratio, low=ratio * (1 - width), high=ratio * (1 + width))
+    return Contender(
+        candidate=Candidate(path=tmp_path, name=name, backend="fake", labels=("yes", "no"), digest=name),
+        recipe=Recipe(name=name, steps=(), family=family),
+        records=records(wrong, seed),
+        cost=CostSummary(cpu_ratio=interval),
+        members=members,
+    )
+
+
+def ballot(tmp_path, *contenders, gates=(GATE,), nominate_at=0.8):
+    return nominate(
+        contenders,
+        contender("incumbent", tmp_path, wrong=100, ratio=1.0),
+        gates,
+        n_test={"all": 2000},
+        nominate_at=nominate_at,
+        n_shown=3,
+        seed=0,
+    )
+
+
+def test_the_cheapest_that_will_likely_pass_is_nominated(tmp_path):
+    found = ballot(
+        tmp_path,
+        contender("cheap and bad", tmp_path, wrong=200, ratio=0.01),
+        contender("cheap and good", tmp_path, wrong=101, ratio=0.1),
+        contender("dear and good", tmp_path, wrong=100, ratio=0.5),
+    )
+    assert found.nominee == "cheap and good"
+    assert found.shown[0] == "cheap and bad"
+
+
+def test_of_costs_that_cannot_be_told_apart_the_simplest_wins(tmp_path):
+    found = ballot(
+        tmp_path,
+        contender("cascade", tmp_path, wrong=100, ratio=0.099, members=("a", "b")),
+        contender("single", tmp_path, wrong=100, ratio=0.1),
+    )
+    assert found.nominee == "single"
+
+
+def test_what_is_not_clearly_cheaper_is_not_eligible(tmp_path):
+    found = ballot(tmp_path, contender("same", tmp_path, wrong=100, ratio=0.99, width=0.05))
+    assert found.nominee is None
+    assert found.shown == ("same",)
+
+
+def test_without_a_likely_one_the_likeliest_is_nominated(tmp_path):
+    found = ballot(
+        tmp_path,
+        contender("hopeless", tmp_path, wrong=300, ratio=0.01),
+        contender("close", tmp_path, wrong=135, ratio=0.4, seed=3),
+    )
+    assert found.nominee == "close"
+
+
+def test_a_safer_candidate_stands_behind_the_nominee(tmp_path):
+    found = ballot(
+        tmp_path,
+        contender("cheap", tmp_path, wrong=112, ratio=0.1, seed=1),
+        contender("safe", tmp_path, wrong=100, ratio=0.5),
+        nominate_at=0.05,
+    )
+    assert (found.nominee, found.fallback) == ("cheap", "safe")
+
+
+def test_the_chance_falls_as_dev_loses_more(tmp_path):
+    incumbent = contender("incumbent", tmp_path, wrong=100, ratio=1.0)
+    chances = [
+        outlook(
+            contender("c", tmp_path, wrong=wrong, ratio=0.1),
+            incumbent,
+            (GATE,),
+            n_test={"all": 2000},
+            seed=0,
+        ).chance
+        for wrong in (100, 120, 140, 160)
+    ]
+    assert chances == sorted(chances, reverse=True)
+    assert chances[0] > 0.95
+    assert chances[-1] < 0.05
+
+
+def test_a_cost_limit_that_is_not_measured_cannot_be_passed(tmp_path):
+    one = contender("c", tmp_path, wrong=100, ratio=0.1)
+    gates = (GATE, AtMost(cost="energy_j", limit=1.0))
+    found = outlook(
+        one, contender("i", tmp_path, wrong=100, ratio=1.0), gates, n_test={"all": 2000}, seed=0
+    )
+    assert (found.chance, found.weakest) == (0.0, "energy_j")
+
+
+def test_one_dominates_another_only_when_the_intervals_are_apart(tmp_path):
+    good = contender("good", tmp_path, wrong=100, ratio=0.1)
+    worse = contender("worse", tmp_path, wrong=110, ratio=0.2)
+    near = contender("near", tmp_path, wrong=110, ratio=0.101)
+    assert dominates(good, worse)
+    assert not dominates(worse, good)
+    assert not dominates(good, near)
+
+
+def test_of_cascades_only_those_that_pay_for_their_cost_are_kept(tmp_path):
+    cheap = contender("cheap", tmp_path, wrong=120, ratio=0.1)
+    better = contender("better", tmp_path, wrong=110, ratio=0.2)
+    wasteful = contender("wasteful", tmp_path, wrong=115, ratio=0.3)
+    assert undominated([(cheap, 0.1), (better, 0.2), (wasteful, 0.3)]) == [cheap, better]
+
+
+def test_short_training_ends_at_the_training_step():
+    steps = ({"step": "prune", "depth": 2}, {"step": "distill", "epochs": 8}, {"step": "export"})
+    quick = quick_version(Recipe(name="r", steps=steps))
+    assert quick is not None
+    assert quick.steps == ({"step": "prune", "depth": 2}, {"step": "distill", "epochs": 2})
+    assert quick_version(Recipe(name="r", steps=({"step": "quantize"},))) is None
+
+
+def test_the_clock_learns_how_wrong_its_estimates_are():
+    clock = Clock(budget_s=100.0)
+    assert clock.corrected_s(10.0) == 10.0
+    clock.learn(estimate_s=10.0, took_s=20.0)
+    assert clock.corrected_s(10.0) == pytest.approx(20.0)
+    assert clock.has_time_for(40.0)
+    assert not clock.has_time_for(60.0)
+    assert Clock(None).has_time_for(1e9)
