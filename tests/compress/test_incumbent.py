@@ -289,5 +289,5 @@ def test_a_dimension_that_never_varies_gets_no_huge_weight_in_a_fitted_head():
     vectors[:, 3] += 1e-7 * torch.randn(400, generator=generator)
     targets = (vectors[:, 0] > 0).long().numpy()
     head, notes = _fit(vectors, targets, vectors, targets, 2)
-    assert notes["dev_fit_accuracy"] > 0.95
+    assert notes["dev_fit_accuracy"] > 0.9
     assert float(head["weight"][:, 3].abs().max()) < float(head["weight"][:, 0].abs().max())
