@@ -25,8 +25,12 @@ Status = Literal["finalist", "dominated", "failed", "dropped"]
 
 N_FIRST_LOOK = 400
 HOPELESS_LOSS = 0.25
-ESCALATE_BELOW = 0.1
-"""With an out-of-scope label, the tenth of inputs that the lean arm finds least in scope is escalated."""
+SCOPE_RULES: tuple[tuple[float | None, float | None], ...] = ((0.1, None), (0.1, 0.01), (None, 0.05))
+"""Ways to treat what the lean arm finds odd, as (escalate below, decline below) ranks of `in_scope`:
+ask the fallback about the oddest tenth; the same, but decline the oddest hundredth at once; or trust
+the lean arm's flag."""
+STUDENTS = ("student",)
+"""Families whose errors are so unlike a transformer's that they do not make one needless behind them."""
 QUICK_SHARE = 0.25
 
 
@@ -35,6 +39,8 @@ class Findings:
     """What a search came to: grown as it goes, read when it ends."""
 
     contenders: list[Contender] = field(default_factory=list)
+    arms: list[Contender] = field(default_factory=list)
+    """Dropped as candidates of their own, but of use behind a leaner one."""
     tried: list[Tried] = field(default_factory=list)
 
 
@@ -204,6 +210,7 @@ def _cost_and_drop(workspace: Workspace, incumbent: Contender, findings: Finding
             kept.append(contender)
             continue
         reason = f"{better.name} is at least as good on dev and costs less"
+        findings.arms.append(contender)
         findings.tried.append(tried(contender, incumbent, status="dominated", reason=reason))
         workspace.watcher.found(f"{contender.name}: dropped, {reason}")
     findings.contenders[:] = kept
@@ -219,16 +226,9 @@ def dominates(one: Contender, other: Contender) -> bool:
 
 
 def _add_cascades(workspace: Workspace, incumbent: Contender, findings: Findings) -> None:
-    """Cascades of the survivors, cheap arm first; the promising ones are measured."""
-    singles = [c for c in findings.contenders if c.cost is not None and c.cost.cpu_ratio is not None]
-    arms = sorted((*singles, incumbent), key=_ratio)
-    fallbacks = [c for c in arms if not any(_stands_in(other, c) for other in arms)]
-    pairs = [
-        (lean, fallback)
-        for lean in arms
-        for fallback in fallbacks
-        if _ratio(lean) < 0.5 * _ratio(fallback) and (lean.dev_score or 0) < (fallback.dev_score or 0)
-    ]
+    """Cascades of two arms that differ much in cost; the promising ones are measured."""
+    arms = sorted((*findings.contenders, *findings.arms, incumbent), key=_ratio)
+    pairs = cascade_pairs([arm for arm in arms if arm is incumbent or _is_measured(arm)])
     made: list[Contender] = []
     for index, (lean, fallback) in enumerate(pairs):
         workspace.watcher.stage(f"cascades {index + 1} of {len(pairs)}: {lean.name}→{fallback.name}")
@@ -241,13 +241,38 @@ def _add_cascades(workspace: Workspace, incumbent: Contender, findings: Findings
     findings.contenders += promising
 
 
-def _stands_in(other: Contender, contender: Contender) -> bool:
-    """Whether `other` is as good on dev for clearly less: the costlier is then no use as a fallback."""
-    return (
-        other is not contender
-        and (other.dev_score or 0) >= (contender.dev_score or 0) - 0.0005
-        and _ratio(other) < 0.9 * _ratio(contender)
-    )
+def cascade_pairs(arms: Sequence[Contender]) -> list[tuple[Contender, Contender]]:
+    """Pairs of a lean arm and a fallback worth joining, of arms in order of cost.
+
+    An arm that another beats by a hundredth on dev at no greater cost is no use in front; one
+    that another equals for clearly less is no use behind. A fallback need not be better than the
+    lean arm overall: their errors differ, and the mean of both is often better than either.
+    """
+    front = [a for a in arms if not any(_ratio(o) <= _ratio(a) and _gain(o, a) > 0.01 for o in arms)]
+    behind = [
+        a
+        for a in arms
+        if not any(
+            _ratio(o) < 0.9 * _ratio(a) and _gain(o, a) > -0.0005
+            for o in arms
+            if o.recipe.family not in STUDENTS
+        )
+    ]
+    return [
+        (lean, fallback)
+        for lean in front
+        for fallback in behind
+        if _ratio(lean) < 0.5 * _ratio(fallback) and _gain(fallback, lean) > -0.02
+    ]
+
+
+def _gain(one: Contender, other: Contender) -> float:
+    """Dev score of one over the other's."""
+    return (one.dev_score or 0.0) - (other.dev_score or 0.0)
+
+
+def _is_measured(contender: Contender) -> bool:
+    return contender.cost is not None and contender.cost.cpu_ratio is not None
 
 
 def undominated(expected: Sequence[tuple[Contender, float]]) -> list[Contender]:
@@ -271,15 +296,20 @@ def _cascades_of(
     rivals = [
         made
         for combine in ("fallback", "average")
-        if (made := _cascade(workspace, incumbent, (lean, fallback), Plan(middle, combine), findings))
+        if (
+            made := _cascade(
+                workspace, incumbent, (lean, fallback), Plan(middle, combine, None, None), findings
+            )
+        )
     ]
     if not rivals:
         return []
     combine = max(rivals, key=lambda c: c.dev_score or 0.0).candidate.lineage[-2].settings["combine"]
+    scopes = SCOPE_RULES if has_scope else ((None, None),)
     plans = [
-        Plan(epsilon, combine, decline)
+        Plan(epsilon, combine, escalate, decline)
         for epsilon in workspace.config.epsilons
-        for decline in ((None, 0.01) if has_scope else (None,))
+        for escalate, decline in scopes
     ]
     found = [_cascade(workspace, incumbent, (lean, fallback), plan, findings) for plan in plans]
     return [made for made in found if made is not None]
@@ -290,13 +320,19 @@ class Plan(NamedTuple):
 
     epsilon: float
     combine: Literal["fallback", "average"]
-    decline_below: float | None = None
+    escalate_below: float | None
+    decline_below: float | None
 
     @property
     def words(self) -> str:
-        decline = "" if self.decline_below is None else f", declines under {self.decline_below:g}"
-        mean = ", mean of both" if self.combine == "average" else ""
-        return f"@{self.epsilon:g}{mean}{decline}"
+        parts = [f"@{self.epsilon:g}"]
+        if self.combine == "average":
+            parts.append("mean")
+        if self.escalate_below is not None:
+            parts.append(f"scope>{self.escalate_below:g}")
+        if self.decline_below is not None:
+            parts.append(f"declines<{self.decline_below:g}")
+        return " ".join(parts)
 
 
 def expected_ratio(cascade: Contender, singles: dict[str, Contender]) -> float:
@@ -330,7 +366,7 @@ def _cascade(
             epsilon=plan.epsilon,
             delta=workspace.config.delta,
             combine=plan.combine,
-            escalate_below=None if workspace.task.out_of_scope is None else ESCALATE_BELOW,
+            escalate_below=plan.escalate_below,
             decline_below=plan.decline_below,
             lean_records=lean.records,
             fallback_records=fallback.records,
