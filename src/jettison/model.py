@@ -1,5 +1,7 @@
 """What a backend must be, and what an answer is."""
 
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -54,29 +56,60 @@ class Decoder:
         self.labels = tuple(labels)
         self.calibration = calibration
         self._in_scope = np.array([i for i, label in enumerate(self.labels) if label != out_of_scope])
-        quantiles = calibration.scope_quantiles
-        self._quantiles = None if quantiles is None else np.asarray(quantiles)
-        self._ranks = None if quantiles is None else np.linspace(0.0, 1.0, len(quantiles))
+        self._outside = self.labels.index(out_of_scope) if out_of_scope in self.labels else None
+        self._ranks = ScopeRanks.of(calibration)
 
     def outputs(self, logits: np.ndarray) -> list[Output]:
         """Decode logits, shape (n_inputs, n_labels), to one output per row."""
         if len(logits) == 0:
             return []
+        if len(logits) == 1:
+            return [self._one(logits[0])]
         probabilities = softmax(logits, self.calibration.temperature)
-        top = probabilities.argmax(axis=1)
-        scope = self.scope_scores(logits, probabilities)
-        rank = self.in_scope_ranks(scope)
-        limit = self.calibration.false_alarm_share
+        top = logits.argmax(axis=1).tolist()
+        scope = self.scope_scores(logits, probabilities).tolist()
         return [
-            Output(
-                label=self.labels[index],
-                confidence=float(probabilities[row, index]),
-                in_scope=None if rank is None else float(rank[row]),
-                flagged=rank is not None and bool(rank[row] < limit),
-                logits=logits[row],
-            )
-            for row, index in enumerate(top.tolist())
+            self._output(logits[row], index, float(probabilities[row, index]), scope[row])
+            for row, index in enumerate(top)
         ]
+
+    def _one(self, row: np.ndarray) -> Output:
+        """The same for one row, shape (n_labels,), in a third of the time: a static student feels it."""
+        scaled = row.astype(np.float64)
+        scaled /= self.calibration.temperature
+        top = int(row.argmax())
+        scaled -= scaled[top]
+        np.exp(scaled, out=scaled)
+        confidence = 1.0 / float(np.add.reduce(scaled))
+        if self._ranks is None:
+            return self._output(row, top, confidence, 0.0)
+        if self.calibration.scope_rule == "energy":
+            plain = row.astype(np.float64)
+            peak = float(plain[top])
+            plain -= peak
+            np.exp(plain, out=plain)
+            if self._outside is not None:
+                plain[self._outside] = 0.0
+            inside = float(np.add.reduce(plain))
+            scope = peak + math.log(inside) if inside > 0.0 else -math.inf
+        elif top == self._outside:
+            scaled[top] = 0.0
+            scope = confidence * float(scaled.max())
+        else:
+            scope = confidence
+        return self._output(row, top, confidence, scope)
+
+    def _output(self, row: np.ndarray, index: int, confidence: float, scope: float) -> Output:
+        if self._ranks is None:
+            return Output(label=self.labels[index], confidence=confidence, logits=row)
+        rank = self._ranks.rank(scope)
+        return Output(
+            label=self.labels[index],
+            confidence=confidence,
+            in_scope=rank,
+            flagged=rank < self._ranks.limit,
+            logits=row,
+        )
 
     def scope_scores(self, logits: np.ndarray, probabilities: np.ndarray | None = None) -> np.ndarray:
         """How much each row of logits looks like an in-scope input, shape (n_inputs,), higher is more."""
@@ -88,11 +121,32 @@ class Decoder:
             probabilities = softmax(logits, self.calibration.temperature)
         return np.asarray(probabilities[:, self._in_scope].max(axis=1))
 
-    def in_scope_ranks(self, scores: np.ndarray) -> np.ndarray | None:
-        """Rank in 0-1 of scope scores among in-scope dev examples; None before calibration."""
-        if self._quantiles is None or self._ranks is None:
+
+class ScopeRanks:
+    """Ranks of one number at a time; `np.interp` takes longer than all the rest of a cascade."""
+
+    def __init__(self, quantiles: Sequence[float], limit: float) -> None:
+        self._quantiles = list(quantiles)
+        self._levels = np.linspace(0.0, 1.0, len(quantiles)).tolist()
+        self.limit = limit
+
+    @classmethod
+    def of(cls, calibration: Calibration | None) -> "ScopeRanks | None":
+        if calibration is None or calibration.scope_quantiles is None:
             return None
-        return np.asarray(np.interp(scores, self._quantiles, self._ranks))
+        return cls(calibration.scope_quantiles, calibration.false_alarm_share)
+
+    def rank(self, score: float) -> float:
+        """Equal to `np.interp(score, quantiles, levels)`."""
+        quantiles, levels = self._quantiles, self._levels
+        if score < quantiles[0]:
+            return 0.0
+        if score >= quantiles[-1]:
+            return 1.0
+        above = bisect_right(quantiles, score)
+        low, high = quantiles[above - 1], quantiles[above]
+        share = (score - low) / (high - low)
+        return float(levels[above - 1] + share * (levels[above] - levels[above - 1]))
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:

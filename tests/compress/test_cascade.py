@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jettison import registry
-from jettison.backends.cascade import CascadeClassifier, _Ranks
+from jettison.backends.cascade import CascadeClassifier
 from jettison.backends.open import open_model
 from jettison.backends.text import TextClassifier
 from jettison.candidate import Calibration, Candidate, verify_candidate, write_candidate
 from jettison.compress.cascade import examples_needed, make_cascade
 from jettison.errors import BrokenArtifact, InvalidInput, NotEnoughData, StepFailed
-from jettison.model import Output
+from jettison.model import Output, ScopeRanks
 from jettison.record import Record
 from jettison.route import Cascade
 from jettison.task import Development, Example
@@ -331,7 +331,7 @@ def test_the_fallback_may_be_opened_when_first_needed(tmp_path, arms, monkeypatc
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=30).map(sorted), st.floats(-0.5, 1.5))
 def test_ranks_equal_numpys_interpolation(quantiles, score):
-    ranks = _Ranks(quantiles, 0.05)
+    ranks = ScopeRanks(quantiles, 0.05)
     expected = np.interp(score, quantiles, np.linspace(0, 1, len(quantiles)))
     assert ranks.rank(score) == pytest.approx(float(expected), abs=1e-9)
 

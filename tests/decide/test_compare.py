@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from judged_records import flipped, records_of
 
 from jettison.cli.compare import command
 from jettison.cli.main import main
@@ -16,6 +15,7 @@ from jettison.decide.compare import compare_files
 from jettison.decision import NotWorse, Verdict
 from jettison.errors import InvalidInput, UnknownName
 from jettison.record import write_records
+from judged_records import flipped, records_of
 
 
 def rows_of(rights: list[bool], *, with_expected: bool = True) -> list[dict[str, object]]:

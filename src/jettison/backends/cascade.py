@@ -1,6 +1,5 @@
 """A cascade: the lean arm answers what it is sure of, the fallback arm the rest."""
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,7 @@ import numpy as np
 from jettison.backends.open import open_model
 from jettison.candidate import Calibration, Candidate
 from jettison.errors import BrokenArtifact, InvalidInput
-from jettison.model import Model, Output
+from jettison.model import Model, Output, ScopeRanks
 from jettison.route import Cascade, Route, Single
 
 
@@ -55,7 +54,7 @@ class CascadeClassifier:
         self._threshold = threshold
         self._escalate_flagged = escalate_flagged
         self._never = out_of_scope if escalate_flagged else None
-        self._ranks = _Ranks.of(calibration)
+        self._ranks = ScopeRanks.of(calibration)
 
     def predict(self, inputs: Sequence[str]) -> list[Output]:
         """One output per input, in the inputs' order: lean on all, fallback on the rest."""
@@ -124,33 +123,6 @@ class CascadeClassifier:
             escalated=escalated or output.escalated,
             error=output.error,
         )
-
-
-class _Ranks:
-    """Ranks of one number at a time; `np.interp` takes longer than the rest of the cascade together."""
-
-    def __init__(self, quantiles: Sequence[float], limit: float) -> None:
-        self._quantiles = list(quantiles)
-        self._levels = np.linspace(0.0, 1.0, len(quantiles)).tolist()
-        self.limit = limit
-
-    @classmethod
-    def of(cls, calibration: Calibration | None) -> "_Ranks | None":
-        if calibration is None or calibration.scope_quantiles is None:
-            return None
-        return cls(calibration.scope_quantiles, calibration.false_alarm_share)
-
-    def rank(self, score: float) -> float:
-        """Equal to `np.interp(score, quantiles, levels)`."""
-        quantiles, levels = self._quantiles, self._levels
-        if score < quantiles[0]:
-            return 0.0
-        if score >= quantiles[-1]:
-            return 1.0
-        above = bisect_right(quantiles, score)
-        low, high = quantiles[above - 1], quantiles[above]
-        share = (score - low) / (high - low)
-        return float(levels[above - 1] + share * (levels[above] - levels[above - 1]))
 
 
 class _Lazy:
