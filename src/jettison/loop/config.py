@@ -48,8 +48,9 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Price of the instance, for money per task."""
     nominate_at: float = 0.8
     """Least predicted probability, from dev, that a candidate passes every gate on test."""
-    epsilons: tuple[float, ...] = (0.0025, 0.005, 0.01)
-    """Harm that cascades may be certified to: share of inputs wrong where the fallback is right."""
+    epsilons: tuple[float, ...] | None = None
+    """Harm that cascades may be certified to: share of inputs wrong where the incumbent is right;
+    None takes a quarter, a half, the whole and one and a half of the tightest margin."""
     delta: float = 0.1
     """Probability that a cascade's certificate does not hold."""
     n_shown: int = 5
@@ -109,13 +110,13 @@ def check_config(config: RunConfig, place: str) -> None:
     Raises:
         InvalidInput: A setting is out of its range.
     """
-    rules = [
+    rules: list[tuple[bool, str, str, object]] = [
         (config.format == 1, "format", "1", config.format),
         (config.threads >= 1, "threads", "at least 1", config.threads),
         (config.training_threads >= 0, "training_threads", "at least 0", config.training_threads),
         (0 < config.nominate_at < 1, "nominate_at", "between 0 and 1", config.nominate_at),
         (0 < config.delta < 1, "delta", "between 0 and 1", config.delta),
-        (all(0 < e < 1 for e in config.epsilons), "epsilons", "between 0 and 1", config.epsilons),
+        (all(0 < e < 1 for e in config.epsilons or ()), "epsilons", "between 0 and 1", config.epsilons),
         (config.n_cost_tasks >= 20, "n_cost_tasks", "at least 20", config.n_cost_tasks),
         (config.cost_s > 0, "cost_s", "above 0", config.cost_s),
         (

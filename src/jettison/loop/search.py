@@ -4,7 +4,7 @@ Everything here reads train, dev and unlabelled inputs; no test example is withi
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -15,20 +15,56 @@ from jettison.compress.cascade import make_cascade
 from jettison.compress.recipe import Recipe, describe_step
 from jettison.cost.measure import measure_costs
 from jettison.decide.report_types import Tried
-from jettison.decision import CostSummary
+from jettison.decision import CostSummary, NotWorse
 from jettison.errors import JettisonError
 from jettison.files import read_json, value_sha256, write_json
+from jettison.loop.config import RunConfig, default_gates
+from jettison.loop.nominate import outlook
 from jettison.loop.workspace import Contender, Workspace
 from jettison.record import mean_score
+
+
+class ScopeRule(NamedTuple):
+    """How a cascade treats what its lean arm finds odd; see `jettison.route.Cascade`."""
+
+    escalate_below: float | None = None
+    decline_below: float | None = None
+    escalate_flagged: bool = True
+
+    @property
+    def words(self) -> str:
+        parts = [] if self.escalate_flagged else ["lean scope"]
+        parts += [] if self.escalate_below is None else [f"scope>{self.escalate_below:g}"]
+        parts += [] if self.decline_below is None else [f"declines<{self.decline_below:g}"]
+        return " ".join(parts)
+
+
+class Plan(NamedTuple):
+    """How two arms are joined."""
+
+    epsilon: float
+    combine: Literal["fallback", "average"]
+    scope: ScopeRule = ScopeRule()
+
+    @property
+    def words(self) -> str:
+        mean = "mean" if self.combine == "average" else ""
+        return " ".join(part for part in (f"@{self.epsilon:g}", mean, self.scope.words) if part)
+
 
 Status = Literal["finalist", "dominated", "failed", "dropped"]
 
 N_FIRST_LOOK = 400
 HOPELESS_LOSS = 0.25
-SCOPE_RULES: tuple[tuple[float | None, float | None], ...] = ((0.1, None), (0.1, 0.01), (None, 0.05))
-"""Ways to treat what the lean arm finds odd, as (escalate below, decline below) ranks of `in_scope`:
-ask the fallback about the oddest tenth; the same, but decline the oddest hundredth at once; or trust
-the lean arm's flag."""
+SCOPE_RULES = (
+    ScopeRule(escalate_below=0.1),
+    ScopeRule(escalate_below=0.1, decline_below=0.01),
+    ScopeRule(escalate_flagged=False),
+)
+"""With an out-of-scope label: ask the fallback about the tenth that the lean arm finds oddest; the same,
+but decline the oddest hundredth at once; or leave scope to the lean arm and go by confidence alone."""
+N_NESTED = 2
+N_MEASURED = 6
 STUDENTS = ("student",)
 """Families whose errors are so unlike a transformer's that they do not make one needless behind them."""
 QUICK_SHARE = 0.25
@@ -235,10 +271,70 @@ def _add_cascades(workspace: Workspace, incumbent: Contender, findings: Findings
         made += _cascades_of(workspace, incumbent, lean, fallback, findings)
     by_name = {contender.name: contender for contender in arms}
     promising = undominated([(c, expected_ratio(c, by_name)) for c in made])
+    nested = _nested(workspace, incumbent, arms[0], promising, findings)
+    by_name |= {contender.name: contender for contender in promising}
+    ratios = {c.name: expected_ratio(c, by_name) for c in promising}
+    expected = [(c, ratios[c.name]) for c in promising]
+    expected += [(c, expected_ratio(c, by_name, ratios)) for c in nested]
+    promising = _worth_measuring(workspace, incumbent, undominated(expected))
     if promising:
         workspace.watcher.stage(f"cost of {len(promising)} cascades, interleaved")
         _, promising = with_costs(workspace, incumbent, promising, thorough=False)
     findings.contenders += promising
+
+
+def _nested(
+    workspace: Workspace,
+    incumbent: Contender,
+    front: Contender,
+    cascades: Sequence[Contender],
+    findings: Findings,
+) -> list[Contender]:
+    """Three arms: the cheapest of all in front of the leanest cascades that will likely pass without it."""
+    config, n_test = workspace.config, workspace.task.slice_counts
+    gates = config.gates or default_gates(workspace.task.required_slices, workspace.task.out_of_scope)
+    quality = [gate for gate in gates if isinstance(gate, NotWorse)]
+    likely = [
+        cascade
+        for cascade in cascades
+        if front.name not in cascade.members
+        and outlook(cascade, incumbent, quality, n_test=n_test, seed=config.seed).chance
+        >= config.nominate_at
+    ]
+    found = []
+    for cascade in likely[:N_NESTED]:
+        workspace.watcher.stage(f"cascades: {front.name} before {cascade.name}")
+        found += _cascades_of(workspace, incumbent, front, cascade, findings)
+    return found
+
+
+def _worth_measuring(
+    workspace: Workspace, incumbent: Contender, cascades: Sequence[Contender]
+) -> list[Contender]:
+    """The leanest few of those that may pass; when none may, the likeliest."""
+    chances = {c.name: _chance(workspace, incumbent, c) for c in cascades}
+    able = [c for c in cascades if chances[c.name] >= 0.5 * workspace.config.nominate_at]
+    return able[:N_MEASURED] or sorted(cascades, key=lambda c: -chances[c.name])[:1]
+
+
+def _chance(workspace: Workspace, incumbent: Contender, contender: Contender) -> float:
+    """Predicted probability of holding the gates on quality; cost is not known yet."""
+    task, config = workspace.task, workspace.config
+    gates = config.gates or default_gates(task.required_slices, task.out_of_scope)
+    quality = [gate for gate in gates if isinstance(gate, NotWorse)]
+    return outlook(contender, incumbent, quality, n_test=task.slice_counts, seed=config.seed).chance
+
+
+def epsilons_of(config: RunConfig) -> tuple[float, ...]:
+    """Harm to certify cascades to: as set, or from a quarter of the tightest margin to half above it.
+
+    Harm counts only answers that got worse; the gate weighs them against those that got better,
+    so that somewhat more harm than the margin may still be no loss.
+    """
+    if config.epsilons is not None:
+        return config.epsilons
+    margins = [gate.margin for gate in config.gates if isinstance(gate, NotWorse)] or [0.01]
+    return tuple(round(share * min(margins), 6) for share in (0.25, 0.5, 1.0, 1.5))
 
 
 def cascade_pairs(arms: Sequence[Contender]) -> list[tuple[Contender, Contender]]:
@@ -292,54 +388,36 @@ def _cascades_of(
 ) -> list[Contender]:
     """The cascades of two arms: every epsilon, with the way to answer escalated inputs that dev prefers."""
     has_scope = workspace.task.out_of_scope is not None
-    middle = sorted(workspace.config.epsilons)[len(workspace.config.epsilons) // 2]
+    epsilons = epsilons_of(workspace.config)
+    middle = sorted(epsilons)[len(epsilons) // 2]
     rivals = [
         made
         for combine in ("fallback", "average")
-        if (
-            made := _cascade(
-                workspace, incumbent, (lean, fallback), Plan(middle, combine, None, None), findings
-            )
-        )
+        if (made := _cascade(workspace, incumbent, (lean, fallback), Plan(middle, combine), findings))
     ]
     if not rivals:
         return []
     combine = max(rivals, key=lambda c: c.dev_score or 0.0).candidate.lineage[-2].settings["combine"]
-    scopes = SCOPE_RULES if has_scope else ((None, None),)
-    plans = [
-        Plan(epsilon, combine, escalate, decline)
-        for epsilon in workspace.config.epsilons
-        for escalate, decline in scopes
-    ]
+    scopes = SCOPE_RULES if has_scope else (ScopeRule(),)
+    plans = [Plan(epsilon, combine, scope) for epsilon in epsilons for scope in scopes]
     found = [_cascade(workspace, incumbent, (lean, fallback), plan, findings) for plan in plans]
     return [made for made in found if made is not None]
 
 
-class Plan(NamedTuple):
-    """How two arms are joined."""
+def expected_ratio(
+    cascade: Contender, arms: Mapping[str, Contender], known: Mapping[str, float] | None = None
+) -> float:
+    """Cost of a cascade over the incumbent's, from its arms' and the share of dev it escalates.
 
-    epsilon: float
-    combine: Literal["fallback", "average"]
-    escalate_below: float | None
-    decline_below: float | None
-
-    @property
-    def words(self) -> str:
-        parts = [f"@{self.epsilon:g}"]
-        if self.combine == "average":
-            parts.append("mean")
-        if self.escalate_below is not None:
-            parts.append(f"scope>{self.escalate_below:g}")
-        if self.decline_below is not None:
-            parts.append(f"declines<{self.decline_below:g}")
-        return " ".join(parts)
-
-
-def expected_ratio(cascade: Contender, singles: dict[str, Contender]) -> float:
-    """Cost of a cascade over the incumbent's, from its arms' and the share of dev it escalates."""
-    lean, fallback = (singles[name] for name in cascade.members)
-    escalated = sum(record.escalated for record in cascade.records) / max(1, len(cascade.records))
-    return _ratio(lean) + escalated * _ratio(fallback)
+    Args:
+        cascade: With dev records.
+        arms: By name.
+        known: Ratios of arms that are not measured themselves, being cascades.
+    """
+    lean, fallback = (arms[name] for name in cascade.members)
+    passed_on = sum(record.arm != "lean" for record in cascade.records) / max(1, len(cascade.records))
+    behind = (known or {}).get(fallback.name, _ratio(fallback))
+    return _ratio(lean) + passed_on * behind
 
 
 def _cascade(
@@ -350,10 +428,11 @@ def _cascade(
     findings: Findings,
 ) -> Contender | None:
     lean, fallback = arms
-    name = f"{lean.name}→{fallback.name} {plan.words}"
+    behind = f"({fallback.name})" if fallback.members else fallback.name
+    name = f"{lean.name}→{behind} {plan.words}"
     recipe = Recipe(
         name=name,
-        steps=({"step": "cascade", **plan._asdict()},),
+        steps=({"step": "cascade", "epsilon": plan.epsilon, "combine": plan.combine},),
         family="cascade",
         why=f"{lean.name} answers what it is sure of, {fallback.name} the rest",
     )
@@ -366,8 +445,9 @@ def _cascade(
             epsilon=plan.epsilon,
             delta=workspace.config.delta,
             combine=plan.combine,
-            escalate_below=plan.escalate_below,
-            decline_below=plan.decline_below,
+            escalate_flagged=plan.scope.escalate_flagged,
+            escalate_below=plan.scope.escalate_below,
+            decline_below=plan.scope.decline_below,
             lean_records=lean.records,
             fallback_records=fallback.records,
             incumbent_records=incumbent.records,

@@ -1,0 +1,53 @@
+"""Every example runs, and the README and the pages name only commands and files that exist."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jettison.cli.main import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_the_example_runs(example, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(example)],
+        capture_output=True, text=True, check=False, env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "SHIP" in done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_to_files_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_commands_named_are_commands(page):
+    for block in re.findall(r"```(?:bash|sh|console)?\n(.*?)```", page.read_text(), re.DOTALL):
+        for name in re.findall(r"^(?:\$ )?jettison ([a-z-]+)", block, re.MULTILINE):
+            assert name.startswith("-") or name in COMMANDS, name
+
+
+def test_every_command_is_documented():
+    text = "\n".join(page.read_text() for page in PAGES)
+    for command in COMMANDS:
+        assert f"jettison {command}" in text, command
+
+
+def test_every_setting_of_a_run_is_documented():
+    from jettison.loop.config import RunConfig
+
+    page = (ROOT / "docs" / "run.md").read_text()
+    for name in RunConfig.__struct_fields__:
+        assert name in page, name
