@@ -5,12 +5,12 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
-from judged_records import evidence, flipped
 
 from jettison.decide.decide import Evidence, decide
 from jettison.decide.render import decision_markdown, exit_code, read_decision, write_decision
 from jettison.decision import AtMost, Decision, NotWorse, Verdict
 from jettison.errors import InvalidInput
+from judged_records import evidence, flipped
 
 N = 3000
 INCUMBENT = [True] * N

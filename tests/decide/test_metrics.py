@@ -2,10 +2,10 @@
 
 import msgspec
 import pytest
-from judged_records import records_of
 
 from jettison.decide.metrics import per_class, slice_counts, summarize
 from jettison.record import Record
+from judged_records import records_of
 
 
 def scoped(expected: str, output: str, in_scope: float, *, flagged: bool, example: str) -> Record:
