@@ -8,7 +8,7 @@ from jettison.candidate import Candidate
 from jettison.compress.recipe import Recipe
 from jettison.decision import AtMost, CostSummary, Interval, NotWorse
 from jettison.loop.nominate import nominate, outlook
-from jettison.loop.search import dominates, quick_version, undominated
+from jettison.loop.search import dominates, quick_version
 from jettison.loop.watcher import Clock
 from jettison.loop.workspace import Contender
 from jettison.record import Record
@@ -130,13 +130,6 @@ def test_one_dominates_another_only_when_the_intervals_are_apart(tmp_path):
     assert dominates(good, worse)
     assert not dominates(worse, good)
     assert not dominates(good, near)
-
-
-def test_of_cascades_only_those_that_pay_for_their_cost_are_kept(tmp_path):
-    cheap = contender("cheap", tmp_path, wrong=120, ratio=0.1)
-    better = contender("better", tmp_path, wrong=110, ratio=0.2)
-    wasteful = contender("wasteful", tmp_path, wrong=115, ratio=0.3)
-    assert undominated([(cheap, 0.1), (better, 0.2), (wasteful, 0.3)]) == [cheap, better]
 
 
 def test_short_training_ends_at_the_training_step():

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -82,6 +82,55 @@ def make_cascade(
         exact binomial tail.
     """
     _check(lean, fallback, lean_records, fallback_records, epsilon, delta)
+    found = certify_route(
+        lean,
+        data,
+        lean_records=lean_records,
+        incumbent_records=incumbent_records,
+        epsilon=epsilon,
+        delta=delta,
+        escalate_flagged=escalate_flagged,
+        combine=combine,
+        escalate_below=escalate_below,
+        decline_below=decline_below,
+    )
+    fallback_of, incumbent_of = _by_id(fallback_records), _by_id(incumbent_records)
+    notes = {
+        "accepted_share": found.accepted_share,
+        "n_fallback_harmful": sum(
+            _right(incumbent_of[e.id]) and not _right(_of(fallback_of, e, "fallback"))
+            for e in found.passed_on
+        ),
+        "lean": lean.name,
+        "fallback": fallback.name,
+    }
+    route = found.route
+    return _write(lean, fallback, data, route, notes, escalate_flagged, cache, name)
+
+
+class CertifiedRoute(NamedTuple):
+    """A threshold that may be used, before any artifact is written."""
+
+    route: Cascade
+    accepted_share: float
+    """Of the certifying examples."""
+    passed_on: tuple[Example, ...]
+
+
+def certify_route(
+    lean: Candidate,
+    data: Development,
+    *,
+    lean_records: Sequence[Record],
+    incumbent_records: Sequence[Record],
+    epsilon: float,
+    delta: float,
+    escalate_flagged: bool = True,
+    combine: Literal["fallback", "average"] = "fallback",
+    escalate_below: float | None = None,
+    decline_below: float | None = None,
+) -> CertifiedRoute:
+    """The lowest certified threshold of a lean arm; arguments and errors as of `make_cascade`."""
     rules = _Rules(
         out_of_scope=lean.out_of_scope if escalate_flagged else None,
         escalate_flagged=escalate_flagged,
@@ -90,8 +139,7 @@ def make_cascade(
     )
     examples = _independent(data.dev_certify)
     _check_enough(len(examples), epsilon, delta)
-    lean_of, fallback_of = _by_id(lean_records), _by_id(fallback_records)
-    incumbent_of = _by_id(incumbent_records)
+    lean_of, incumbent_of = _by_id(lean_records), _by_id(incumbent_records)
     scores = np.array([_score(_of(lean_of, e, "lean"), rules) for e in examples])
     harmful = np.array(
         [not _right(lean_of[e.id]) and _right(_of(incumbent_of, e, "incumbent")) for e in examples]
@@ -106,33 +154,35 @@ def make_cascade(
     )
     if certified is None or certified.accepted_share <= 0:
         raise _nothing_certified(lean, scores, harmful, epsilon, delta)
-    passed_on = [e for e, score in zip(examples, scores, strict=True) if score < certified.threshold]
-    notes = {
-        "accepted_share": certified.accepted_share,
-        "n_fallback_harmful": sum(
-            _right(incumbent_of[e.id]) and not _right(_of(fallback_of, e, "fallback")) for e in passed_on
-        ),
-        "lean": lean.name,
-        "fallback": fallback.name,
-    }
-    certificate = Certificate(
-        epsilon=epsilon,
-        delta=delta,
-        n_examples=certified.n_examples,
-        n_harmful=certified.n_harmful,
-        data_digest=data.digest,
-        reference=incumbent_records[0].candidate,
-    )
     route = Cascade(
         lean=Single(candidate="lean"),
         fallback=Single(candidate="fallback"),
         threshold=certified.threshold,
-        certificate=certificate,
+        certificate=Certificate(
+            epsilon=epsilon,
+            delta=delta,
+            n_examples=certified.n_examples,
+            n_harmful=certified.n_harmful,
+            data_digest=data.digest,
+            reference=incumbent_records[0].candidate,
+        ),
         combine=combine,
         escalate_below=escalate_below,
         decline_below=decline_below,
     )
-    return _write(lean, fallback, data, route, notes, escalate_flagged, cache, name)
+    passed_on = [e for e, score in zip(examples, scores, strict=True) if score < certified.threshold]
+    return CertifiedRoute(route, certified.accepted_share, tuple(passed_on))
+
+
+def stands(record: Record, route: Cascade, *, out_of_scope: str | None, escalate_flagged: bool) -> bool:
+    """Whether a cascade by this route keeps the lean arm's answer, as the cascade itself decides it."""
+    rules = _Rules(
+        out_of_scope=out_of_scope if escalate_flagged else None,
+        escalate_flagged=escalate_flagged,
+        escalate_below=route.escalate_below or 0.0,
+        decline_below=route.decline_below or 0.0,
+    )
+    return _score(record, rules) >= max(route.threshold, 0.0)
 
 
 def examples_needed(epsilon: float, delta: float) -> int:

@@ -29,6 +29,7 @@ from jettison.evaluate.profile import reference_profile
 from jettison.evaluate.run import evaluation_file
 from jettison.evaluate.slices import Slicer
 from jettison.files import value_sha256, write_json
+from jettison.loop.cascades import add_cascades
 from jettison.loop.config import RunConfig, default_gates
 from jettison.loop.nominate import Ballot, nominate
 from jettison.loop.search import first_contender, search, with_costs
@@ -70,7 +71,14 @@ def run(config: RunConfig, *, watcher: Watcher | None = None) -> Outcome:
     write_json(workspace.folder / "run.json", config)
     incumbent, example_s = _incumbent(workspace)
     recipes = recipes_given or _auto(workspace, incumbent, example_s)
-    findings = search(workspace, incumbent, recipes, training_threads=training_threads(config))
+    findings = search(
+        workspace,
+        incumbent,
+        recipes,
+        training_threads=training_threads(config),
+        example_s=example_s,
+    )
+    add_cascades(workspace, incumbent, findings)
     incumbent, measured = with_costs(workspace, incumbent, findings.contenders, thorough=False)
     ballot = nominate(
         measured,

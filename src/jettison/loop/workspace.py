@@ -1,8 +1,11 @@
 """What every stage of one run shares: its settings, data, folders and watcher."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from jettison.candidate import Candidate
 from jettison.compress.recipe import Recipe, lineage_words
@@ -98,13 +101,22 @@ class Workspace:
         )
 
     def records(self, candidate: Candidate, examples: Sequence[Example], split: str) -> tuple[Record, ...]:
-        """Evaluate the saved artifact, or read the records of an earlier evaluation."""
+        """Evaluate the saved artifact, or read the records of an earlier evaluation.
+
+        Torch may use all cores for it: its float32 answers do not depend on them beyond rounding,
+        and cost is measured elsewhere.
+        """
+        opened = candidate
+        if candidate.backend == "hf":
+            cores = self.config.training_threads or os.cpu_count() or 1
+            opened = msgspec.structs.replace(candidate, settings={**candidate.settings, "threads": cores})
         found = evaluate(
-            candidate,
+            opened,
             examples,
             split=split,
             scorers=self.scorers,
             folder=self.cache / "records",
+            keep_logits=split == "dev",
             progress=self.watcher.progress,
         )
         return tuple(found)

@@ -1,0 +1,302 @@
+"""Cascades of what the search left: every way to join two arms is weighed on dev, the best are made.
+
+Weighing reads the arms' dev records and makes nothing; whatever looks worth it is then made for
+real, evaluated as the saved artifact, and measured.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import msgspec
+import numpy as np
+
+from jettison.compress.cascade import certify_route, make_cascade, stands
+from jettison.compress.recipe import Recipe
+from jettison.decision import NotWorse
+from jettison.errors import JettisonError
+from jettison.loop.config import RunConfig, default_gates
+from jettison.loop.nominate import outlook
+from jettison.loop.search import (
+    STUDENTS,
+    Findings,
+    cpu_ratio,
+    first_contender,
+    not_tried,
+    traffic_weights,
+    with_costs,
+)
+from jettison.loop.workspace import Contender, Workspace
+from jettison.record import Record
+from jettison.route import Cascade
+
+N_MADE = 5
+"""Leanest options that will likely pass, made for real."""
+SAFE = 0.97
+N_NESTED = 3
+
+
+class ScopeRule(NamedTuple):
+    """How a cascade treats what its lean arm finds odd; see `jettison.route.Cascade`."""
+
+    escalate_below: float | None = None
+    decline_below: float | None = None
+    escalate_flagged: bool = True
+
+    @property
+    def words(self) -> str:
+        parts = [] if self.escalate_flagged else ["lean scope"]
+        parts += [] if self.escalate_below is None else [f"scope>{self.escalate_below:g}"]
+        parts += [] if self.decline_below is None else [f"declines<{self.decline_below:g}"]
+        return " ".join(parts)
+
+
+SCOPE_RULES = (
+    ScopeRule(escalate_below=0.1),
+    ScopeRule(escalate_below=0.1, decline_below=0.01),
+    ScopeRule(escalate_flagged=False),
+    ScopeRule(escalate_flagged=False, decline_below=0.01),
+    ScopeRule(escalate_flagged=False, decline_below=0.02),
+    ScopeRule(escalate_flagged=False, decline_below=0.03),
+)
+"""With an out-of-scope label: ask the fallback about the tenth that the lean arm finds oddest; decline
+the oddest hundredth at once; or leave scope to the lean arm, and decline none, one, two or three in
+a hundred in-scope inputs as plainly out of scope."""
+
+
+class Plan(NamedTuple):
+    """How two arms are joined."""
+
+    epsilon: float
+    combine: Literal["fallback", "average"]
+    scope: ScopeRule = ScopeRule()
+
+    @property
+    def words(self) -> str:
+        mean = "mean" if self.combine == "average" else ""
+        return " ".join(part for part in (f"@{self.epsilon:g}", mean, self.scope.words) if part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """A cascade that could be made, with what the arms' dev records say it would do."""
+
+    lean: Contender
+    fallback: "Contender | Option"
+    plan: Plan
+    records: tuple[Record, ...]
+    ratio: float
+    """Expected CPU time over the incumbent's, on the task's mix of inputs."""
+    chance: float
+
+    @property
+    def name(self) -> str:
+        nested = isinstance(self.fallback, Option)
+        behind = f"({self.fallback.name})" if nested else self.fallback.name
+        return f"{self.lean.name}→{behind} {self.plan.words}"
+
+
+def add_cascades(workspace: Workspace, incumbent: Contender, findings: Findings) -> None:
+    """Weigh all cascades of the arms that the search left, make the promising, measure them."""
+    arms = [c for c in (*findings.contenders, *findings.arms) if c.cost and c.cost.cpu_ratio]
+    arms = sorted((*arms, incumbent), key=cpu_ratio)
+    pairs = cascade_pairs(arms)
+    options: list[Option] = []
+    for index, (lean, fallback) in enumerate(pairs):
+        workspace.watcher.stage(f"cascades {index + 1} of {len(pairs)}: {lean.name}→{fallback.name}")
+        found = options_of(workspace, incumbent, lean, fallback)
+        if not found:
+            recipe = Recipe(name=f"{lean.name}→{fallback.name}", steps=({"step": "cascade"},))
+            reason = "no threshold could be certified on dev at any epsilon"
+            findings.tried.append(not_tried(recipe, reason, status="failed"))
+        options += found
+    for inner in _leanest(workspace, [o for o in options if o.lean is not arms[0]])[:N_NESTED]:
+        options += options_of(workspace, incumbent, arms[0], inner)
+    made = []
+    for option in shortlist(workspace, options):
+        workspace.watcher.progress(f"making {option.name}", None)
+        made.append(_made(workspace, incumbent, option))
+    if made:
+        workspace.watcher.stage(f"cost of {len(made)} cascades, interleaved")
+        _, made = with_costs(workspace, incumbent, made, thorough=False)
+    findings.contenders += made
+
+
+def shortlist(workspace: Workspace, options: Sequence[Option]) -> list[Option]:
+    """The leanest that will likely pass, a safer one, and when none is likely, the likeliest."""
+    chosen = _leanest(workspace, options)[:N_MADE]
+    chosen += [o for o in sorted(options, key=lambda o: o.ratio) if o.chance >= SAFE][:1]
+    if not chosen:
+        chosen = sorted(options, key=lambda o: -o.chance)[:1]
+    return list({option.name: option for option in chosen}.values())
+
+
+def options_of(
+    workspace: Workspace, incumbent: Contender, lean: Contender, fallback: Contender | Option
+) -> list[Option]:
+    """Every way to join two arms for which a threshold can be certified."""
+    scopes = SCOPE_RULES if workspace.task.out_of_scope is not None else (ScopeRule(),)
+    ways: tuple[Literal["fallback", "average"], ...] = ("fallback", "average")
+    if isinstance(fallback, Option):
+        ways = ("fallback",)
+    found = []
+    for scope in scopes:
+        for epsilon in epsilons_of(workspace.config):
+            for combine in ways:
+                option = _option(workspace, incumbent, lean, fallback, Plan(epsilon, combine, scope))
+                found += [] if option is None else [option]
+    return found
+
+
+def epsilons_of(config: RunConfig) -> tuple[float, ...]:
+    """Harm to certify cascades to: as set, or from a quarter of the tightest margin to half above it.
+
+    Harm counts only answers that got worse; the gate weighs them against those that got better,
+    so that somewhat more harm than the margin may still be no loss.
+    """
+    if config.epsilons is not None:
+        return config.epsilons
+    margins = [gate.margin for gate in config.gates if isinstance(gate, NotWorse)] or [0.01]
+    return tuple(round(share * min(margins), 6) for share in (0.25, 0.5, 1.0, 1.5))
+
+
+def cascade_pairs(arms: Sequence[Contender]) -> list[tuple[Contender, Contender]]:
+    """Pairs of a lean arm and a fallback worth joining, of arms in order of cost.
+
+    An arm that another beats by a hundredth on dev at no greater cost is no use in front; one
+    that another equals for clearly less is no use behind. A fallback need not be better than the
+    lean arm overall: their errors differ, and the mean of both is often better than either.
+    """
+    front = [a for a in arms if not any(cpu_ratio(o) <= cpu_ratio(a) and _gain(o, a) > 0.01 for o in arms)]
+    transformers = [o for o in arms if o.recipe.family not in STUDENTS]
+    behind = [
+        a
+        for a in arms
+        if not any(cpu_ratio(o) < 0.9 * cpu_ratio(a) and _gain(o, a) > -0.0005 for o in transformers)
+    ]
+    return [
+        (lean, fallback)
+        for lean in front
+        for fallback in behind
+        if cpu_ratio(lean) < 0.5 * cpu_ratio(fallback) and _gain(fallback, lean) > -0.02
+    ]
+
+
+def _option(
+    workspace: Workspace, incumbent: Contender, lean: Contender, fallback: Contender | Option, plan: Plan
+) -> Option | None:
+    task, config = workspace.task, workspace.config
+    try:
+        route = certify_route(
+            lean.candidate,
+            task.development,
+            lean_records=lean.records,
+            incumbent_records=incumbent.records,
+            epsilon=plan.epsilon,
+            delta=config.delta,
+            escalate_flagged=plan.scope.escalate_flagged,
+            combine=plan.combine,
+            escalate_below=plan.scope.escalate_below,
+            decline_below=plan.scope.decline_below,
+        ).route
+    except JettisonError:
+        return None
+    records = weigh(workspace, lean, fallback, route, plan)
+    weights = traffic_weights(workspace)
+    escalated = sum(w for w, record in zip(weights, records, strict=True) if record.escalated)
+    behind = fallback.ratio if isinstance(fallback, Option) else cpu_ratio(fallback)
+    gates = config.gates or default_gates(task.required_slices, task.out_of_scope)
+    quality = [gate for gate in gates if isinstance(gate, NotWorse)]
+    seen = outlook(
+        replace(lean, records=records), incumbent, quality, n_test=task.slice_counts, seed=config.seed
+    )
+    ratio = cpu_ratio(lean) + escalated / sum(weights) * behind
+    return Option(lean=lean, fallback=fallback, plan=plan, records=records, ratio=ratio, chance=seen.chance)
+
+
+def weigh(
+    workspace: Workspace, lean: Contender, fallback: Contender | Option, route: Cascade, plan: Plan
+) -> tuple[Record, ...]:
+    """The dev records that a cascade would give, computed from those of its arms."""
+    outside, by_flag = lean.candidate.out_of_scope, plan.scope.escalate_flagged
+    average = plan.combine == "average" and isinstance(fallback, Contender)
+    found = []
+    for ours, theirs in zip(lean.records, fallback.records, strict=True):
+        if stands(ours, route, out_of_scope=outside, escalate_flagged=by_flag):
+            found.append(msgspec.structs.replace(ours, escalated=False))
+            continue
+        label, in_scope = theirs.output, theirs.in_scope
+        if average and isinstance(fallback, Contender):
+            label = _label_of_mean(lean, fallback, ours, theirs)
+            if ours.in_scope is not None and theirs.in_scope is not None:
+                in_scope = (ours.in_scope + theirs.in_scope) / 2
+        scores = {**theirs.scores, "label": float(label == theirs.expected)}
+        found.append(
+            msgspec.structs.replace(theirs, output=label, in_scope=in_scope, scores=scores, escalated=True)
+        )
+    return tuple(found) if outside is None else _flagged_anew(workspace, found, outside)
+
+
+def _label_of_mean(lean: Contender, fallback: Contender, ours: Record, theirs: Record) -> str | None:
+    if ours.logits is None or theirs.logits is None:
+        return theirs.output
+    mean = np.asarray(ours.logits) / lean.candidate.calibration.temperature
+    mean += np.asarray(theirs.logits) / fallback.candidate.calibration.temperature
+    return lean.candidate.labels[int(mean.argmax())]
+
+
+def _flagged_anew(workspace: Workspace, records: Sequence[Record], outside: str) -> tuple[Record, ...]:
+    """Flags by the rank among the whole cascade's in-scope examples, as its calibration will set them."""
+    fit = {example.id for example in workspace.task.development.dev_fit if example.expected != outside}
+    reference = [r.in_scope for r in records if r.example_id in fit and r.in_scope is not None]
+    if not reference:
+        return tuple(records)
+    limit = float(np.quantile(reference, 0.05))
+    found = []
+    for record in records:
+        flagged = record.in_scope is not None and record.in_scope < limit
+        scores = {**record.scores, "out_of_scope": float(flagged == (record.expected == outside))}
+        found.append(msgspec.structs.replace(record, flagged=flagged, scores=scores))
+    return tuple(found)
+
+
+def _leanest(workspace: Workspace, options: Sequence[Option]) -> list[Option]:
+    """Those that will likely pass, leanest first."""
+    likely = [option for option in options if option.chance >= workspace.config.nominate_at]
+    return sorted(likely, key=lambda option: (option.ratio, option.name))
+
+
+def _made(workspace: Workspace, incumbent: Contender, option: Option) -> Contender:
+    """The option as a real candidate, evaluated on dev as it lies on disk."""
+    fallback = option.fallback
+    behind = _made(workspace, incumbent, fallback) if isinstance(fallback, Option) else fallback
+    plan = option.plan
+    made = make_cascade(
+        option.lean.candidate,
+        behind.candidate,
+        workspace.task.development,
+        cache=workspace.cache / "cascades",
+        epsilon=plan.epsilon,
+        delta=workspace.config.delta,
+        combine=plan.combine,
+        escalate_flagged=plan.scope.escalate_flagged,
+        escalate_below=plan.scope.escalate_below,
+        decline_below=plan.scope.decline_below,
+        lean_records=option.lean.records,
+        fallback_records=behind.records,
+        incumbent_records=incumbent.records,
+    )
+    recipe = Recipe(
+        name=option.name,
+        steps=({"step": "cascade", "epsilon": plan.epsilon, "combine": plan.combine},),
+        family="cascade",
+        why=f"{option.lean.name} answers what it is sure of, {behind.name} the rest",
+    )
+    candidate = workspace.calibrated(msgspec.structs.replace(made, name=option.name))
+    contender = first_contender(workspace, candidate, recipe)
+    return replace(contender, members=(option.lean.name, behind.name))
+
+
+def _gain(one: Contender, other: Contender) -> float:
+    """Dev score of one over the other's."""
+    return (one.dev_score or 0.0) - (other.dev_score or 0.0)
