@@ -1,0 +1,95 @@
+"""Cascades weighed on records must be the cascades that are made."""
+
+import pytest
+
+from fake_runs import LABELS, config_at
+from jettison.candidate import write_candidate
+from jettison.compress.recipe import Recipe
+from jettison.decision import CostSummary, Interval
+from jettison.loop.cascades import Plan, _made, cascade_pairs, epsilons_of, options_of, shortlist
+from jettison.loop.run import _open_workspace
+from jettison.loop.search import first_contender, traffic_weights
+from jettison.loop.watcher import Silent
+from jettison.loop.workspace import Contender
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return _open_workspace(config_at(tmp_path), Silent())
+
+
+def contender(workspace, name, ratio, **settings) -> Contender:
+    folder = workspace.folder / name
+    folder.mkdir(parents=True)
+    made = write_candidate(folder, name=name, backend="fake", labels=LABELS, settings=settings)
+    interval = Interval(value=ratio, low=ratio, high=ratio)
+    found = first_contender(workspace, workspace.calibrated(made), Recipe(name=name, steps=()))
+    return Contender(
+        candidate=found.candidate,
+        recipe=found.recipe,
+        records=found.records,
+        cost=CostSummary(cpu_ratio=interval),
+    )
+
+
+@pytest.fixture
+def arms(workspace):
+    return {
+        "tiny": contender(workspace, "tiny", 0.01, accuracy=0.9, seed=5),
+        "small": contender(workspace, "small", 0.1, accuracy=0.96, seed=3),
+        "incumbent": contender(workspace, "incumbent", 1.0, accuracy=0.97),
+    }
+
+
+def test_a_weighed_cascade_answers_as_the_one_that_is_made(workspace, arms):
+    options = options_of(workspace, arms["incumbent"], arms["small"], arms["incumbent"])
+    assert {option.plan.combine for option in options} == {"fallback", "average"}
+    for option in options:
+        made = _made(workspace, arms["incumbent"], option)
+        assert [r.output for r in made.records] == [r.output for r in option.records]
+        assert [r.escalated for r in made.records] == [r.escalated for r in option.records]
+
+
+def test_a_weighed_cascade_of_three_arms_answers_as_the_one_that_is_made(workspace, arms):
+    inner = options_of(workspace, arms["incumbent"], arms["small"], arms["incumbent"])[-1]
+    for option in options_of(workspace, arms["incumbent"], arms["tiny"], inner):
+        made = _made(workspace, arms["incumbent"], option)
+        assert [r.output for r in made.records] == [r.output for r in option.records]
+        assert made.name == option.name
+
+
+def test_expected_cost_is_the_lean_arms_and_the_fallbacks_share(workspace, arms):
+    (option, *_) = options_of(workspace, arms["incumbent"], arms["small"], arms["incumbent"])
+    escalated = sum(r.escalated for r in option.records) / len(option.records)
+    assert option.ratio == pytest.approx(0.1 + escalated * 1.0)
+
+
+def test_an_arm_that_is_no_cheaper_is_not_put_in_front(arms):
+    pairs = cascade_pairs([arms["tiny"], arms["small"], arms["incumbent"]])
+    names = {(lean.name, fallback.name) for lean, fallback in pairs}
+    assert ("small", "incumbent") in names
+    assert all(lean != "incumbent" for lean, _ in names)
+
+
+def test_epsilons_follow_the_tightest_margin(workspace):
+    assert epsilons_of(workspace.config) == (0.005, 0.01, 0.02, 0.03)
+
+
+def test_without_a_likely_cascade_the_likeliest_is_made(workspace, arms):
+    from dataclasses import replace
+
+    options = [
+        replace(option, chance=0.1 * index)
+        for index, option in enumerate(
+            options_of(workspace, arms["incumbent"], arms["small"], arms["incumbent"])[:3]
+        )
+    ]
+    assert [option.chance for option in shortlist(workspace, options)] == [0.2]
+
+
+def test_without_a_scope_all_dev_examples_weigh_the_same(workspace):
+    assert set(traffic_weights(workspace)) == {1.0}
+
+
+def test_a_plan_says_what_it_is():
+    assert Plan(0.01, "average").words == "@0.01 mean"
