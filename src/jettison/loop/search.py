@@ -6,7 +6,7 @@ Everything here reads train, dev and unlabelled inputs; no test example is withi
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -94,8 +94,16 @@ def with_costs(
     config = workspace.config
     inputs = cost_inputs(workspace)
     candidates = [incumbent.candidate, *(c.candidate for c in contenders)]
-    settings = {"thorough": thorough, "threads": config.threads, "usd": config.usd_per_hour}
-    key = value_sha256([[c.digest for c in candidates], inputs, settings])[:20]
+    rounds, share = (24, 1.0) if thorough else (8, 0.5)
+    settings: dict[str, Any] = {
+        "rounds": rounds,
+        # Large blocks: what a cascade costs depends on which inputs a block happens to hold.
+        "block": max(16, len(inputs) // 4),
+        "threads": config.threads,
+        "usd_per_hour": config.usd_per_hour,
+        "budget_s": config.cost_s * share * len(candidates),
+    }
+    key = value_sha256([[c.digest for c in candidates], inputs, config.seed, settings])[:20]
     path = workspace.cache / "costs" / f"{key}.json"
     if path.exists():
         costs = read_json(path, list[CostSummary])
@@ -103,13 +111,8 @@ def with_costs(
         costs = measure_costs(
             candidates,
             inputs,
-            # Large blocks: what a cascade costs depends on which inputs a block happens to hold.
-            rounds=24 if thorough else 8,
-            block=max(16, len(inputs) // 4),
             seed=config.seed,
-            budget_s=config.cost_s * (1.0 if thorough else 0.5) * len(candidates),
-            threads=config.threads,
-            usd_per_hour=config.usd_per_hour,
+            **settings,
             progress=workspace.watcher.progress,
         )
         write_json(path, costs)
