@@ -279,7 +279,7 @@ def _read_test(workspace: Workspace, purpose: str) -> TestReading:
 
 
 def _role(contender: Contender, incumbent: Contender, ballot: Ballot) -> str:
-    if contender.candidate.digest == incumbent.candidate.digest:
+    if contender is incumbent:  # a candidate that came out as the same model is another contender
         return "incumbent"
     if contender.name == ballot.nominee:
         return "nominee"
