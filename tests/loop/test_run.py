@@ -19,7 +19,6 @@ from jettison.decision import AtMost, NotWorse, Verdict
 from jettison.loop.run import run
 from jettison.release import verify_release
 
-
 of_one_run = pytest.mark.xdist_group("finished run")  # one worker makes it, for all who look at it
 
 

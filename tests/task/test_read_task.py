@@ -61,7 +61,7 @@ def test_the_task_holds_no_test_example_until_one_is_asked_for(tmp_path: Path) -
     task = read_task(write_task(tmp_path))
     gc.collect()
     known = {e.id for e in (*task.train, *task.dev)}
-    # By type: isinstance() asks lazy objects of other libraries for their class, and some answer with a warning.
+    # By type: isinstance() asks lazy objects of other libraries, and some answer with a warning.
     held = [e for e in gc.get_objects() if type(e) is Example and e.input.startswith("test says")]
     assert not held
     assert not [e for e in gc.get_referents(task._load_test) if type(e) is Example]
