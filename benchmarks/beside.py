@@ -39,7 +39,7 @@ class Timing(NamedTuple):
 
 
 def measure(
-    subjects: Sequence[Subject], texts: Sequence[str], *, rounds: int = 40, seed: int = 0
+    subjects: Sequence[Subject], texts: Sequence[str], *, rounds: int = 24, seed: int = 0
 ) -> list[Timing]:
     """CPU-seconds per task at batch 1, one thread, in blocks of random order within each round."""
     rng = random.Random(seed)
@@ -50,7 +50,7 @@ def measure(
             _ask(process, {"rows": [0, 1, 2, 3], "repeats": 5})["cpu_s"] / 20 for process in processes
         ]
         for _ in range(rounds):
-            rows = rng.sample(range(len(texts)), min(16, len(texts)))
+            rows = rng.sample(range(len(texts)), min(128, len(texts)))
             for index in rng.sample(range(len(subjects)), len(subjects)):
                 repeats = max(1, round(0.08 / (block_s[index] * len(rows))))
                 done = _ask(processes[index], {"rows": rows, "repeats": repeats})

@@ -45,7 +45,7 @@ task = "task.toml"
 incumbent = "{incumbent}"
 output = "run"
 training_threads = 1
-skip = ["onnx-int8-mixed", "openvino-int8", "openvino-float32", "openvino-bfloat16"]
+skip = ["onnx-int8-mixed", "onnx-int8-trimmed", "openvino-int8", "openvino-float32", "openvino-bfloat16"]
 seed = 0
 {gates}
 """
@@ -109,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tasks", nargs="*", default=list(TASKS))
     parser.add_argument("--work", type=Path, default=Path("bench-runs"))
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=24)
     given = parser.parse_args()
     if not SHARED.exists():
         raise SystemExit(f"the shared data must stand in {SHARED}; set JETTISON_SHARED.")
