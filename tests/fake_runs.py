@@ -63,8 +63,6 @@ def config_at(folder: Path, *lean: dict[str, object], gates=TWO_POINTS, **more) 
         output=str(folder / "run"),
         recipes=recipes,
         gates=gates,
-        epsilons=(0.01,),
-        n_shown=2,
         n_cost_tasks=20,
         cost_s=0.6,
         **more,

@@ -179,7 +179,7 @@ def _quantized(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
             steps=({"step": "trim_vocabulary"}, *to_onnx, {"step": "quantize", "method": "dynamic"}, trim),
             family="trimmed",
             estimate_s=30,
-            why="int8, without the tokens that the team's data never uses: the smallest transformer on disk",
+            why="int8 without the tokens that the data never uses: the smallest transformer on disk",
         ),
         Recipe(
             name="onnx-int8-mixed",
