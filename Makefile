@@ -14,7 +14,7 @@ demo: $(VENV)/.demo
 	$(BIN)/jettison demo --output demo-run --budget $(or $(BUDGET),5m)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not guarantee" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not guarantee" $(ARGS)
 
 check: lint types layers
 

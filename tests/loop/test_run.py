@@ -19,7 +19,7 @@ from jettison.decision import AtMost, NotWorse, Verdict
 from jettison.loop.run import run
 from jettison.release import verify_release
 
-of_one_run = pytest.mark.xdist_group("finished run")  # one worker makes it, for all who look at it
+FEW_CASCADES = {"epsilons": (0.01,), "n_shown": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def _fake_step():
     registry.register("steps", "fake_lean", FakeLean)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run of a lean, a careless and a broken recipe: its settings and what it came to."""
     registry.register("steps", "fake_lean", FakeLean)
@@ -35,13 +35,13 @@ def finished(tmp_path_factory):
         tmp_path_factory.mktemp("finished"),
         {"name": "lean", "accuracy": 0.968, "latency_s": 0.0002},
         {"name": "careless", "accuracy": 0.85, "latency_s": 0.0001},
+        **FEW_CASCADES,
     )
     broken = {"name": "broken", "steps": [{"step": "export", "target": "onnx"}]}
     config = msgspec.structs.replace(config, recipes=[*config.recipes, broken])
     return config, run(config)
 
 
-@of_one_run
 def test_the_cheapest_candidate_that_holds_is_released_and_answers(finished):
     _, outcome = finished
     decision = outcome.decision
@@ -59,7 +59,8 @@ def test_the_cheapest_candidate_that_holds_is_released_and_answers(finished):
 
 
 def test_when_nothing_holds_the_run_says_so_and_releases_nothing(tmp_path):
-    outcome = run(config_at(tmp_path, {"name": "careless", "accuracy": 0.9, "latency_s": 0.0001}))
+    careless = {"name": "careless", "accuracy": 0.9, "latency_s": 0.0001}
+    outcome = run(config_at(tmp_path, careless, **FEW_CASCADES))
     assert outcome.decision.verdict is Verdict.BLOCK
     assert outcome.decision.chosen is None
     assert outcome.release is None
@@ -81,7 +82,6 @@ def test_a_cost_limit_blocks_a_candidate_that_is_too_slow(tmp_path):
     assert verdicts["latency_p95_s"] is Verdict.BLOCK
 
 
-@of_one_run
 def test_a_second_run_repeats_nothing_and_decides_the_same(finished):
     config, first = finished
     before = os.times()
@@ -93,7 +93,6 @@ def test_a_second_run_repeats_nothing_and_decides_the_same(finished):
     assert second.release == first.release
 
 
-@of_one_run
 def test_a_failing_recipe_is_told_and_does_not_end_the_run(finished):
     _, outcome = finished
     assert outcome.decision.chosen == "lean"
@@ -101,7 +100,7 @@ def test_a_failing_recipe_is_told_and_does_not_end_the_run(finished):
 
 
 def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_decision(tmp_path):
-    config = config_at(tmp_path, {"name": "lean", "accuracy": 0.968, "latency_s": 0.0002})
+    config = config_at(tmp_path, {"name": "lean", "accuracy": 0.968, "latency_s": 0.0002}, **FEW_CASCADES)
     settings = tmp_path / "settings.json"
     settings.write_bytes(msgspec.json.encode(config))
     script = (
