@@ -1,6 +1,7 @@
 """The `jettison` command: finds the sub-command, and turns our errors into one line and an exit code."""
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -46,6 +47,9 @@ def jettison() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and exit: 0 done, 1 the gate says hold, 2 bad input."""
+    # Threads that spin while they wait take the processor from whatever else runs on a small machine.
+    # OpenMP reads this once, when torch loads it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = jettison.main(args=arguments, prog_name="jettison", standalone_mode=False)
     except click.exceptions.Abort:
