@@ -118,11 +118,19 @@ def test_every_backend_is_checked_here() -> None:
         {"step": "distill_linear"},
         {"step": "trim_vocabulary"},
         {"step": "prune", "depth": 1},
+        {"step": "finetune", "epochs": 1},
+        {"step": "distill", "epochs": 1},
+        {"step": "distill_static"},
     ],
     ids=lambda step: " ".join(str(value) for value in step.values()),
 )
 def test_steps_conform(step: dict[str, object], context: StepContext, temporary: Path) -> None:
     check_step(step_from(step), context.incumbent, context)
+
+
+def test_every_step_is_checked_here() -> None:
+    parametrized = next(m for m in test_steps_conform.pytestmark if m.name == "parametrize")
+    assert set(registry.names("steps")) == {step["step"] for step in parametrized.args[1]}
 
 
 class Careless(TextClassifier):
