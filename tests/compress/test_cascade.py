@@ -352,10 +352,10 @@ def test_the_single_input_path_adds_microseconds(pair):
 
     def best(model) -> float:  # type: ignore[no-untyped-def]
         def once() -> float:
-            began = time.perf_counter()
+            began = time.thread_time()
             for _ in range(2000):
                 model.predict(["x"])
-            return (time.perf_counter() - began) / 2000
+            return (time.thread_time() - began) / 2000
 
         return min(once() for _ in range(7))
 
