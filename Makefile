@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 # One thread each: two spinning thread pools on a small machine are slower than one thread.
 export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: demo test check lint types layers guarantees bench docs clean setup
 
 demo: $(VENV)/.demo
-	$(BIN)/jettison demo --output demo-run --budget $(or $(BUDGET),5m)
+	$(BIN)/jettison demo --output demo-run --budget $(or $(BUDGET),12m)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not guarantee" $(ARGS)

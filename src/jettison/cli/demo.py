@@ -12,7 +12,7 @@ import click
     default=Path("demo-run"),
     help="Folder for model, data and run.",
 )
-@click.option("--budget", default="5m", help="Time for the search.")
+@click.option("--budget", default="12m", help="Time for the search.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def command(output: Path, budget: str, as_json: bool) -> int:
     """Make a sentiment model lean, prove it on four domains, release it, and write the report."""

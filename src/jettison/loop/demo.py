@@ -69,7 +69,7 @@ cost_s = 3.0
 # Left out to keep the demo short; without this line they are tried as well.
 skip = [
   "onnx-int8-mixed", "onnx-int8-trimmed", "openvino-int8", "openvino-float32", "openvino-bfloat16",
-  "pruned-2-int8",
+  "pruned-2-int8", "pruned-3-int8",
 ]
 
 [[gates]]
@@ -81,7 +81,7 @@ alpha = 0.025
 """
 
 
-def prepare_demo(folder: Path, *, budget: str = "5m", say: Callable[[str], None] = lambda _: None) -> Path:
+def prepare_demo(folder: Path, *, budget: str = "12m", say: Callable[[str], None] = lambda _: None) -> Path:
     """Fetch model and data, write the task and the settings, and return the path of the settings.
 
     Args:
