@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from jettison.decide.gates import judge_at_most, judge_not_worse
-from jettison.decision import AtMost, CostSummary, Gate, NotWorse, Verdict
+from jettison.decide.costs import judge_at_most
+from jettison.decide.pairing import count_flips, pair_records, score_pairs
+from jettison.decide.slices import expand_slices, in_slice
+from jettison.decision import AtMost, CostSummary, Gate, Verdict
 from jettison.loop.workspace import Contender
 from jettison.record import Record
 from jettison.stats.planning import pass_probability
@@ -104,22 +106,24 @@ def _chances(
     if isinstance(gate, AtMost):
         result = judge_at_most(gate, contender.cost or CostSummary())
         return [(gate.cost, 1.0 if result.verdict is Verdict.SHIP else 0.0)]
-    assert isinstance(gate, NotWorse)
-    found = []
-    for result in judge_not_worse(gate, incumbent, contender.records):
-        n = n_test.get(result.slice or "all", 0)
-        if result.flips is None or n == 0:
+    # Only the flips are needed here; the gate's own tests take much longer on grouped examples.
+    scored = score_pairs(pair_records(incumbent, contender.records), gate.scorer)
+    found: list[tuple[str, float]] = []
+    for name in expand_slices(gate.slices, incumbent):
+        flips = count_flips([pair for pair in scored if in_slice(pair.pair.incumbent, name)])
+        n = n_test.get(name, 0)
+        if flips.n == 0 or n == 0:
             continue
         part = pass_probability(
-            result.flips.beneficial,
-            result.flips.harmful,
-            result.flips.n,
+            flips.beneficial,
+            flips.harmful,
+            flips.n,
             n_test=n,
-            margin=result.limit,
+            margin=gate.margins.get(name, gate.margin),
             alpha=gate.alpha,
             seed=seed,
         )
-        found.append((f"{result.metric} on {result.slice}", part))
+        found.append((f"{gate.scorer} on {name}", part))
     return found
 
 
