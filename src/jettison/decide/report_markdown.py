@@ -64,7 +64,9 @@ def _candidates(decision: Decision) -> list[str]:
             f"{row.name} ({row.note})" if row.note else row.name,
             f"{_SYMBOLS[row.css]} {row.verdict}{f': {row.blocked_by}' if row.blocked_by else ''}",
             row.score,
-            f"{row.difference} [{row.difference_bounds}]" if row.difference_bounds else row.difference,
+            f"{row.difference} [{row.difference_bounds}] {row.difference_where}".strip()
+            if row.difference_bounds
+            else row.difference,
             f"{row.cpu} [{row.cpu_bounds}]" if row.cpu_bounds else row.cpu,
             row.latency,
             row.size,

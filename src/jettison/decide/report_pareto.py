@@ -10,7 +10,15 @@ from markupsafe import Markup, escape
 from jettison.decide import report_words as words
 from jettison.decide.report_labels import Box, place_labels
 from jettison.decide.report_shapes import SHAPES, nice_step
-from jettison.decide.report_view import contenders, css_of, incumbent_of, main_metric, overall, score_of
+from jettison.decide.report_view import (
+    contenders,
+    css_of,
+    incumbent_of,
+    is_on_all,
+    main_metric,
+    overall,
+    score_of,
+)
 from jettison.decision import Decision
 
 
@@ -176,7 +184,8 @@ def _points(decision: Decision) -> list[_Point]:
         if score is None or cpu is None or cpu.value <= 0:
             continue
         result = overall(candidate, metric)
-        difference = result.difference if result is not None else None
+        # A bar around the score on all examples must be of all examples.
+        difference = result.difference if result is not None and is_on_all(result) else None
         is_known = candidate is not incumbent and difference is not None and base is not None
         found.append(
             _Point(

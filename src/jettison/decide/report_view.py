@@ -30,6 +30,7 @@ class CandidateRow:
     score: str
     difference: str
     difference_bounds: str
+    difference_where: str
     cpu: str
     cpu_bounds: str
     size: str
@@ -65,9 +66,19 @@ def main_metric(decision: Decision) -> str:
 
 
 def overall(candidate: CandidateReport, metric: str) -> GateResult | None:
-    """The gate on all examples, else the first on that metric."""
+    """The gate on all examples; without one, the slice on which the candidate has the least room."""
     found = [r for r in candidate.gates if r.gate == "not_worse" and r.metric == metric]
-    return next((r for r in found if r.slice in (None, "all")), found[0] if found else None)
+    return next((r for r in found if is_on_all(r)), min(found, key=_room, default=None))
+
+
+def is_on_all(result: GateResult) -> bool:
+    """Whether a gate looked at all examples and not at a slice."""
+    return result.slice in (None, "all")
+
+
+def _room(result: GateResult) -> float:
+    """How far the lower bound stays above minus the margin; below zero it does not hold."""
+    return -1.0 if result.difference is None else result.difference.low + result.limit
 
 
 def score_of(candidate: CandidateReport, metric: str, slice_name: str = "all") -> float | None:
@@ -88,7 +99,7 @@ def tiles(decision: Decision) -> list[Tile]:
     smaller = _share(candidate.cost.bytes, incumbent.cost.bytes)
     return [
         Tile(
-            title=f"{words.metric_words(metric).capitalize()}, in points",
+            title=f"{words.metric_words(metric).capitalize()}, in points{_where(result)}",
             value=words.points(result.difference.value if result and result.difference else None),
             detail=_quality_detail(result),
         ),
@@ -178,12 +189,20 @@ def _candidate_row(candidate: CandidateReport, decision: Decision, metric: str) 
         score=words.percent(score_of(candidate, metric)),
         difference="" if is_incumbent else words.points(difference.value if difference else None),
         difference_bounds="" if is_incumbent else words.bounds(difference),
+        difference_where="" if is_incumbent else _where(result).removeprefix(", "),
         cpu="1" if is_incumbent else words.two_digits(ratio.value) if ratio else words.UNKNOWN,
         cpu_bounds="" if is_incumbent else words.ratio_bounds(ratio),
         size=words.size(candidate.cost.bytes),
         latency=words.seconds(candidate.cost.latency_p50_s),
         steps=candidate.steps,
     )
+
+
+def _where(result: GateResult | None) -> str:
+    """The slice that a difference is of, where it is not all examples."""
+    if result is None or is_on_all(result):
+        return ""
+    return f", weakest on {words.slice_words(result.slice or 'all')}"
 
 
 def _quality_detail(result: GateResult | None) -> str:
