@@ -38,6 +38,7 @@ def measure_costs(
     incumbent: int = 0,
     budget_s: float | None = 120.0,
     usd_per_hour: float | None = None,
+    throughput: bool = True,
     progress: Progress | None = None,
 ) -> list[CostSummary]:
     """Measure the cost per task of some candidates beside one another.
@@ -55,6 +56,8 @@ def measure_costs(
             fewer rounds (never under 6) are run to keep to it. Batches take up to a
             quarter more. None is no limit.
         usd_per_hour: Price of the machine, when money is wanted.
+        throughput: Measure tasks per second in batches too; without it (and so without money)
+            the run takes half as long.
         progress: Called with a phrase and the share done.
 
     Returns:
@@ -81,7 +84,8 @@ def measure_costs(
             budget_s=budget_s,
         )
         _run_rounds(subjects, inputs, plan, rng, say)
-        _run_batches(subjects[:-1], inputs, budget_s, rng, say)
+        if throughput:
+            _run_batches(subjects[:-1], inputs, budget_s, rng, say)
         for subject in subjects:
             subject.peak_bytes = subject.process.ask("peak")["peak_bytes"]
     marks = noise_marks(before, read_machine_state())

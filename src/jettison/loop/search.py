@@ -102,6 +102,7 @@ def with_costs(
         "threads": config.threads,
         "usd_per_hour": config.usd_per_hour,
         "budget_s": config.cost_s * share * len(candidates),
+        "throughput": thorough,
     }
     key = value_sha256([[c.digest for c in candidates], inputs, config.seed, settings])[:20]
     path = workspace.cache / "costs" / f"{key}.json"
