@@ -44,7 +44,7 @@ def file_atomic(path: Path) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
             os.chmod(partial, 0o644)
             os.replace(partial, path)
-        except BaseException:
+        except BaseException:  # Ctrl-C too must leave no half file; it is raised again
             Path(partial).unlink(missing_ok=True)
             raise
 
@@ -66,7 +66,7 @@ def folder_atomic(path: Path) -> Iterator[Path]:
             if path.exists():
                 shutil.rmtree(path)
             partial.rename(path)
-    except BaseException:
+    except BaseException:  # Ctrl-C too must leave no half folder; it is raised again
         shutil.rmtree(partial, ignore_errors=True)
         raise
 
