@@ -23,7 +23,7 @@ class Subject(NamedTuple):
 
     name: str
     kind: str
-    """`transformers`, `onnxruntime` or `release`."""
+    """`transformers`, `onnxruntime`, `release` or `candidate`."""
     path: Path
 
 
@@ -140,6 +140,12 @@ def _open(kind: str, path: Path) -> Callable[[str], str]:
             return str(session.run(None, {k: v for k, v in given.items() if k in wanted})[0].argmax())
 
         return onnxruntime_label
+    if kind == "candidate":
+        from jettison.backends.open import open_model
+        from jettison.candidate import Candidate
+
+        opened = open_model(Candidate.at(path))
+        return lambda text: opened.predict([text])[0].label
     from jettison.backends.released import open_release_model
 
     released = open_release_model(path)

@@ -6,7 +6,10 @@ Runtime's own tools make of it, and the release answer the same test inputs, one
 one thread, in interleaved blocks. A ratio is printed only for a release that the gate let
 through; otherwise the value is null and the verdict says why.
 
-    python benchmarks/lean_ratio.py [clinc150] [banking77] [sentiment] [--work DIR]
+    python benchmarks/lean_ratio.py [clinc150] [banking77] [sentiment] [--work DIR] [--rehearse]
+
+`--rehearse` stops before the test split is read: it times the nominee on dev inputs and prints no
+figure, so that the search can be worked on without tuning it to the test.
 """
 
 import argparse
@@ -24,7 +27,8 @@ from jettison.cli.progress import Screen
 from jettison.decision import Decision
 from jettison.loop.config import RunConfig, read_config
 from jettison.loop.demo import prepare_demo
-from jettison.loop.run import Outcome, run
+from jettison.loop.run import Outcome, nomination, run
+from jettison.loop.search import cost_inputs, cpu_ratio
 from jettison.task.read import read_task
 from peer_int8 import make_peers
 
@@ -113,11 +117,41 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", default=list(TASKS))
     parser.add_argument("--work", type=Path, default=Path("bench-runs"))
     parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--rehearse", action="store_true", help="dev only: no test read, no figure")
     given = parser.parse_args()
     if not SHARED.exists():
         raise SystemExit(f"the shared data must stand in {SHARED}; set JETTISON_SHARED.")
+    if given.rehearse:
+        for name in given.tasks:
+            rehearse(name, given.work / name, given.rounds)
+        return
     lines = [line for name in given.tasks for line in bench(name, given.work / name, given.rounds)]
     print("\n".join(lines))
+
+
+def rehearse(name: str, folder: Path, rounds: int) -> None:
+    """Nominate on dev, time the nominee and its peers on dev inputs, and tell what there was."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = TASKS[name](folder)
+    with Screen() as screen:
+        found = nomination(config, watcher=screen)
+    outlooks = {outlook.name: outlook for outlook in found.ballot.outlooks}
+    for c in sorted(found.contenders, key=cpu_ratio):
+        chance = outlooks[c.name].chance if c.name in outlooks else None
+        print(f"{cpu_ratio(c):.4f} dev {c.dev_score} chance {chance} {c.name}", file=sys.stderr)
+    print(f"{name}: nominee {found.ballot.nominee}, fallback {found.ballot.fallback}", file=sys.stderr)
+    nominee = next((c for c in found.contenders if c.name == found.ballot.nominee), None)
+    if nominee is None:
+        return
+    checkpoint = Path(config.incumbent)
+    timings = measure(
+        [Subject("release", "candidate", nominee.candidate.path), *_beside(checkpoint, folder)],
+        cost_inputs(found.workspace),
+        rounds=rounds,
+    )
+    for timing in timings:
+        factor = ratio(timing, timings[0])
+        print(f"{name}: {timing.name} {1e3 * timing.median_s:.3f} ms CPU, x{factor}", file=sys.stderr)
 
 
 def bench(name: str, folder: Path, rounds: int) -> list[str]:
@@ -131,8 +165,7 @@ def bench(name: str, folder: Path, rounds: int) -> list[str]:
         empty = {"value": None, "low": None, "high": None, "unit": "ratio", "against": "no release"}
         return [json.dumps({"name": f"{name}_vs_torch", **empty, **facts})]
     checkpoint = Path(config.incumbent)
-    peers = make_peers(checkpoint, folder / "peers") if (checkpoint / "config.json").exists() else []
-    timings = _timings(config, outcome, checkpoint, peers, rounds)
+    timings = _timings(config, outcome, _beside(checkpoint, folder), rounds)
     ours, torch, *int8 = timings
     for timing in timings:
         print(f"{name}: {timing.name} {1e3 * timing.median_s:.3f} ms CPU per task", file=sys.stderr)
@@ -143,16 +176,19 @@ def bench(name: str, folder: Path, rounds: int) -> list[str]:
     return lines
 
 
-def _timings(
-    config: RunConfig, outcome: Outcome, checkpoint: Path, peers: list[Path], rounds: int
-) -> list[Timing]:
-    test = read_task(config.task).read_test(purpose="timing of a finished release")
-    assert outcome.release is not None
-    subjects = [
-        Subject("release", "release", outcome.release),
+def _beside(checkpoint: Path, folder: Path) -> list[Subject]:
+    """The incumbent as its users run it, and the int8 files that ONNX Runtime's own tools make of it."""
+    peers = make_peers(checkpoint, folder / "peers") if (checkpoint / "config.json").exists() else []
+    return [
         Subject("transformers on torch float32", "transformers", checkpoint),
         *(Subject(f"ONNX Runtime dynamic int8, {p.name} export", "onnxruntime", p) for p in peers),
     ]
+
+
+def _timings(config: RunConfig, outcome: Outcome, beside: list[Subject], rounds: int) -> list[Timing]:
+    test = read_task(config.task).read_test(purpose="timing of a finished release")
+    assert outcome.release is not None
+    subjects = [Subject("release", "release", outcome.release), *beside]
     return measure(subjects, [example.input for example in test.examples], rounds=rounds)
 
 

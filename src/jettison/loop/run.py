@@ -32,7 +32,7 @@ from jettison.files import value_sha256, write_json
 from jettison.loop.cascades import add_cascades
 from jettison.loop.config import RunConfig, default_gates
 from jettison.loop.nominate import Ballot, nominate
-from jettison.loop.search import first_contender, search, with_costs
+from jettison.loop.search import Findings, first_contender, search, with_costs
 from jettison.loop.telling import Answers, report_content
 from jettison.loop.watcher import Clock, Silent, Watcher
 from jettison.loop.workspace import Contender, Workspace
@@ -54,6 +54,64 @@ class Outcome:
 
 def run(config: RunConfig, *, watcher: Watcher | None = None) -> Outcome:
     """Compress, evaluate, decide, release. Killed at any point, it goes on where it stopped.
+
+    Args:
+        config: Settings with resolved paths, as `read_config` gives.
+        watcher: Hears of progress; None is silent.
+
+    Raises:
+        JettisonError: The task, the incumbent or a setting is unusable, or the disk is.
+    """
+    chosen = nomination(config, watcher=watcher)
+    workspace, incumbent, measured, ballot, gates, findings = (
+        chosen.workspace,
+        chosen.incumbent,
+        chosen.contenders,
+        chosen.ballot,
+        chosen.gates,
+        chosen.findings,
+    )
+    finalists = _finalists(measured, ballot)
+    workspace.watcher.stage("cost of the finalists, thoroughly")
+    incumbent, finalists = with_costs(workspace, incumbent, finalists, thorough=True)
+    judged = _decide(workspace, incumbent, finalists, ballot, gates)
+    release = _release(workspace, incumbent, finalists, judged)
+    workspace.watcher.stage("writing the report")
+    content = report_content(
+        workspace,
+        incumbent,
+        finalists,
+        findings,
+        ballot,
+        judged.decision,
+        judged.answers,
+        {example.id: example.input for example in judged.examples},
+    )
+    write_report_content(workspace.folder, content)
+    pages = rewrite_report(workspace.folder)
+    return Outcome(
+        decision=judged.decision,
+        folder=workspace.folder,
+        report=pages.html,
+        release=release.path if release is not None else None,
+        duration_s=workspace.clock.spent_s(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nomination:
+    """What dev alone came to: who would be put to the test, and all that was found on the way."""
+
+    workspace: Workspace
+    incumbent: Contender
+    contenders: Sequence[Contender]
+    ballot: Ballot
+    gates: Sequence[Gate]
+    findings: Findings
+
+
+def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nomination:
+    """Everything of a run that comes before the test split is read; finished work is reused.
 
     Args:
         config: Settings with resolved paths, as `read_config` gives.
@@ -89,30 +147,13 @@ def run(config: RunConfig, *, watcher: Watcher | None = None) -> Outcome:
         n_shown=config.n_shown,
         seed=config.seed,
     )
-    finalists = _finalists(measured, ballot)
-    workspace.watcher.stage("cost of the finalists, thoroughly")
-    incumbent, finalists = with_costs(workspace, incumbent, finalists, thorough=True)
-    judged = _decide(workspace, incumbent, finalists, ballot, gates)
-    release = _release(workspace, incumbent, finalists, judged)
-    workspace.watcher.stage("writing the report")
-    content = report_content(
-        workspace,
-        incumbent,
-        finalists,
-        findings,
-        ballot,
-        judged.decision,
-        judged.answers,
-        {example.id: example.input for example in judged.examples},
-    )
-    write_report_content(workspace.folder, content)
-    pages = rewrite_report(workspace.folder)
-    return Outcome(
-        decision=judged.decision,
-        folder=workspace.folder,
-        report=pages.html,
-        release=release.path if release is not None else None,
-        duration_s=workspace.clock.spent_s(),
+    return Nomination(
+        workspace=workspace,
+        incumbent=incumbent,
+        contenders=measured,
+        ballot=ballot,
+        gates=gates,
+        findings=findings,
     )
 
 
