@@ -43,5 +43,9 @@ class StepFailed(JettisonError):
     """A step could not make its candidate: it diverged, does not apply here, or ran out of time."""
 
 
+class Unsupported(JettisonError):
+    """A backend has no such ability: an endpoint gives no likelihood of a given text."""
+
+
 class CannotWrite(JettisonError, OSError):
     """The disk is full or the folder read-only; what was there before is untouched."""

@@ -3,41 +3,50 @@
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
 
 from jettison.candidate import Calibration
+from jettison.record import Cost
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
     """One answer to one input."""
 
     label: str
+    """The answer: a label, the choice taken, or the text or JSON generated."""
     confidence: float
-    """Calibrated probability, in 0-1, that the label is right."""
+    """Calibrated probability, in 0-1, that the answer is right."""
     in_scope: float | None = None
     """Share, in 0-1, of in-scope dev inputs that looked less in scope than this one; small means
     out of scope (a conformal p-value). None when the task has no out-of-scope label."""
     flagged: bool = False
     """Whether `in_scope` is under the share of false alarms the candidate was calibrated to."""
     logits: np.ndarray | None = None
-    """Raw scores of the labels, shape (n_labels,), float32, before calibration."""
+    """Raw scores of the labels, or of the example's choices, shape (n_labels,), float32, before
+    calibration; of a generated answer, None."""
     arm: str | None = None
     """Which candidate of a cascade answered."""
     escalated: bool = False
     error: str | None = None
     """Why there is no answer; label is then empty and confidence 0."""
+    cost: Cost | None = None
+    """What the backend itself knows of this call: tokens, time to the first, price, bytes."""
 
 
 @runtime_checkable
 class Model(Protocol):
-    """Answers inputs: synchronous, batched, in order. All that a backend must be."""
+    """Answers inputs: synchronous, batched, in order. All that a backend must be.
+
+    A backend for tasks whose inputs bring their own choices is handed `jettison.task.Question`s;
+    one for the task's labels is handed texts, and `labels` is empty where answers are free text.
+    """
 
     labels: tuple[str, ...]
 
-    def predict(self, inputs: Sequence[str]) -> list[Output]:
+    def predict(self, inputs: Sequence[Any]) -> list[Output]:
         """One output per input, in the inputs' order. No inputs give no outputs."""
 
     def close(self) -> None:

@@ -22,6 +22,10 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int | None = None
     wire_bytes: int | None = None
     price_usd: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    first_token_s: float | None = None
+    """Seconds from the request to the first token of the answer."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +137,7 @@ def _plain(value: Any) -> Any:
 
 
 def _arrow_type(pa: Any, name: str) -> Any:
-    if name in ("cost.peak_bytes", "cost.wire_bytes"):
+    if name in ("cost.peak_bytes", "cost.wire_bytes", "cost.prompt_tokens", "cost.completion_tokens"):
         return pa.int64()
     if name in ("flagged", "escalated"):
         return pa.bool_()

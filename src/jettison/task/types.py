@@ -15,13 +15,27 @@ from typing import Literal
 import msgspec
 
 from jettison.files import value_sha256
+from jettison.task.prompt import Prompt
 
 SPLITS = ("train", "dev", "test", "unlabelled")
-TaskKind = Literal["classify"]
+TaskKind = Literal["classify", "choose", "generate", "extract", "rank"]
+"""`classify`: one of the task's labels. `choose`: one of the example's own choices. `generate`: a text.
+`extract`: a JSON object of fields. `rank`: the example's choices, best first."""
 Split = Literal["train", "dev", "test", "unlabelled"]
 
 
-class Example(msgspec.Struct, frozen=True, kw_only=True):
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """An input that brings its own choices: the answers of one question, the documents of one query."""
+
+    text: str
+    choices: tuple[str, ...]
+
+
+Input = str | Question
+"""What a model is handed."""
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One case with its expected answer."""
 
     id: str
@@ -37,6 +51,17 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     weight: float = 1.0
     source: str | None = None
     """Where it came from: file and line, or log and request."""
+    choices: tuple[str, ...] = ()
+    """What may be answered here, where that differs from example to example."""
+    references: tuple[str, ...] = ()
+    """Further right answers beside `expected`, or what a scorer needs to check one (unit tests)."""
+    relevance: tuple[float, ...] = ()
+    """How well each of the choices answers the query, for `rank`; shape (n_choices,)."""
+
+    @property
+    def asked(self) -> Input:
+        """What a model is handed: the input, with the choices where there are some."""
+        return Question(text=self.input, choices=self.choices) if self.choices else self.input
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,13 +88,14 @@ class Development:
     train: tuple[Example, ...] = field(repr=False)
     dev: tuple[Example, ...] = field(repr=False)
     unlabelled: tuple[Example, ...] = field(repr=False)
+    prompt: Prompt | None = None
+    """How a language model is asked; None where no language model takes part."""
 
     @cached_property
     def digest(self) -> str:
-        """Changes when any of the examples or labels does."""
-        return value_sha256(
-            [self.kind, self.labels, self.out_of_scope, self.train, self.dev, self.unlabelled]
-        )
+        """Changes when any of the examples, the labels or the prompt does."""
+        parts = [self.kind, self.labels, self.out_of_scope, self.train, self.dev, self.unlabelled]
+        return value_sha256(parts if self.prompt is None else [*parts, self.prompt])
 
     @cached_property
     def dev_fit(self) -> tuple[Example, ...]:
