@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 
-from jettison.candidate import Candidate
-from jettison.decide.report_types import FlipExample, ReportContent, StageEffect, Tried
+from jettison.decide.report_types import FlipExample, ReportContent, Tried
 from jettison.decision import Decision
 from jettison.loop.nominate import Ballot
-from jettison.loop.search import N_FIRST_LOOK, Findings, tried
+from jettison.loop.search import Findings, tried
+from jettison.loop.stages import stage_effects
 from jettison.loop.workspace import Contender, Workspace
-from jettison.record import Record, mean_score
+from jettison.record import Record
 
 N_FLIPS = 60
 
@@ -50,6 +50,7 @@ def report_content(
     chances = {
         o.name: f"{o.chance:.0%} likely to pass, by dev; weakest: {o.weakest}" for o in ballot.outlooks
     }
+    stages = stage_effects(workspace, finalists, incumbent)
     put_to_test = [
         msgspec.structs.replace(
             tried(
@@ -58,7 +59,7 @@ def report_content(
                 status="finalist",
                 reason=chances.get(c.name, "not cheaper than the incumbent"),
             ),
-            stages=stage_effects(workspace, c, incumbent),
+            stages=stages[c.name],
         )
         for c in finalists
     ]
@@ -107,42 +108,6 @@ def flips_of(incumbent: Answers, other: Answers, inputs: dict[str, str]) -> list
         )
     found.sort(key=lambda flip: (not flip.harmful, -(flip.candidate_confidence or 0.0)))
     return found[:N_FLIPS]
-
-
-def stage_effects(
-    workspace: Workspace, contender: Contender, incumbent: Contender
-) -> tuple[StageEffect, ...]:
-    """What each step of a recipe changed, on the first dev examples: score, size."""
-    chain = intermediate_candidates(workspace, contender.candidate)
-    base = mean_score(incumbent.records[:N_FIRST_LOOK], "label")
-    effects = []
-    for step, candidate in chain:
-        score = mean_score(workspace.records(candidate, workspace.dev[:N_FIRST_LOOK], "dev"), "label")
-        effects.append(
-            StageEffect(
-                step=step,
-                dev_loss=None if base is None or score is None else base - score,
-                bytes=candidate.artifact_bytes,
-                note=f"on {min(N_FIRST_LOOK, len(workspace.dev))} dev examples",
-            )
-        )
-        base = score
-    return tuple(effects)
-
-
-def intermediate_candidates(workspace: Workspace, final: Candidate) -> list[tuple[str, Candidate]]:
-    """The candidates along a lineage that still lie in the cache, first step first."""
-    by_digest: dict[str, Candidate] = {}
-    for folder in sorted((workspace.cache / "steps").glob("*/candidate.json")):
-        candidate = Candidate.at(folder.parent)
-        by_digest[candidate.digest] = candidate
-    chain = []
-    following = [applied.parents[0] for applied in final.lineage[1:] if applied.parents]
-    for applied, digest in zip(final.lineage, [*following, final.digest], strict=False):
-        made = final if digest == final.digest else by_digest.get(digest)
-        if made is not None and applied.step not in ("calibrate", "cascade"):
-            chain.append((applied.step, made))
-    return chain
 
 
 def resolved_settings(workspace: Workspace) -> dict[str, Any]:

@@ -1,0 +1,93 @@
+"""What each step of a recipe changed: score, CPU time and size, on dev."""
+
+from collections.abc import Mapping, Sequence
+
+from jettison.candidate import Candidate
+from jettison.cost.measure import measure_costs
+from jettison.decide.report_types import StageEffect
+from jettison.files import read_json, value_sha256, write_json
+from jettison.loop.search import N_FIRST_LOOK, cost_inputs
+from jettison.loop.workspace import Contender, Workspace
+from jettison.record import mean_score
+
+COST_S = 1.0
+"""Seconds of measuring for each stage: enough to tell a halving from nothing."""
+
+
+def stage_effects(
+    workspace: Workspace, finalists: Sequence[Contender], incumbent: Contender
+) -> dict[str, tuple[StageEffect, ...]]:
+    """Effects of the steps behind each finalist, by its name."""
+    chains = {c.name: intermediate_candidates(workspace, c.candidate) for c in finalists}
+    stages = {candidate.digest: candidate for chain in chains.values() for _, candidate in chain}
+    ratios = _cpu_ratios(workspace, incumbent.candidate, list(stages.values()))
+    return {name: _effects(workspace, chain, incumbent, ratios) for name, chain in chains.items()}
+
+
+def intermediate_candidates(workspace: Workspace, final: Candidate) -> list[tuple[str, Candidate]]:
+    """The candidates along a lineage that still lie in the cache, first step first."""
+    by_digest: dict[str, Candidate] = {}
+    for folder in sorted((workspace.cache / "steps").glob("*/candidate.json")):
+        candidate = Candidate.at(folder.parent)
+        by_digest[candidate.digest] = candidate
+    chain = []
+    following = [applied.parents[0] for applied in final.lineage[1:] if applied.parents]
+    for applied, digest in zip(final.lineage, [*following, final.digest], strict=False):
+        made = final if digest == final.digest else by_digest.get(digest)
+        if made is not None and applied.step not in ("calibrate", "cascade"):
+            chain.append((applied.step, made))
+    return chain
+
+
+def _effects(
+    workspace: Workspace,
+    chain: Sequence[tuple[str, Candidate]],
+    incumbent: Contender,
+    ratios: Mapping[str, float | None],
+) -> tuple[StageEffect, ...]:
+    base = mean_score(incumbent.records[:N_FIRST_LOOK], "label")
+    cpu: float | None = 1.0
+    effects = []
+    for step, candidate in chain:
+        score = mean_score(workspace.records(candidate, workspace.dev[:N_FIRST_LOOK], "dev"), "label")
+        after = ratios.get(candidate.digest)
+        effects.append(
+            StageEffect(
+                step=step,
+                dev_loss=None if base is None or score is None else base - score,
+                cpu_ratio=None if cpu is None or after is None else after / cpu,
+                bytes=candidate.artifact_bytes,
+                note=f"on {min(N_FIRST_LOOK, len(workspace.dev))} dev examples",
+            )
+        )
+        base, cpu = score, after
+    return tuple(effects)
+
+
+def _cpu_ratios(
+    workspace: Workspace, incumbent: Candidate, stages: Sequence[Candidate]
+) -> dict[str, float | None]:
+    """CPU-seconds per task of each stage over the incumbent's, interleaved in one run; kept."""
+    candidates = sorted((c for c in stages if c.digest != incumbent.digest), key=lambda c: c.digest)
+    found: dict[str, float | None] = {incumbent.digest: 1.0}
+    if not candidates:
+        return found
+    inputs = cost_inputs(workspace)
+    key = value_sha256([incumbent.digest, [c.digest for c in candidates], inputs, workspace.config.threads])
+    path = workspace.cache / "costs" / f"stages-{key[:20]}.json"
+    if path.exists():
+        return {**found, **read_json(path, dict[str, float | None])}
+    workspace.watcher.progress("cost of each step", None)
+    costs = measure_costs(
+        [incumbent, *candidates],
+        inputs,
+        rounds=6,
+        seed=workspace.config.seed,
+        threads=workspace.config.threads,
+        budget_s=COST_S * (len(candidates) + 2),
+        throughput=False,
+    )
+    for candidate, cost in zip(candidates, costs[1:], strict=True):
+        found[candidate.digest] = cost.cpu_ratio.value if cost.cpu_ratio else None
+    write_json(path, found)
+    return found
