@@ -13,7 +13,7 @@ from jettison.compress import teacher
 from jettison.compress.augment import augment
 from jettison.compress.teacher import teacher_logits, teacher_logits_until
 from jettison.errors import StepFailed
-from jettison.model import Model, Output
+from jettison.model import Model, Output, softmax
 from torch_steps import context_in, trained
 
 
@@ -87,15 +87,36 @@ def test_out_of_time_gives_the_first_texts(tmp_path: Path, monkeypatch: pytest.M
     assert teacher_logits_until(context, texts(), until=0.0).shape == (50, 5)
 
 
-def test_a_teacher_without_logits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_teacher_that_gives_labels_alone_is_as_sure_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     incumbent, _ = trained()
+    labels = incumbent.labels
+    answers = {
+        "sure": Output(label=labels[2], confidence=0.8),
+        "silent": Output(label=labels[1], confidence=0.0),
+        "none of them": Output(label="something else", confidence=0.9),
+    }
 
     class LabelsOnly(Counting):
         def predict(self, inputs: list[str]) -> list[Output]:
-            return [Output(label="alarm", confidence=1.0) for _ in inputs]
+            return [answers[text] for text in inputs]
 
     monkeypatch.setattr(teacher, "open_model", lambda _: LabelsOnly(open_model(incumbent)))
-    with pytest.raises(StepFailed, match=r"a teacher must give logits, got none from incumbent"):
+    found = softmax(teacher_logits(context_in(tmp_path), list(answers)))
+    assert found.argmax(axis=1)[:2].tolist() == [2, 1]
+    np.testing.assert_allclose(found.max(axis=1), [0.8, teacher.UNSAID, 1 / len(labels)], rtol=1e-5)
+
+
+def test_a_teacher_that_fails_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    incumbent, _ = trained()
+
+    class Failing(Counting):
+        def predict(self, inputs: list[str]) -> list[Output]:
+            return [Output(label="", confidence=0.0, error="no route to host") for _ in inputs]
+
+    monkeypatch.setattr(teacher, "open_model", lambda _: Failing(open_model(incumbent)))
+    with pytest.raises(StepFailed, match=r"an error from incumbent .*: no route to host"):
         teacher_logits(context_in(tmp_path), ["a"])
 
 

@@ -42,6 +42,7 @@ def make_cascade(
     combine: Literal["fallback", "average"] = "fallback",
     escalate_below: float | None = None,
     decline_below: float | None = None,
+    scorer: str = "label",
     name: str | None = None,
 ) -> Candidate:
     """Certify a threshold on `data.dev_certify` and put the two candidates behind it.
@@ -70,6 +71,7 @@ def make_cascade(
         escalate_below: Least `in_scope` by the lean arm at which its answer may stand.
         decline_below: `in_scope` by the lean arm under which an input is plainly out of scope
             and not worth the fallback. Its answer counts as the lean arm's in the certificate.
+        scorer: Harm is a lower score by it than the incumbent's; of labels, wrong where that is right.
         name: Name of the cascade; None makes one of the arms'.
 
     Raises:
@@ -93,13 +95,13 @@ def make_cascade(
         combine=combine,
         escalate_below=escalate_below,
         decline_below=decline_below,
+        scorer=scorer,
     )
     fallback_of, incumbent_of = _by_id(fallback_records), _by_id(incumbent_records)
     notes = {
         "accepted_share": found.accepted_share,
         "n_fallback_harmful": sum(
-            _right(incumbent_of[e.id]) and not _right(_of(fallback_of, e, "fallback"))
-            for e in found.passed_on
+            _worse(_of(fallback_of, e, "fallback"), incumbent_of[e.id], scorer) for e in found.passed_on
         ),
         "lean": lean.name,
         "fallback": fallback.name,
@@ -129,6 +131,7 @@ def certify_route(
     combine: Literal["fallback", "average"] = "fallback",
     escalate_below: float | None = None,
     decline_below: float | None = None,
+    scorer: str = "label",
 ) -> CertifiedRoute:
     """The lowest certified threshold of a lean arm; arguments and errors as of `make_cascade`."""
     rules = _Rules(
@@ -141,9 +144,7 @@ def certify_route(
     _check_enough(len(examples), epsilon, delta)
     lean_of, incumbent_of = _by_id(lean_records), _by_id(incumbent_records)
     scores = np.array([_score(_of(lean_of, e, "lean"), rules) for e in examples])
-    harmful = np.array(
-        [not _right(lean_of[e.id]) and _right(_of(incumbent_of, e, "incumbent")) for e in examples]
-    )
+    harmful = np.array([_worse(lean_of[e.id], _of(incumbent_of, e, "incumbent"), scorer) for e in examples])
     fitted = [lean_of[e.id] for e in data.dev_fit if e.id in lean_of]
     certified = certify_threshold(
         scores,
@@ -351,8 +352,22 @@ def _of(records: Mapping[str, Record], example: Example, whose: str) -> Record:
     return records[example.id]
 
 
-def _right(record: Record) -> bool:
-    return record.error is None and record.output == record.expected
+def _worse(record: Record, incumbent: Record, scorer: str) -> bool:
+    """Whether an answer is judged lower than the incumbent's; one that failed is judged zero."""
+    before = 0.0 if incumbent.error is not None else _judged(incumbent, scorer)
+    return (0.0 if record.error is not None else _judged(record, scorer)) < before
+
+
+def _judged(record: Record, scorer: str) -> float:
+    score = record.scores.get(scorer)
+    if score is None and scorer == "label":
+        return float(record.output == record.expected)
+    if score is None:
+        raise InvalidInput(
+            f"records must be judged by {scorer!r} to certify a cascade, "
+            f"got no score at {record.example_id}."
+        )
+    return score
 
 
 def _joint_licence(lean: Candidate, fallback: Candidate) -> str | None:

@@ -94,9 +94,9 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
         fill = max(0, min(FILLED_UP_TO - n_known, 10 * n_known))
         wanted = fill if self.augment is None else self.augment
         transfer = transfer_set(context, wanted)
-        tokens = token_table(candidate, [example.input for example in context.data.train])
+        tokens = token_table(candidate, list(transfer.texts[: transfer.n_train + transfer.n_unlabelled]))
         rows = np.arange(len(transfer.texts))
-        if transfer.n_augmented:
+        if transfer.n_augmented and transfer.n_train:
             # Known labels weigh as much again, or made-up texts would drown them.
             rows = np.concatenate([rows[: transfer.n_train], rows])
         epochs = self.epochs or min(60, max(3, round(TEXTS_SHOWN / len(rows))))

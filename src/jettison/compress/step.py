@@ -44,6 +44,7 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 
     backend: str | None = None
     labels: tuple[str, ...] | None = None
+    licence: str | None = None
     settings: dict[str, Any] | None = None
     """All settings of the new candidate, not only the changed ones."""
     notes: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -64,6 +65,14 @@ class Step(Protocol):
 
     def make(self, candidate: Candidate, context: StepContext) -> Made:
         """Write the new candidate's files to `context.folder` and say what they are."""
+
+
+@runtime_checkable
+class ReadsSource(Protocol):
+    """A step that reads a model beside its parent: what it reads is part of the cache's key."""
+
+    def source_digest(self) -> str:
+        """Changes when the files that are read do."""
 
 
 def step_from(settings: dict[str, Any]) -> Step:
@@ -107,6 +116,7 @@ def apply_step(
     """
     settings = msgspec.to_builtins(step)
     versions = library_versions(*step.libraries)
+    source = step.source_digest() if isinstance(step, ReadsSource) else None
     key = value_sha256(
         {
             "step": [step.name, step.code_version],
@@ -116,6 +126,7 @@ def apply_step(
             "data": context.data.digest if step.reads_data else None,
             "seed": context.seed,
             "versions": {k: v for k, v in versions.items() if k != "jettison"},
+            **({} if source is None else {"source": source}),
         }
     )[:20]
     folder = cache / key
@@ -141,7 +152,7 @@ def apply_step(
             labels=made.labels or candidate.labels,
             out_of_scope=candidate.out_of_scope,
             settings=candidate.settings if made.settings is None else made.settings,
-            licence=candidate.licence,
+            licence=made.licence or candidate.licence,
             lineage=(*candidate.lineage, applied),
         )
     return Candidate.at(folder)

@@ -16,9 +16,12 @@ from jettison.compress.checkpoint import bfloat16_is_fast
 from jettison.compress.step import StepContext
 from jettison.errors import StepFailed
 from jettison.files import write_atomic
+from jettison.model import Output
 
 CHUNK = 512
 """Texts a file; a killed run loses at most so many."""
+UNSAID = 0.95
+"""Confidence of a teacher that gives none: high, but open to being outvoted by known labels."""
 
 
 def teacher_logits(context: StepContext, texts: Sequence[str]) -> np.ndarray:
@@ -27,7 +30,7 @@ def teacher_logits(context: StepContext, texts: Sequence[str]) -> np.ndarray:
     Texts answered before, by this or an earlier run, are read from `context.workspace`.
 
     Raises:
-        StepFailed: The incumbent gives labels without logits, or none for a text.
+        StepFailed: The incumbent fails on a text.
     """
     return np.stack(_rows(context, texts, until=None)) if texts else np.empty((0, 0), np.float32)
 
@@ -70,16 +73,31 @@ def _answers(
                 return
             chunk = digests[start : start + CHUNK]
             outputs = model.predict([wanted[digest] for digest in chunk])
-            rows = [output.logits for output in outputs]
-            if any(row is None for row in rows):
+            failed = next((output.error for output in outputs if output.error is not None), None)
+            if failed is not None:
                 raise StepFailed(
-                    f"a teacher must give logits, got none from {context.incumbent.name} "
-                    f"(backend {context.incumbent.backend!r}): {outputs[0].error or 'labels alone'}."
+                    f"a teacher must answer every text, got an error from {context.incumbent.name} "
+                    f"(backend {context.incumbent.backend!r}): {failed}. What it answered before is kept."
                 )
-            yield {d: np.asarray(row, np.float32) for d, row in zip(chunk, rows, strict=True)}
+            yield {d: _row(o, teacher.labels) for d, o in zip(chunk, outputs, strict=True)}
             context.progress("asking the teacher", min(1.0, (start + CHUNK) / len(digests)))
     finally:
         model.close()
+
+
+def _row(output: Output, labels: Sequence[str]) -> np.ndarray:
+    """Logits of one answer, shape (n_labels,); of a label alone, those that give it its confidence.
+
+    An endpoint that says a label and nothing more is taken to be `UNSAID` sure of it; an answer that
+    is none of the labels teaches nothing: all labels are alike.
+    """
+    if output.logits is not None:
+        return np.asarray(output.logits, np.float32)
+    row = np.zeros(len(labels), np.float32)
+    if output.label in labels:
+        sure = float(np.clip(output.confidence or UNSAID, 1.5 / len(labels), 0.99))
+        row[labels.index(output.label)] = np.log(sure * (len(labels) - 1) / (1.0 - sure))
+    return row
 
 
 def _as_teacher(incumbent: Candidate, threads: int) -> Candidate:

@@ -40,11 +40,11 @@ def transfer_set(context: StepContext, augment: int) -> TransferSet:
             deadline the teacher gets half of the time that is left.
 
     Raises:
-        NotEnoughData: There are no train examples.
+        NotEnoughData: There are no train examples and no unlabelled ones.
     """
     train, unlabelled = context.data.train, context.data.unlabelled
-    if not train:
-        raise NotEnoughData("a student needs train examples to learn from, got none.")
+    if not train and not unlabelled:
+        raise NotEnoughData("a student needs train or unlabelled texts to learn from, got none.")
     started = time.monotonic()
     known = [example.input for example in (*train, *unlabelled)]
     answers = [teacher_logits(context, known)]

@@ -137,7 +137,7 @@ def options_of(
     """Every way to join two arms for which a threshold can be certified."""
     scopes = SCOPE_RULES if workspace.task.out_of_scope is not None else (ScopeRule(),)
     ways: tuple[Literal["fallback", "average"], ...] = ("fallback", "average")
-    if isinstance(fallback, Option):
+    if isinstance(fallback, Option) or not _can_average(lean, fallback):
         ways = ("fallback",)
     found = []
     for scope in scopes:
@@ -146,6 +146,13 @@ def options_of(
                 option = _option(workspace, incumbent, lean, fallback, Plan(epsilon, combine, scope))
                 found += [] if option is None else [option]
     return found
+
+
+def _can_average(lean: Contender, fallback: Contender) -> bool:
+    """Whether both arms give logits of the same labels."""
+    return bool(lean.candidate.labels) and all(
+        any(record.logits is not None for record in arm.records[:20]) for arm in (lean, fallback)
+    )
 
 
 def epsilons_of(config: RunConfig) -> tuple[float, ...]:
@@ -198,6 +205,7 @@ def _option(
             combine=plan.combine,
             escalate_below=plan.scope.escalate_below,
             decline_below=plan.scope.decline_below,
+            scorer=workspace.scorer,
         ).route
     except JettisonError:
         return None
@@ -205,7 +213,7 @@ def _option(
     weights = traffic_weights(workspace)
     escalated = sum(w for w, record in zip(weights, records, strict=True) if record.escalated)
     behind = fallback.ratio if isinstance(fallback, Option) else cpu_ratio(fallback)
-    gates = config.gates or default_gates(task.required_slices, task.out_of_scope)
+    gates = config.gates or default_gates(task.required_slices, task.out_of_scope, workspace.scorer)
     quality = [gate for gate in gates if isinstance(gate, NotWorse)]
     seen = outlook(
         replace(lean, records=records), incumbent, quality, n_test=task.slice_counts, seed=config.seed
@@ -225,12 +233,12 @@ def weigh(
         if stands(ours, route, out_of_scope=outside, escalate_flagged=by_flag):
             found.append(msgspec.structs.replace(ours, escalated=False))
             continue
-        label, in_scope = theirs.output, theirs.in_scope
+        label, in_scope, scores = theirs.output, theirs.in_scope, theirs.scores
         if average and isinstance(fallback, Contender):
             label = _label_of_mean(lean, fallback, ours, theirs)
             if ours.in_scope is not None and theirs.in_scope is not None:
                 in_scope = (ours.in_scope + theirs.in_scope) / 2
-        scores = {**theirs.scores, "label": float(label == theirs.expected)}
+            scores = {**scores, "label": float(label == theirs.expected)}
         found.append(
             msgspec.structs.replace(theirs, output=label, in_scope=in_scope, scores=scores, escalated=True)
         )
@@ -282,6 +290,7 @@ def _made(workspace: Workspace, incumbent: Contender, option: Option) -> Contend
         escalate_flagged=plan.scope.escalate_flagged,
         escalate_below=plan.scope.escalate_below,
         decline_below=plan.scope.decline_below,
+        scorer=workspace.scorer,
         lean_records=option.lean.records,
         fallback_records=behind.records,
         incumbent_records=incumbent.records,

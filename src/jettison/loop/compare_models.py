@@ -29,7 +29,7 @@ def records_of(source: str, task_path: str | Path, *, purpose: str) -> list[Reco
         JettisonError: The source cannot be opened, or the task cannot be read.
     """
     task = read_task(task_path)
-    scorers = ("label",) if task.out_of_scope is None else ("label", "out_of_scope")
+    scorers = task.scorers
     with tempfile.TemporaryDirectory() as cache:
         candidate = _opened(Path(source))
         if candidate is None:

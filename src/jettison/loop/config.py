@@ -158,10 +158,12 @@ def parse_duration(text: str | int | float) -> float:
     return found
 
 
-def default_gates(required_slices: tuple[str, ...], out_of_scope: str | None) -> tuple[Gate, ...]:
-    """One point of accuracy on every required slice; with an out-of-scope label, two of its recall."""
+def default_gates(
+    required_slices: tuple[str, ...], out_of_scope: str | None, scorer: str = "label"
+) -> tuple[Gate, ...]:
+    """One point of the task's score on every required slice; two of out-of-scope recall."""
     if out_of_scope is None:
-        return (NotWorse(slices=required_slices or ("all",)),)
+        return (NotWorse(scorer=scorer, slices=required_slices or ("all",)),)
     slices = tuple("scope=in" if name == "all" else name for name in required_slices) or ("scope=in",)
     return (
         NotWorse(slices=slices),

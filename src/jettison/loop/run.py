@@ -124,7 +124,8 @@ def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nominati
     recipes_given = None if config.recipes == "auto" else recipes_from(list(config.recipes))  # type: ignore[arg-type]
     for recipe in recipes_given or ():
         check_recipe_applies(recipe)
-    gates = config.gates or default_gates(workspace.task.required_slices, workspace.task.out_of_scope)
+    task = workspace.task
+    gates = config.gates or default_gates(task.required_slices, task.out_of_scope, workspace.scorer)
     check_slices(gates, workspace)
     write_json(workspace.folder / "run.json", config)
     incumbent, example_s = _incumbent(workspace)

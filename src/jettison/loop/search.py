@@ -83,7 +83,10 @@ def time_for_the_rest(workspace: Workspace, example_s: float) -> float:
 def first_contender(workspace: Workspace, candidate: Candidate, recipe: Recipe) -> Contender:
     """Evaluate a candidate on all of dev."""
     return Contender(
-        candidate=candidate, recipe=recipe, records=workspace.records(candidate, workspace.dev, "dev")
+        candidate=candidate,
+        recipe=recipe,
+        records=workspace.records(candidate, workspace.dev, "dev"),
+        scorer=workspace.scorer,
     )
 
 
@@ -206,7 +209,7 @@ def _try(
         workspace.watcher.found(f"{recipe.name}: {made}")
         return
     look = _first_look(workspace, made)
-    reference = mean_score(incumbent.records[:N_FIRST_LOOK], "label")
+    reference = mean_score(incumbent.records[:N_FIRST_LOOK], workspace.scorer)
     if look is not None and reference is not None and reference - look > HOPELESS_LOSS:
         reason = f"loses {reference - look:.1%} on a first look at {N_FIRST_LOOK} dev examples"
         findings.tried.append(not_tried(recipe, reason, status="dropped", score=look))
@@ -231,7 +234,7 @@ def _made(
 
 def _first_look(workspace: Workspace, candidate: Candidate) -> float | None:
     records = workspace.records(candidate, workspace.dev[:N_FIRST_LOOK], "dev")
-    return mean_score(records, "label")
+    return mean_score(records, workspace.scorer)
 
 
 def _cost_and_drop(workspace: Workspace, incumbent: Contender, findings: Findings) -> None:

@@ -45,11 +45,12 @@ def _effects(
     incumbent: Contender,
     ratios: Mapping[str, float | None],
 ) -> tuple[StageEffect, ...]:
-    base = mean_score(incumbent.records[:N_FIRST_LOOK], "label")
+    base = mean_score(incumbent.records[:N_FIRST_LOOK], workspace.scorer)
     cpu: float | None = 1.0
     effects = []
     for step, candidate in chain:
-        score = mean_score(workspace.records(candidate, workspace.dev[:N_FIRST_LOOK], "dev"), "label")
+        look = workspace.records(candidate, workspace.dev[:N_FIRST_LOOK], "dev")
+        score = mean_score(look, workspace.scorer)
         after = ratios.get(candidate.digest)
         effects.append(
             StageEffect(

@@ -76,7 +76,9 @@ def report_content(
     ]
     return ReportContent(
         decision=decision,
-        flips=tuple(flip for other in answers[1:] for flip in flips_of(answers[0], other, inputs)),
+        flips=tuple(
+            flip for other in answers[1:] for flip in flips_of(answers[0], other, inputs, workspace.scorer)
+        ),
         tried=(*put_to_test, *others, *findings.tried),
         lineage={c.name: c.candidate.lineage for c in (incumbent, *finalists)},
         findings=workspace.task.findings,
@@ -84,7 +86,9 @@ def report_content(
     )
 
 
-def flips_of(incumbent: Answers, other: Answers, inputs: dict[str, str]) -> list[FlipExample]:
+def flips_of(
+    incumbent: Answers, other: Answers, inputs: dict[str, str], scorer: str = "label"
+) -> list[FlipExample]:
     """Answers that changed, harmful ones first and the surest of them on top, at most `N_FLIPS`."""
     theirs = {record.example_id: record for record in incumbent.records}
     found = []
@@ -103,7 +107,7 @@ def flips_of(incumbent: Answers, other: Answers, inputs: dict[str, str]) -> list
                 incumbent_confidence=before.confidence,
                 candidate_confidence=record.confidence,
                 slices=record.slices,
-                harmful=bool(before.scores.get("label") == 1.0 and record.scores.get("label") == 0.0),
+                harmful=(record.scores.get(scorer) or 0.0) < (before.scores.get(scorer) or 0.0),
             )
         )
     found.sort(key=lambda flip: (not flip.harmful, -(flip.candidate_confidence or 0.0)))

@@ -31,6 +31,8 @@ class Contender:
     cost: CostSummary | None = None
     members: tuple[str, ...] = ()
     """Names of the arms, of a cascade."""
+    scorer: str = "label"
+    """The task's first: what candidates are chosen by."""
 
     @property
     def name(self) -> str:
@@ -38,8 +40,8 @@ class Contender:
 
     @property
     def dev_score(self) -> float | None:
-        """Share of dev examples labelled right."""
-        return mean_score(self.records, "label")
+        """Mean score on dev: of labels, the share that is right."""
+        return mean_score(self.records, self.scorer)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -68,7 +70,12 @@ class Workspace:
 
     @property
     def scorers(self) -> tuple[str, ...]:
-        return ("label",) if self.task.out_of_scope is None else ("label", "out_of_scope")
+        return self.task.scorers
+
+    @property
+    def scorer(self) -> str:
+        """What candidates are chosen by."""
+        return self.task.scorers[0]
 
     def make(self, recipe: Recipe, incumbent: Candidate, training_threads: int) -> Candidate:
         """Run a recipe's steps, each found again if it was done before, and calibrate the result.

@@ -90,6 +90,8 @@ class Development:
     unlabelled: tuple[Example, ...] = field(repr=False)
     prompt: Prompt | None = None
     """How a language model is asked; None where no language model takes part."""
+    scorers: tuple[str, ...] = ("label",)
+    """What judges an answer; the first is what candidates are chosen and released by."""
 
     @cached_property
     def digest(self) -> str:
@@ -128,6 +130,16 @@ class Task:
     @property
     def name(self) -> str:
         return self.development.name
+
+    @property
+    def kind(self) -> TaskKind:
+        return self.development.kind
+
+    @property
+    def scorers(self) -> tuple[str, ...]:
+        """The task's own, and the judge of the out-of-scope flag where there is such a label."""
+        more = () if self.out_of_scope is None else ("out_of_scope",)
+        return tuple(dict.fromkeys((*self.development.scorers, *more)))
 
     @property
     def labels(self) -> tuple[str, ...]:
