@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,13 @@ from jettison.compress import checkpoint_facts as facts
 from jettison.compress.checkpoint import LICENCE_FILES, TOKENIZER_FILES, take_over
 from jettison.compress.frozen_head import fit_head
 from jettison.compress.hub import fetch, is_hub_id
+from jettison.compress.incumbent_language import (
+    is_url,
+    language_backend,
+    take_in_checkpoint,
+    take_in_endpoint,
+    take_in_gguf,
+)
 from jettison.compress.label_names import check_order, has_names, match_labels
 from jettison.errors import BrokenArtifact, InvalidInput, JettisonError, UnsafeArtifact
 from jettison.files import file_sha256, folder_atomic, link_or_copy, value_sha256
@@ -59,13 +66,15 @@ def take_in(
     data: Development,
     threads: int = 1,
     progress: Progress = _silent,
+    endpoint: Mapping[str, Any] | None = None,
 ) -> Candidate:
     """Make a candidate of the model at `source`, or find the one made before.
 
     Args:
         source: A checkpoint folder with a classification head, an encoder folder without one
-            (a linear head is then fitted on train), an ONNX file or folder, a candidate, a
-            release of one candidate, or a hub id `org/name` or `org/name@revision`.
+            (a linear head is then fitted on train), an ONNX file or folder, a language model (a
+            checkpoint folder, a GGUF file, or the address of an OpenAI-compatible endpoint), a
+            candidate, a release of one candidate, or a hub id `org/name` or `org/name@revision`.
         labels: The task's labels; the model's own are matched to them by name.
         out_of_scope: The label that means "none of these"; a model may lack it.
         cache: Folder in which candidates are kept, one folder each.
@@ -73,6 +82,7 @@ def take_in(
         data: What a head is fitted on.
         threads: For fitting a head.
         progress: Called with a phrase and the share done.
+        endpoint: Model name, prices and limits of an endpoint (`[endpoint]` in `jettison.toml`).
 
     Raises:
         InvalidInput: There is nothing at `source`, it is no model, or its labels differ.
@@ -88,6 +98,8 @@ def take_in(
         threads=threads,
         progress=progress,
     )
+    if is_url(source):
+        return take_in_endpoint(source, endpoint or {}, data, cache=cache, seed=seed)
     path = Path(source).expanduser()
     name = path.resolve().name
     if not path.exists():
@@ -97,6 +109,8 @@ def take_in(
                 "where there is nothing."
             )
         path, name = fetch(source), source
+    if path.is_file() and path.suffix.lower() == ".gguf":
+        return take_in_gguf(path, data, cache=cache, seed=seed)
     if path.is_file():
         return _take_in_onnx(path, intake)
     if (path / "release.json").exists():
@@ -104,7 +118,11 @@ def take_in(
     if (path / MANIFEST).exists():
         return _take_in_candidate(Candidate.at(path), intake)
     if (path / "config.json").exists() and any(path.glob("*.safetensors")):
+        if (backend := language_backend(facts.read_config(path))) is not None:
+            return take_in_checkpoint(path, name, backend, data, cache=cache, seed=seed)
         return _take_in_checkpoint(path, name, intake)
+    if len(ggufs := sorted(path.glob("*.gguf"))) == 1:
+        return take_in_gguf(ggufs[0], data, cache=cache, seed=seed)
     if found := sorted(path.glob("*.onnx")):
         return _take_in_onnx(found[0], intake)
     raise _not_a_model(path)
@@ -300,6 +318,6 @@ def _not_a_model(path: Path) -> InvalidInput | UnsafeArtifact:
             "`save_pretrained(folder, safe_serialization=True)`."
         )
     return InvalidInput(
-        "the incumbent must be a folder with config.json and *.safetensors, an .onnx file, a candidate "
-        f"or a release, got {path}."
+        "the incumbent must be a folder with config.json and *.safetensors, an .onnx or .gguf file, "
+        f"a candidate, a release or an address, got {path}."
     )

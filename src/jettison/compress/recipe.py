@@ -6,35 +6,11 @@ import msgspec
 
 from jettison import registry
 from jettison.candidate import Candidate
+from jettison.compress.incumbent_language import LANGUAGE_BACKENDS
+from jettison.compress.recipe_language import language_recipes
+from jettison.compress.recipe_types import Recipe as Recipe
+from jettison.compress.recipe_types import Surroundings as Surroundings
 from jettison.errors import InvalidInput, JettisonError
-
-
-class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """Ordered steps from the incumbent to one candidate."""
-
-    name: str
-    steps: tuple[dict[str, Any], ...]
-    """Each `{"step": name, setting: value, ...}`."""
-    family: str = "given"
-    """Recipes of one family compete for its full training; only the best on dev get it."""
-    estimate_s: float = 30.0
-    """Rough time to make it, for planning inside the budget."""
-    why: str = ""
-    """What it is expected to bring, in one sentence for the report."""
-
-
-class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the choice of recipes depends on besides the incumbent."""
-
-    installed: frozenset[str]
-    """Extras whose libraries import: `torch`, `onnx`, `openvino`."""
-    n_train: int
-    """Inputs a student may learn from, unlabelled ones included."""
-    n_layers: int | None
-    """Transformer layers of the incumbent, when it is a transformer with weights at hand."""
-    example_s: float
-    """CPU time of the incumbent for one input in a batch."""
-    has_bfloat16: bool = False
 
 
 def auto_recipes(incumbent: Candidate, around: Surroundings) -> tuple[Recipe, ...]:
@@ -44,8 +20,11 @@ def auto_recipes(incumbent: Candidate, around: Surroundings) -> tuple[Recipe, ..
     Then quantization, students without a transformer, and pruned transformers healed by
     distillation. Cascades are not recipes: the search builds them of what survives.
     """
-    recipes = [*_free(incumbent, around), *_quantized(incumbent, around), *_students(around)]
-    recipes += _pruned(incumbent, around)
+    if incumbent.backend in LANGUAGE_BACKENDS:
+        recipes = [*language_recipes(incumbent, around), *_way_out(around)]
+    else:
+        recipes = [*_free(incumbent, around), *_quantized(incumbent, around), *_students(around)]
+        recipes += _pruned(incumbent, around)
     return tuple(sorted(recipes, key=lambda recipe: recipe.estimate_s))
 
 
@@ -84,6 +63,8 @@ def installed_extras() -> frozenset[str]:
         "torch": ("torch", "transformers"),
         "onnx": ("onnxruntime", "onnx"),
         "openvino": ("openvino", "nncf"),
+        "gguf": ("xllamacpp",),
+        "genai": ("onnxruntime_genai",),
     }
     return frozenset(extra for extra, modules in needs.items() if all(find_spec(m) for m in modules))
 
@@ -206,6 +187,34 @@ def _quantized(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
             )
         )
     return found
+
+
+def _way_out(around: Surroundings) -> list[Recipe]:
+    """Students that take a language model's place in a task with labels: no language model at all."""
+    if around.kind != "classify" or "torch" not in around.installed:
+        return []
+    if around.student is None:
+        return _students(around)
+    start = {"step": "encoder", "source": around.student}
+    linear, static = _students(around)
+    recipes = [linear, msgspec.structs.replace(static, steps=(start, *static.steps))]
+    if "onnx" in around.installed:
+        recipes.append(
+            Recipe(
+                name="encoder-int8",
+                steps=(
+                    start,
+                    {"step": "distill", "epochs": 6, "train_embeddings": True, "label_weight": 1.0},
+                    {"step": "export", "target": "onnx"},
+                    {"step": "quantize", "method": "dynamic"},
+                    {"step": "settings", "max_tokens": "data"},
+                ),
+                family="encoder",
+                estimate_s=90 + 0.05 * around.n_train,
+                why="a small encoder, taught by the language model's answers and the known labels, in int8",
+            )
+        )
+    return recipes
 
 
 def _students(around: Surroundings) -> list[Recipe]:

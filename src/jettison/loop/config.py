@@ -30,7 +30,11 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     task: str
     """`task.toml`, relative to the file that names it."""
     incumbent: str
-    """Folder, ONNX file, release or hub id of the model that runs today."""
+    """Folder, ONNX or GGUF file, release, hub id or endpoint's address of the model that runs today."""
+    endpoint: dict[str, Any] = msgspec.field(default_factory=dict)
+    """`[endpoint]`: `model`, `api_key_env`, prices and limits of an incumbent that is an endpoint."""
+    student: str | None = None
+    """Encoder (folder or hub id) that students start from where the incumbent is a language model."""
     gates: tuple[Gate, ...] = ()
     """What must hold; none given means accuracy within one point on the required slices."""
     output: str = "jettison-run"
@@ -100,6 +104,7 @@ def read_config(path: Path) -> RunConfig:
         config,
         task=str(path.parent / config.task),
         incumbent=_resolve(path.parent, config.incumbent),
+        student=None if config.student is None else _resolve(path.parent, config.student),
         output=str(path.parent / config.output),
     )
 
@@ -172,6 +177,8 @@ def default_gates(
 
 
 def _resolve(folder: Path, incumbent: str) -> str:
-    """A path beside the file where there is one; anything else (a hub id) stays as it is."""
+    """A path beside the file where there is one; anything else (a hub id, an address) stays as it is."""
+    if incumbent.startswith(("http://", "https://")):
+        return incumbent
     local = folder / incumbent
     return str(local) if local.exists() or incumbent.startswith((".", "/")) else incumbent

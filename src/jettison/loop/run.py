@@ -221,6 +221,7 @@ def _incumbent(workspace: Workspace) -> tuple[Contender, float]:
         data=task.development,
         threads=training_threads(config),
         progress=workspace.watcher.progress,
+        endpoint=config.endpoint,
     )
     # The incumbent is judged as it is used today: by its largest probability.
     candidate = workspace.calibrated(candidate, scope_rule="max_probability")
@@ -242,6 +243,8 @@ def _auto(workspace: Workspace, incumbent: Contender, example_s: float) -> tuple
         n_layers=incumbent.candidate.settings.get("n_layers"),
         example_s=example_s,
         has_bfloat16="avx512_bf16" in describe_machine().get("features", ""),
+        kind=data.kind,
+        student=workspace.config.student,
     )
     recipes = auto_recipes(incumbent.candidate, around)
     return tuple(recipe for recipe in recipes if recipe.name not in workspace.config.skip)
