@@ -28,7 +28,7 @@ from jettison.decision import Decision
 from jettison.loop.config import RunConfig, read_config
 from jettison.loop.demo import prepare_demo
 from jettison.loop.run import Outcome, nomination, run
-from jettison.loop.search import cost_inputs, cpu_ratio
+from jettison.loop.search import cost_inputs, cost_ratio
 from jettison.task.read import read_task
 from peer_int8 import make_peers
 
@@ -139,9 +139,9 @@ def rehearse(name: str, folder: Path, rounds: int) -> None:
     with Screen() as screen:
         found = nomination(config, watcher=screen)
     outlooks = {outlook.name: outlook for outlook in found.ballot.outlooks}
-    for c in sorted(found.contenders, key=cpu_ratio):
+    for c in sorted(found.contenders, key=cost_ratio):
         chance = outlooks[c.name].chance if c.name in outlooks else None
-        print(f"{cpu_ratio(c):.4f} dev {c.dev_score} chance {chance} {c.name}", file=sys.stderr)
+        print(f"{cost_ratio(c):.4f} dev {c.dev_score} chance {chance} {c.name}", file=sys.stderr)
     print(f"{name}: nominee {found.ballot.nominee}, fallback {found.ballot.fallback}", file=sys.stderr)
     nominee = next((c for c in found.contenders if c.name == found.ballot.nominee), None)
     if nominee is None:
@@ -149,7 +149,7 @@ def rehearse(name: str, folder: Path, rounds: int) -> None:
     checkpoint = Path(config.incumbent)
     timings = measure(
         [Subject("release", "candidate", nominee.candidate.path), *_beside(checkpoint, folder)],
-        cost_inputs(found.workspace),
+        [str(text) for text in cost_inputs(found.workspace)],
         rounds=rounds,
     )
     for timing in timings:

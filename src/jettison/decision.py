@@ -102,6 +102,10 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     """CPU-seconds per task, batch of one."""
     cpu_ratio: Interval | None = None
     """CPU-seconds over the incumbent's, from interleaved blocks; under 1 is cheaper."""
+    usd_ratio: Interval | None = None
+    """Money per task over the incumbent's, where that runs elsewhere and both prices are known."""
+    latency_ratio: Interval | None = None
+    """Median latency over the incumbent's, where that runs elsewhere: its CPU time is not to be seen."""
     latency_p50_s: float | None = None
     latency_p95_s: float | None = None
     latency_p99_s: float | None = None
@@ -127,6 +131,16 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The A/A ratio of this run: what a ratio shows when nothing differs, as max(ratio, 1/ratio) - 1."""
     marks: tuple[str, ...] = ()
     """What may have disturbed the measurement, one sentence each."""
+
+    @property
+    def ratio(self) -> Interval | None:
+        """Cost over the incumbent's by the best measure there is: CPU time, money, latency."""
+        return self.cpu_ratio or self.usd_ratio or self.latency_ratio
+
+    @property
+    def ratio_words(self) -> str:
+        """What `ratio` compares."""
+        return "CPU time" if self.cpu_ratio else "price" if self.usd_ratio else "latency"
 
 
 class CandidateReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -93,6 +93,7 @@ class CascadeClassifier:
             logits=logits,
             arm=fallback.arm,
             escalated=fallback.escalated,
+            cost=fallback.cost,
         )
 
     def _stands(self, output: Output) -> bool:
@@ -122,6 +123,7 @@ class CascadeClassifier:
             arm=arm if output.arm is None else f"{arm}/{output.arm}",
             escalated=escalated or output.escalated,
             error=output.error,
+            cost=output.cost,
         )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jettison.errors import InvalidInput
+from jettison.task import Input
 
 
 def sample_inputs(texts: Sequence[str], *, n: int = 128, seed: int = 0) -> list[str]:
@@ -29,7 +30,7 @@ def sample_inputs(texts: Sequence[str], *, n: int = 128, seed: int = 0) -> list[
     return [texts[int(rng.choice(stratum))] for stratum in strata]
 
 
-def deal_blocks(inputs: Sequence[str], block: int, *, rng: np.random.Generator) -> list[list[int]]:
+def deal_blocks(inputs: Sequence[Input], block: int, *, rng: np.random.Generator) -> list[list[int]]:
     """Deal inputs into blocks that each hold the whole range of lengths.
 
     Args:
@@ -40,7 +41,12 @@ def deal_blocks(inputs: Sequence[str], block: int, *, rng: np.random.Generator) 
     Returns:
         Rows of the inputs, one list a block; all blocks are of like size.
     """
-    by_length = sorted(range(len(inputs)), key=lambda row: (len(inputs[row]), row))
+    by_length = sorted(range(len(inputs)), key=lambda row: (_length(inputs[row]), row))
     n_blocks = max(1, len(inputs) // max(1, block))
     dealt = [by_length[start::n_blocks] for start in range(n_blocks)]
     return [[int(row) for row in rng.permutation(rows)] for rows in dealt]
+
+
+def _length(asked: Input) -> int:
+    """Characters of an input, its choices included."""
+    return len(asked) if isinstance(asked, str) else len(asked.text) + sum(map(len, asked.choices))

@@ -19,6 +19,7 @@ from jettison.cost.ratio import aa_noise, median_interval
 from jettison.cost.subject import Progress, Subject, open_subjects, warm_up
 from jettison.decision import CostSummary, Interval
 from jettison.errors import InvalidInput
+from jettison.task import Input
 
 BATCHES = (1, 8, 32, 128)
 """Batch sizes that are tried for throughput."""
@@ -29,7 +30,7 @@ _LEAST_SAMPLES = {0.5: 1, 0.95: 59, 0.99: 299}
 
 def measure_costs(
     candidates: Sequence[Candidate],
-    inputs: Sequence[str],
+    inputs: Sequence[Input],
     *,
     rounds: int = 30,
     block: int = 16,
@@ -45,7 +46,7 @@ def measure_costs(
 
     Args:
         candidates: At least one; each is opened in a fresh process by its own backend.
-        inputs: Texts that follow the team's own lengths (`sample_inputs`).
+        inputs: Inputs that follow the team's own lengths (`sample_inputs`).
         rounds: Rounds wanted; in each, every candidate answers one block of the same inputs.
         block: Inputs per block, answered one at a time. Fast candidates go over them
             several times, so that a block lasts 50 ms or more.
@@ -93,7 +94,7 @@ def measure_costs(
 
 
 def _run_rounds(
-    subjects: list[Subject], inputs: Sequence[str], plan: Plan, rng: np.random.Generator, say: Progress
+    subjects: list[Subject], inputs: Sequence[Input], plan: Plan, rng: np.random.Generator, say: Progress
 ) -> None:
     """In each round every candidate answers the same block, in an order that the next round reverses."""
     blocks = deal_blocks(inputs, plan.block, rng=rng)
@@ -117,7 +118,7 @@ def _run_rounds(
 
 def _run_batches(
     subjects: list[Subject],
-    inputs: Sequence[str],
+    inputs: Sequence[Input],
     budget_s: float | None,
     rng: np.random.Generator,
     say: Progress,
@@ -222,7 +223,7 @@ def _rate(reply: dict[str, float]) -> float:
     return reply["n_tasks"] / reply["wall_s"]
 
 
-def _check(candidates: Sequence[Candidate], inputs: Sequence[str], incumbent: int, threads: int) -> None:
+def _check(candidates: Sequence[Candidate], inputs: Sequence[Input], incumbent: int, threads: int) -> None:
     if not candidates:
         raise InvalidInput("the candidates to measure must be at least one, got none.")
     if not len(inputs):

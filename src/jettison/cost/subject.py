@@ -5,11 +5,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from jettison.candidate import Candidate
 from jettison.cost.process import MeasuredProcess
 from jettison.errors import JettisonError
+from jettison.task import Input
 
 Progress = Callable[[str, float | None], None]
 
@@ -36,7 +38,7 @@ class Subject:
 
 def open_subjects(
     candidates: Sequence[Candidate],
-    inputs: Sequence[str],
+    inputs: Sequence[Input],
     threads: int,
     stack: contextlib.ExitStack,
     say: Progress,
@@ -48,7 +50,7 @@ def open_subjects(
         _forget_pages(candidate)
         process = stack.enter_context(MeasuredProcess(candidate, threads=threads))
         opened = process.ask("open", path=str(candidate.path), threads=threads)
-        first = process.ask("take", inputs=list(inputs))
+        first = process.ask("take", inputs=msgspec.to_builtins(list(inputs)))
         if first["error"]:
             raise JettisonError(
                 f"{candidate.name!r} must answer to be measured, but its first answer failed: "

@@ -18,7 +18,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._model: Any = None
-        self._inputs: list[str] = []
+        self._inputs: list[Any] = []
 
     def open(self, path: str, threads: int) -> dict[str, Any]:
         """Import the backend, load the candidate; seconds since this process began to import."""
@@ -32,11 +32,15 @@ class Worker:
         self._model = open_model(msgspec.structs.replace(candidate, settings=settings))
         return {"load_s": time.perf_counter() - _STARTED_S}
 
-    def take(self, inputs: list[str]) -> dict[str, Any]:
+    def take(self, inputs: list[Any]) -> dict[str, Any]:
         """Keep the inputs, and answer the first: the one that pays for what is set up late."""
-        self._inputs = inputs
+        import msgspec
+
+        from jettison.task import Question
+
+        self._inputs = [i if isinstance(i, str) else msgspec.convert(i, Question) for i in inputs]
         started = time.perf_counter()
-        output = self._model.predict(inputs[:1])[0]
+        output = self._model.predict(self._inputs[:1])[0]
         return {"first_answer_s": time.perf_counter() - started, "error": output.error}
 
     def block(self, rows: list[int], repeats: int) -> dict[str, Any]:
@@ -58,7 +62,9 @@ class Worker:
 
     def batches(self, rows: list[int], batch: int, repeats: int) -> dict[str, Any]:
         """Answer some inputs in length-sorted batches, `repeats` times; wall seconds of it all."""
-        texts = sorted((self._inputs[row] for row in rows), key=len)
+        texts = sorted(
+            (self._inputs[row] for row in rows), key=lambda i: len(i if isinstance(i, str) else i.text)
+        )
         parts = [texts[start : start + batch] for start in range(0, len(texts), batch)]
         started = time.perf_counter()
         for _ in range(repeats):

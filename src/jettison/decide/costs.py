@@ -52,14 +52,17 @@ def judge_at_most(gate: AtMost, cost: CostSummary) -> GateResult:
 
 
 def judge_cheaper(incumbent: CostSummary, candidate: CostSummary) -> GateResult:
-    """Whether a candidate costs less than the incumbent: CPU per task, or else bytes on disk."""
-    ratio = candidate.cpu_ratio
+    """Whether a candidate costs less than the incumbent: CPU per task, or else bytes on disk.
+
+    Against an incumbent that runs elsewhere, money or else latency takes the place of CPU time.
+    """
+    ratio, words = candidate.ratio, candidate.ratio_words
     sizes = (candidate.bytes, incumbent.bytes)
     smaller = None if sizes[0] is None or sizes[1] is None else sizes[0] < sizes[1]
     if ratio is not None and ratio.high < 1:
         verdict, reason = (
             Verdict.SHIP,
-            f"It takes {figure(ratio.value)} of the incumbent's CPU time per task.",
+            f"It takes {figure(ratio.value)} of the incumbent's {words} per task.",
         )
     elif smaller and sizes[0] is not None and sizes[1]:
         verdict = Verdict.SHIP
@@ -70,17 +73,17 @@ def judge_cheaper(incumbent: CostSummary, candidate: CostSummary) -> GateResult:
     elif ratio.low >= 1:
         verdict, reason = (
             Verdict.BLOCK,
-            f"It costs {figure(ratio.value)} of the incumbent's CPU time and is no smaller.",
+            f"It costs {figure(ratio.value)} of the incumbent's {words} and is no smaller.",
         )
     else:
         verdict = Verdict.NOT_ENOUGH_DATA
         reason = (
-            f"It is no smaller, and its CPU time of {figure(ratio.value)} of the incumbent's "
+            f"It is no smaller, and its {words} of {figure(ratio.value)} of the incumbent's "
             f"({figure(ratio.low)} to {figure(ratio.high)}) is not shown to be less."
         )
     return GateResult(
         gate="at_most",
-        metric="cpu_ratio",
+        metric={"CPU time": "cpu_ratio", "price": "usd_ratio"}.get(words, "latency_ratio"),
         slice=None,
         verdict=verdict,
         limit=1.0,

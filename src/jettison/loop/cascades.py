@@ -20,7 +20,7 @@ from jettison.loop.nominate import outlook
 from jettison.loop.search import (
     STUDENTS,
     Findings,
-    cpu_ratio,
+    cost_ratio,
     first_contender,
     not_tried,
     traffic_weights,
@@ -98,8 +98,8 @@ class Option:
 
 def add_cascades(workspace: Workspace, incumbent: Contender, findings: Findings) -> None:
     """Weigh all cascades of the arms that the search left, make the promising, measure them."""
-    arms = [c for c in (*findings.contenders, *findings.arms) if c.cost and c.cost.cpu_ratio]
-    arms = sorted((*arms, incumbent), key=cpu_ratio)
+    arms = [c for c in (*findings.contenders, *findings.arms) if c.cost and c.cost.ratio]
+    arms = sorted((*arms, incumbent), key=cost_ratio)
     pairs = cascade_pairs(arms)
     options: list[Option] = []
     for index, (lean, fallback) in enumerate(pairs):
@@ -174,18 +174,20 @@ def cascade_pairs(arms: Sequence[Contender]) -> list[tuple[Contender, Contender]
     that another equals for clearly less is no use behind. A fallback need not be better than the
     lean arm overall: their errors differ, and the mean of both is often better than either.
     """
-    front = [a for a in arms if not any(cpu_ratio(o) <= cpu_ratio(a) and _gain(o, a) > 0.01 for o in arms)]
+    front = [
+        a for a in arms if not any(cost_ratio(o) <= cost_ratio(a) and _gain(o, a) > 0.01 for o in arms)
+    ]
     transformers = [o for o in arms if o.recipe.family not in STUDENTS]
     behind = [
         a
         for a in arms
-        if not any(cpu_ratio(o) < 0.9 * cpu_ratio(a) and _gain(o, a) > -0.0005 for o in transformers)
+        if not any(cost_ratio(o) < 0.9 * cost_ratio(a) and _gain(o, a) > -0.0005 for o in transformers)
     ]
     return [
         (lean, fallback)
         for lean in front
         for fallback in behind
-        if cpu_ratio(lean) < 0.5 * cpu_ratio(fallback) and _gain(fallback, lean) > -0.02
+        if cost_ratio(lean) < 0.5 * cost_ratio(fallback) and _gain(fallback, lean) > -0.02
     ]
 
 
@@ -212,13 +214,13 @@ def _option(
     records = weigh(workspace, lean, fallback, route, plan)
     weights = traffic_weights(workspace)
     escalated = sum(w for w, record in zip(weights, records, strict=True) if record.escalated)
-    behind = fallback.ratio if isinstance(fallback, Option) else cpu_ratio(fallback)
+    behind = fallback.ratio if isinstance(fallback, Option) else cost_ratio(fallback)
     gates = config.gates or default_gates(task.required_slices, task.out_of_scope, workspace.scorer)
     quality = [gate for gate in gates if isinstance(gate, NotWorse)]
     seen = outlook(
         replace(lean, records=records), incumbent, quality, n_test=task.slice_counts, seed=config.seed
     )
-    ratio = cpu_ratio(lean) + escalated / sum(weights) * behind
+    ratio = cost_ratio(lean) + escalated / sum(weights) * behind
     return Option(lean=lean, fallback=fallback, plan=plan, records=records, ratio=ratio, chance=seen.chance)
 
 

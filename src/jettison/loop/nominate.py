@@ -81,9 +81,9 @@ def simplest_of_cheapest(likely: Sequence[Contender]) -> Contender | None:
         return None
     best = min(likely, key=lambda c: (_cpu(c.cost), c.name))
     assert best.cost is not None
-    assert best.cost.cpu_ratio is not None
-    reach = 1.02 * best.cost.cpu_ratio.high
-    level = [c for c in likely if c.cost and c.cost.cpu_ratio and c.cost.cpu_ratio.low <= reach]
+    assert best.cost.ratio is not None
+    reach = 1.02 * best.cost.ratio.high
+    level = [c for c in likely if c.cost and c.cost.ratio and c.cost.ratio.low <= reach]
     return min(level, key=lambda c: (len(c.members), _cpu(c.cost), c.name))
 
 
@@ -128,12 +128,12 @@ def _chances(
 
 
 def _is_cheaper(cost: CostSummary | None) -> bool:
-    """Whether a candidate clearly costs less CPU than the incumbent; unmeasured is not cheaper."""
-    return cost is not None and cost.cpu_ratio is not None and cost.cpu_ratio.high < 1.0
+    """Whether a candidate clearly costs less than the incumbent; unmeasured is not cheaper."""
+    return cost is not None and cost.ratio is not None and cost.ratio.high < 1.0
 
 
 def _cpu(cost: CostSummary | None) -> float:
-    return cost.cpu_ratio.value if cost is not None and cost.cpu_ratio is not None else float("inf")
+    return cost.ratio.value if cost is not None and cost.ratio is not None else float("inf")
 
 
 def _worth_showing(others: Sequence[Contender]) -> list[Contender]:

@@ -13,13 +13,14 @@ import numpy as np
 
 from jettison.candidate import Candidate
 from jettison.compress.recipe import Recipe, describe_step
-from jettison.cost.measure import measure_costs
 from jettison.decide.report_types import Tried
 from jettison.decision import CostSummary
 from jettison.errors import JettisonError
 from jettison.files import read_json, value_sha256, write_json
+from jettison.loop.remote import costs_of
 from jettison.loop.workspace import Contender, Workspace
 from jettison.record import mean_score
+from jettison.task import Input
 
 Status = Literal["finalist", "dominated", "failed", "dropped"]
 
@@ -112,11 +113,11 @@ def with_costs(
     if path.exists():
         costs = read_json(path, list[CostSummary])
     else:
-        costs = measure_costs(
-            candidates,
+        costs = costs_of(
+            [incumbent, *contenders],
             inputs,
             seed=config.seed,
-            **settings,
+            settings=settings,
             progress=workspace.watcher.progress,
         )
         write_json(path, costs)
@@ -125,7 +126,7 @@ def with_costs(
     ]
 
 
-def cost_inputs(workspace: Workspace) -> list[str]:
+def cost_inputs(workspace: Workspace) -> list[Input]:
     """The inputs costs are measured on: dev inputs with dev's lengths, in the test split's mix of scope.
 
     How often the lean arm of a cascade must pass on depends on how many inputs are out of scope. The
@@ -136,7 +137,7 @@ def cost_inputs(workspace: Workspace) -> list[str]:
     n = min(workspace.config.n_cost_tasks, len(examples))
     reached = np.cumsum([weights[e.id] for e in examples])
     places = np.searchsorted(reached, (np.arange(n) + 0.5) * reached[-1] / n)
-    return [examples[int(place)].input for place in places]
+    return [examples[int(place)].asked for place in places]
 
 
 def traffic_weights(workspace: Workspace) -> list[float]:
@@ -258,15 +259,15 @@ def dominates(one: Contender, other: Contender) -> bool:
     """Whether `one` is at least as good on dev and costs clearly less (intervals apart)."""
     if one is other or one.dev_score is None or other.dev_score is None:
         return False
-    a = one.cost.cpu_ratio if one.cost else None
-    b = other.cost.cpu_ratio if other.cost else None
+    a = one.cost.ratio if one.cost else None
+    b = other.cost.ratio if other.cost else None
     return a is not None and b is not None and one.dev_score >= other.dev_score and a.high < b.low
 
 
 def tried(contender: Contender, incumbent: Contender, *, status: Status, reason: str) -> Tried:
     """A candidate that was made and evaluated on dev, as the report tells it."""
     score, base = contender.dev_score, incumbent.dev_score
-    ratio = contender.cost.cpu_ratio if contender.cost else None
+    ratio = contender.cost.ratio if contender.cost else None
     return Tried(
         name=contender.name,
         steps=contender.words,
@@ -292,7 +293,7 @@ def not_tried(
     )
 
 
-def cpu_ratio(contender: Contender) -> float:
-    """CPU-seconds per task over the incumbent's; the incumbent's own is 1."""
-    ratio = contender.cost.cpu_ratio if contender.cost else None
+def cost_ratio(contender: Contender) -> float:
+    """Cost per task over the incumbent's; the incumbent's own is 1."""
+    ratio = contender.cost.ratio if contender.cost else None
     return 1.0 if ratio is None else ratio.value

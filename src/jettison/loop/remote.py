@@ -1,0 +1,141 @@
+"""What candidates cost when some of them run elsewhere: their own records say, none is asked again.
+
+An endpoint is paid for each answer, so it is never measured for its own sake. Its latency and
+price come from the records of the evaluation; its CPU time is not to be seen from here.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from jettison.candidate import MANIFEST, Candidate
+from jettison.cost.measure import measure_costs
+from jettison.decision import CostSummary, Interval
+from jettison.loop.workspace import Contender
+from jettison.task import Input
+
+REMOTE = ("openai", "vllm")
+"""Backends that run elsewhere and are paid by the answer."""
+N_RESAMPLES = 1000
+
+
+def is_remote(candidate: Candidate) -> bool:
+    """Whether answers come from elsewhere: of a cascade, from any of its arms."""
+    if candidate.backend != "cascade":
+        return candidate.backend in REMOTE
+    arms = [p.parent for p in candidate.path.glob(f"*/{MANIFEST}")]
+    return any(is_remote(Candidate.at(arm)) for arm in arms)
+
+
+def costs_of(
+    contenders: Sequence[Contender],
+    inputs: Sequence[Input],
+    *,
+    seed: int,
+    settings: dict[str, Any],
+    progress: Callable[[str, float | None], None],
+) -> list[CostSummary]:
+    """Costs of the contenders, the incumbent first; what runs here is measured interleaved.
+
+    Args:
+        contenders: With dev records.
+        inputs: What the local ones are measured on.
+        seed: Of the measurement.
+        settings: Of `measure_costs`.
+        progress: Called with a phrase and the share done.
+    """
+    local = [_local_part(contender) for contender in contenders]
+    measured = [part for part in local if part is not None]
+    if len(measured) == len(contenders) and not any(is_remote(c.candidate) for c in contenders):
+        candidates = [contender.candidate for contender in contenders]
+        return measure_costs(candidates, inputs, seed=seed, **settings, progress=progress)
+    # Money needs throughput, and is what a paid incumbent is compared by.
+    settings = {**settings, "throughput": True}
+    found = iter(
+        measure_costs(measured, inputs, seed=seed, **settings, progress=progress) if measured else ()
+    )
+    costs = [
+        _cost(contender, None if part is None else next(found))
+        for contender, part in zip(contenders, local, strict=True)
+    ]
+    rng = np.random.default_rng(seed)
+    times = _resampled_mean(_latencies(contenders[0], costs[0]), rng)
+    return [
+        _compared(cost, costs[0], _resampled_mean(_latencies(contender, cost), rng) / times)
+        for contender, cost in zip(contenders, costs, strict=True)
+    ]
+
+
+def _local_part(contender: Contender) -> Candidate | None:
+    """What of a contender runs here: all of it, a cascade's lean arm, or nothing."""
+    candidate = contender.candidate
+    if not is_remote(candidate):
+        return candidate
+    while candidate.backend == "cascade":
+        candidate = Candidate.at(candidate.path / "lean")
+    return None if candidate.backend in REMOTE else candidate
+
+
+def _cost(contender: Contender, here: CostSummary | None) -> CostSummary:
+    """A local contender's own figures, or those of its lean arm with what its records paid elsewhere."""
+    if not is_remote(contender.candidate) and here is not None:
+        return msgspec.structs.replace(here, cpu_ratio=None)
+    own = here or CostSummary()
+    latencies = _latencies(contender, own)
+    elsewhere = [record for record in contender.records if record.cost.latency_s is not None]
+    prices = [record.cost.price_usd for record in elsewhere]
+    usd: float | None = None
+    if None not in prices and (here is None or own.usd_per_1000 is not None):
+        paid = sum(price for price in prices if price is not None)
+        usd = (own.usd_per_1000 or 0.0) + 1000 * paid / max(1, len(contender.records))
+    share = len(elsewhere) / max(1, len(contender.records))
+    return msgspec.structs.replace(
+        own,
+        cpu_ratio=None,
+        latency_p50_s=float(np.quantile(latencies, 0.5)) if len(latencies) else None,
+        latency_p95_s=float(np.quantile(latencies, 0.95)) if len(latencies) >= 59 else None,
+        latency_p99_s=float(np.quantile(latencies, 0.99)) if len(latencies) >= 299 else None,
+        throughput_per_s=None,
+        energy_j=None,
+        bytes=contender.candidate.artifact_bytes,
+        usd_per_1000=usd,
+        n_tasks=len(contender.records),
+        marks=(
+            *own.marks,
+            f"{share:.0%} of the answers come from elsewhere: CPU time is of this side alone.",
+        ),
+    )
+
+
+def _latencies(contender: Contender, cost: CostSummary) -> np.ndarray:
+    """Seconds to each answer on dev, shape (n,): the median here, and what went elsewhere on top."""
+    here = 0.0 if _local_part(contender) is None else cost.latency_p50_s or 0.0
+    if not is_remote(contender.candidate):
+        return np.array([here])
+    return np.array([here + (record.cost.latency_s or 0.0) for record in contender.records])
+
+
+def _resampled_mean(latencies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Means of bootstrap samples, shape (N_RESAMPLES,)."""
+    return np.asarray(rng.choice(latencies, (N_RESAMPLES, len(latencies))).mean(axis=1))
+
+
+def _compared(cost: CostSummary, base: CostSummary, times: np.ndarray) -> CostSummary:
+    """With its ratio to the incumbent's money, or else mean latency."""
+    if cost is base:
+        one = Interval(value=1.0, low=1.0, high=1.0, method="the incumbent itself")
+        return msgspec.structs.replace(
+            cost, usd_ratio=one if base.usd_per_1000 else None, latency_ratio=one
+        )
+    low, middle, high = (float(x) for x in np.quantile(times, [0.025, 0.5, 0.975]))
+    latency = Interval(value=middle, low=low, high=high, method="means, bootstrap over requests")
+    cost = msgspec.structs.replace(cost, latency_ratio=latency)
+    if not base.usd_per_1000 or cost.usd_per_1000 is None:
+        return cost
+    value = cost.usd_per_1000 / base.usd_per_1000
+    # Prices are given and tokens counted: what is uncertain is the throughput of this machine.
+    spread = 1.0 + (cost.noise or 0.0)
+    ratio = Interval(value=value, low=value / spread, high=value * spread, method="prices as given")
+    return msgspec.structs.replace(cost, usd_ratio=ratio)
