@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -156,6 +156,25 @@ class ScopeRanks:
         low, high = quantiles[above - 1], quantiles[above]
         share = (score - low) / (high - low)
         return float(levels[above - 1] + share * (levels[above] - levels[above - 1]))
+
+
+CONFIDENCE_MAP = "confidence_map"
+"""Setting of a candidate without logits: slope and intercept that make its confidence honest."""
+
+
+def mapped_confidence(confidence: float, settings: Mapping[str, Any]) -> float:
+    """A raw confidence in 0-1 as calibrated on dev: a logistic map of its log-odds. Platt 1999."""
+    found = settings.get(CONFIDENCE_MAP)
+    if found is None:
+        return confidence
+    slope, intercept = found
+    return float(1.0 / (1.0 + math.exp(-(slope * log_odds(confidence) + intercept))))
+
+
+def log_odds(confidence: float) -> float:
+    """Log-odds of a probability, finite at both ends."""
+    inside = min(max(confidence, 1e-6), 1.0 - 1e-6)
+    return math.log(inside / (1.0 - inside))
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from jettison.errors import BrokenArtifact
 from jettison.model import Model, Output
+from jettison.task import Input
 
 
-def ask(model: Model, inputs: Sequence[str]) -> list[Output]:
+def ask(model: Model, inputs: Sequence[Input]) -> list[Output]:
     """One output per input; where the whole batch fails, each input is asked by itself.
 
     Raises:

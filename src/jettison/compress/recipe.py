@@ -245,21 +245,28 @@ def _pruned(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
         return []
     if around.n_layers is None or around.n_layers < 3:
         return []
-    depths = sorted({max(1, around.n_layers // 2), max(1, around.n_layers // 3)}, reverse=True)
+    half, third = max(1, around.n_layers // 2), max(1, around.n_layers // 3)
+    shapes: list[tuple[str, dict[str, Any], float, str]] = [
+        (f"pruned-{half}-int8", {"depth": half}, 1.0, "every neuron"),
+        (f"pruned-{half}-narrow-int8", {"depth": half, "width": 0.5}, 0.8, "half of the neurons"),
+    ]
+    if third != half:
+        shapes.append((f"pruned-{third}-int8", {"depth": third}, 1.0, "every neuron"))
     pass_s = around.n_train * around.example_s
     return [
         Recipe(
-            name=f"pruned-{depth}-int8",
+            name=name,
             steps=(
-                {"step": "prune", "depth": depth},
+                {"step": "prune", **shape},
                 {"step": "distill"},
                 {"step": "export", "target": "onnx"},
                 {"step": "quantize", "method": "dynamic"},
                 {"step": "settings", "max_tokens": "data"},
             ),
             family="pruned",
-            estimate_s=40 + 3.5 * pass_s * depth / around.n_layers,
-            why=f"{depth} of {around.n_layers} layers, healed by the incumbent's own answers, in int8",
+            estimate_s=40 + 3.5 * pass_s * work * shape["depth"] / around.n_layers,
+            why=f"{shape['depth']} of {around.n_layers} layers with {neurons}, healed by the incumbent's "
+            "own answers, in int8",
         )
-        for depth in depths
+        for name, shape, work, neurons in shapes
     ]

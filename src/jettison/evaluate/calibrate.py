@@ -19,9 +19,11 @@ from jettison.candidate import (
     write_candidate,
 )
 from jettison.errors import InvalidInput, NotEnoughData
+from jettison.evaluate.recalibrate import fit_confidence_map
 from jettison.evaluate.run import predict_all
 from jettison.files import folder_atomic, link_or_copy_folder, value_sha256
-from jettison.model import Decoder, Output
+from jettison.model import CONFIDENCE_MAP, Decoder, Output
+from jettison.record import Record
 from jettison.stats.ranking import auroc
 from jettison.task import Development, Example
 
@@ -42,6 +44,8 @@ def calibrate(
     cache: Path,
     false_alarm_share: float = 0.05,
     scope_rule: ScopeRule = "auto",
+    records: Sequence[Record] | None = None,
+    scorer: str = "label",
 ) -> Candidate:
     """Fit a candidate's confidences on `data.dev_fit`, as a new candidate beside the old one.
 
@@ -60,6 +64,10 @@ def calibrate(
             the one with the larger AUROC on `dev_fit`, and `max_probability` where that holds too few
             out-of-scope examples to tell: energy suits a transformer a little better and can
             mislead where the size of the logits grows with the text, as in a linear model.
+        records: Of the uncalibrated candidate on dev, with logits where it gives some; it is then
+            not asked again. Without logits of the task's labels its confidence is mapped to the
+            share of answers that `scorer` finds right.
+        scorer: The task's first.
 
     Raises:
         InvalidInput: The share is not in (0, 1), or the candidate lacks the task's labels.
@@ -82,7 +90,15 @@ def calibrate(
     started = time.perf_counter()
     out_of_scope = candidate.out_of_scope or data.out_of_scope
     uncalibrated = msgspec.structs.replace(candidate, out_of_scope=out_of_scope, calibration=Calibration())
-    fitted = _fit(uncalibrated, data, false_alarm_share, scope_rule)
+    settings = dict(candidate.settings)
+    if records is not None and not _has_logits(candidate, records):
+        fitted = Calibration(false_alarm_share=false_alarm_share, data_digest=data.digest)
+        fit = {example.id for example in data.dev_fit}
+        settings[CONFIDENCE_MAP] = list(
+            fit_confidence_map([r for r in records if r.example_id in fit], scorer)
+        )
+    else:
+        fitted = _fit(uncalibrated, data, false_alarm_share, scope_rule, records)
     applied = AppliedStep(
         step="calibrate",
         settings={"false_alarm_share": false_alarm_share, "scope_rule": scope_rule},
@@ -105,7 +121,7 @@ def calibrate(
             backend=candidate.backend,
             labels=candidate.labels,
             out_of_scope=out_of_scope,
-            settings=candidate.settings,
+            settings=settings,
             calibration=fitted,
             lineage=(*candidate.lineage, applied),
             licence=candidate.licence,
@@ -149,8 +165,33 @@ def fit_temperature(logits: np.ndarray, expected: np.ndarray, weights: np.ndarra
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
+def _has_logits(candidate: Candidate, records: Sequence[Record]) -> bool:
+    """Whether all answers came with a logit for each of the candidate's labels."""
+    answered = [r for r in records if r.error is None]
+    return bool(candidate.labels) and all(
+        r.logits is not None and len(r.logits) == len(candidate.labels) for r in answered
+    )
+
+
+def _of_record(record: Record) -> Output:
+    logits = None if record.logits is None else np.asarray(record.logits, np.float32)
+    return Output(label=record.output or "", confidence=0.0, logits=logits, error=record.error)
+
+
+def _asked(candidate: Candidate, examples: Sequence[Example]) -> list[Output]:
+    model = open_model(candidate)
+    try:
+        return list(predict_all(model, [example.asked for example in examples]))
+    finally:
+        model.close()
+
+
 def _fit(
-    candidate: Candidate, data: Development, false_alarm_share: float, scope_rule: ScopeRule
+    candidate: Candidate,
+    data: Development,
+    false_alarm_share: float,
+    scope_rule: ScopeRule,
+    records: Sequence[Record] | None,
 ) -> Calibration:
     """The calibration of a candidate whose own has been taken off."""
     examples = [e for e in data.dev_fit if e.expected is not None]
@@ -159,11 +200,11 @@ def _fit(
             f"calibration needs at least {LEAST_EXAMPLES} labelled examples in its half of dev, "
             f"got {len(examples)}. Add examples to the dev split."
         )
-    model = open_model(candidate)
-    try:
-        outputs = list(predict_all(model, [example.input for example in examples]))
-    finally:
-        model.close()
+    if records is None:
+        outputs = _asked(candidate, examples)
+    else:
+        by_id = {record.example_id: record for record in records}
+        outputs = [_of_record(by_id[example.id]) for example in examples]
     answered = [(e, o) for e, o in zip(examples, outputs, strict=True) if o.error is None]
     if len(answered) < LEAST_EXAMPLES:
         error = next(o.error for o in outputs if o.error is not None)

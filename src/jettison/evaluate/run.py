@@ -15,8 +15,8 @@ from jettison.errors import BrokenArtifact, InvalidInput, JettisonError
 from jettison.evaluate.scorers import Scorer
 from jettison.files import value_sha256
 from jettison.model import Model, Output
-from jettison.record import Record, read_records, write_records
-from jettison.task import Example
+from jettison.record import Cost, Record, read_records, write_records
+from jettison.task import Example, Input
 
 CODE_VERSION = 1
 """Raised when the same candidate and examples would give other records: old files are then not reused."""
@@ -85,7 +85,7 @@ def evaluate(
 
 
 def predict_all(
-    model: Model, inputs: Sequence[str], *, batch_size: int = 256, progress: Progress | None = None
+    model: Model, inputs: Sequence[Input], *, batch_size: int = 256, progress: Progress | None = None
 ) -> Iterator[Output]:
     """Outputs in the inputs' order, batch by batch; an input on which the model fails gets an error.
 
@@ -135,7 +135,7 @@ def _records(
         return
     model = open_model(candidate)
     try:
-        inputs = [example.input for example in examples]
+        inputs = [example.asked for example in examples]
         outputs = predict_all(model, inputs, batch_size=batch_size, progress=progress)
         for example, output in zip(examples, outputs, strict=True):
             yield _record(candidate, example, output, split, judges, keep_logits)
@@ -169,6 +169,7 @@ def _record(
         weight=example.weight,
         arm=output.arm,
         escalated=output.escalated,
+        cost=output.cost or Cost(),
         error=output.error,
         time=time.time(),
     )

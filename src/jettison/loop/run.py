@@ -11,6 +11,7 @@ import msgspec
 
 from jettison.backends.machine import describe_machine
 from jettison.compress.incumbent import take_in
+from jettison.compress.incumbent_language import is_language
 from jettison.compress.recipe import (
     Recipe,
     Surroundings,
@@ -26,6 +27,7 @@ from jettison.decide.report_types import write_report_content
 from jettison.decision import CostSummary, Decision, Gate, NotWorse
 from jettison.errors import CannotWrite, JettisonError, UnknownName
 from jettison.evaluate.profile import reference_profile
+from jettison.evaluate.recalibrate import uncalibrated
 from jettison.evaluate.run import evaluation_file
 from jettison.evaluate.slices import Slicer
 from jettison.files import value_sha256, write_json
@@ -332,12 +334,15 @@ def _role(contender: Contender, incumbent: Contender, ballot: Ballot) -> str:
 
 
 def _records_path(workspace: Workspace, contender: Contender, examples: Sequence[Example]) -> Path:
+    candidate = contender.candidate
+    asked = (uncalibrated(candidate) if is_language(candidate) else None) or candidate
     return evaluation_file(
         workspace.cache / "records",
-        contender.candidate,
+        asked,
         examples,
         split="test",
         scorers=workspace.scorers,
+        keep_logits=is_language(candidate),
     )
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import msgspec
 
 from jettison.candidate import Candidate
+from jettison.compress.incumbent_language import is_language
 from jettison.compress.recipe import Recipe, lineage_words
 from jettison.compress.step import StepContext, apply_step, step_from
 from jettison.decision import CostSummary
 from jettison.evaluate.calibrate import ScopeRule, calibrate
+from jettison.evaluate.recalibrate import recalibrated, uncalibrated
 from jettison.evaluate.run import evaluate
 from jettison.evaluate.slices import Slicer
 from jettison.loop.config import RunConfig
@@ -104,15 +106,24 @@ class Workspace:
     def calibrated(self, candidate: Candidate, *, scope_rule: ScopeRule = "auto") -> Candidate:
         """The candidate with confidences fitted on one half of dev."""
         return calibrate(
-            candidate, self.task.development, cache=self.cache / "calibrated", scope_rule=scope_rule
+            candidate,
+            self.task.development,
+            cache=self.cache / "calibrated",
+            scope_rule=scope_rule,
+            records=self.records(candidate, self.dev, "dev") if is_language(candidate) else None,
+            scorer=self.scorer,
         )
 
     def records(self, candidate: Candidate, examples: Sequence[Example], split: str) -> tuple[Record, ...]:
         """Evaluate the saved artifact, or read the records of an earlier evaluation.
 
         Torch may use all cores for it: its float32 answers do not depend on them beyond rounding,
-        and cost is measured elsewhere.
+        and cost is measured elsewhere. A language model is asked once: what its calibration
+        changes is computed from its raw answers.
         """
+        raw = uncalibrated(candidate) if is_language(candidate) else None
+        if raw is not None:
+            return tuple(recalibrated(self.records(raw, examples, split), candidate))
         opened = candidate
         if candidate.backend == "hf":
             cores = self.config.training_threads or os.cpu_count() or 1
@@ -123,7 +134,7 @@ class Workspace:
             split=split,
             scorers=self.scorers,
             folder=self.cache / "records",
-            keep_logits=split == "dev",
+            keep_logits=split == "dev" or is_language(candidate),
             progress=self.watcher.progress,
         )
         return tuple(found)
