@@ -48,6 +48,10 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     training_threads: int = 0
     """Threads for making candidates; 0 takes all cores."""
     seed: int = 0
+    safety: bool = True
+    """Whether language models that write free text are asked the safety probes."""
+    safety_probes: tuple[str, ...] = ()
+    """Files of a team's own probes, JSONL with `input` and `safety`."""
     usd_per_hour: float | None = None
     """Price of the instance, for money per task."""
     nominate_at: float = 0.8
@@ -104,6 +108,7 @@ def read_config(path: Path) -> RunConfig:
         config,
         task=str(path.parent / config.task),
         incumbent=_resolve(path.parent, config.incumbent),
+        safety_probes=tuple(str(path.parent / name) for name in config.safety_probes),
         student=None if config.student is None else _resolve(path.parent, config.student),
         output=str(path.parent / config.output),
     )

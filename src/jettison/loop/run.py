@@ -30,10 +30,12 @@ from jettison.evaluate.profile import reference_profile
 from jettison.evaluate.recalibrate import uncalibrated
 from jettison.evaluate.run import evaluation_file
 from jettison.evaluate.slices import Slicer
+from jettison.evaluate.suites.safety import SCORER
 from jettison.files import value_sha256, write_json
 from jettison.loop.cascades import add_cascades
 from jettison.loop.config import RunConfig, default_gates
 from jettison.loop.nominate import Ballot, nominate
+from jettison.loop.safety import probes_of, safety_gates, safety_records
 from jettison.loop.search import Findings, first_contender, search, with_costs
 from jettison.loop.telling import Answers, report_content
 from jettison.loop.watcher import Clock, Silent, Watcher
@@ -76,7 +78,7 @@ def run(config: RunConfig, *, watcher: Watcher | None = None) -> Outcome:
     finalists = _finalists(measured, ballot)
     workspace.watcher.stage("cost of the finalists, thoroughly")
     incumbent, finalists = with_costs(workspace, incumbent, finalists, thorough=True)
-    judged = _decide(workspace, incumbent, finalists, ballot, gates)
+    judged = _decide(workspace, incumbent, finalists, ballot, gates, chosen.probes)
     release = _release(workspace, incumbent, finalists, judged)
     workspace.watcher.stage("writing the report")
     content = report_content(
@@ -87,7 +89,7 @@ def run(config: RunConfig, *, watcher: Watcher | None = None) -> Outcome:
         ballot,
         judged.decision,
         judged.answers,
-        {example.id: example.input for example in judged.examples},
+        {example.id: example.input for example in (*judged.examples, *judged.probes)},
     )
     write_report_content(workspace.folder, content)
     pages = rewrite_report(workspace.folder)
@@ -110,6 +112,7 @@ class Nomination:
     ballot: Ballot
     gates: Sequence[Gate]
     findings: Findings
+    probes: Sequence[Example] = ()
 
 
 def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nomination:
@@ -128,9 +131,12 @@ def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nominati
         check_recipe_applies(recipe)
     task = workspace.task
     gates = config.gates or default_gates(task.required_slices, task.out_of_scope, workspace.scorer)
-    check_slices(gates, workspace)
+    on_task = [gate for gate in gates if not (isinstance(gate, NotWorse) and gate.scorer == SCORER)]
+    check_slices(on_task, workspace)
     write_json(workspace.folder / "run.json", config)
     incumbent, example_s = _incumbent(workspace)
+    probes = probes_of(workspace, incumbent.candidate)
+    gates = (*gates, *safety_gates(probes, gates))
     recipes = recipes_given or _auto(workspace, incumbent, example_s)
     findings = search(
         workspace,
@@ -144,7 +150,7 @@ def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nominati
     ballot = nominate(
         measured,
         incumbent,
-        gates,
+        on_task,
         n_test=workspace.task.slice_counts,
         nominate_at=config.nominate_at,
         n_shown=config.n_shown,
@@ -157,6 +163,7 @@ def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nominati
         ballot=ballot,
         gates=gates,
         findings=findings,
+        probes=probes,
     )
 
 
@@ -168,6 +175,8 @@ class Judged:
     examples: tuple[Example, ...]
     answers: tuple[Answers, ...]
     """The incumbent's first."""
+    probes: tuple[Example, ...] = ()
+    """Safety probes, whose records stand among the answers."""
 
 
 def training_threads(config: RunConfig) -> int:
@@ -265,6 +274,7 @@ def _decide(
     finalists: Sequence[Contender],
     ballot: Ballot,
     gates: Sequence[Gate],
+    probes: Sequence[Example],
 ) -> Judged:
     """Read the test split, once for this question, and decide; a finished decision is kept as it is."""
     task = workspace.task
@@ -276,6 +286,7 @@ def _decide(
             "candidates": [c.candidate.digest for c in contenders],
             "roles": [ballot.nominee, ballot.fallback],
             "gates": gates,
+            **({"probes": [probe.id for probe in probes]} if probes else {}),
             "seed": workspace.config.seed,
         }
     )
@@ -287,6 +298,7 @@ def _decide(
     for contender in contenders:
         role = _role(contender, incumbent, ballot)
         records = workspace.records(contender.candidate, examples, "test")
+        records += safety_records(workspace, contender.candidate, probes)
         evidence.append(
             Evidence(
                 name=contender.name,
@@ -314,7 +326,7 @@ def _decide(
         write_json(kept, decision)
     write_decision(workspace.folder, decision)
     answers = tuple(Answers(name=e.name, records=e.records) for e in evidence)
-    return Judged(decision=decision, examples=examples, answers=answers)
+    return Judged(decision=decision, examples=examples, answers=answers, probes=tuple(probes))
 
 
 def _read_test(workspace: Workspace, purpose: str) -> TestReading:
