@@ -244,3 +244,68 @@ def _sentence(label: str, rng: np.random.Generator) -> str:
     for word in rng.choice(telling, n_telling, p=weights / weights.sum()):
         words.insert(int(rng.integers(0, len(words) + 1)), str(word))
     return " ".join(str(word) for word in words)
+
+
+def make_tiny_language(
+    folder: Path, texts: Sequence[str], *, kind: str = "llama", layers: int = 2, seed: int = 0
+) -> Path:
+    """Write a causal language model with random weights, its byte-level BPE tokenizer and a chat template.
+
+    Args:
+        folder: Where; made if need be.
+        texts: What the tokenizer is trained on.
+        kind: `llama`, `qwen2` or `gpt2`.
+        layers: Of the transformer.
+        seed: Of the weights.
+    """
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import (
+        AutoModelForCausalLM,
+        GPT2Config,
+        LlamaConfig,
+        PreTrainedTokenizerFast,
+        Qwen2Config,
+    )
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|pad|>", "<|start|>", "<|end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=special[0], bos_token=special[1], eos_token=special[2]
+    )
+    wrapped.chat_template = (
+        "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+    )
+    torch.manual_seed(seed)
+    shape = {
+        "vocab_size": len(wrapped),
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "initializer_range": 0.3,
+    }
+    if kind == "gpt2":
+        config = GPT2Config(n_embd=32, n_layer=layers, n_head=4, n_positions=512, **shape)
+    else:
+        made = {"llama": LlamaConfig, "qwen2": Qwen2Config}[kind]
+        config = made(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+            **shape,
+        )
+    AutoModelForCausalLM.from_config(config).eval().save_pretrained(folder)
+    wrapped.save_pretrained(folder)
+    return folder

@@ -1,0 +1,224 @@
+"""Turns an engine for language models into a model of the task: asks the prompt, reads the answer.
+
+Labels and choices are weighed by their likelihood after the prompt where the engine can say it, so
+that confidences, calibration, cascades and students work as they do for any classifier. An engine
+that only completes is asked for the answer, and is held to the labels where it can be.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from jettison.candidate import Candidate
+from jettison.errors import BrokenArtifact, Unsupported
+from jettison.language import Ask, Completion, Continuation, LanguageModel, Likelihood
+from jettison.model import Decoder, Output, mapped_confidence, softmax
+from jettison.task import Input, Question
+from jettison.task.prompt import Prompt
+
+NORMALISE = ("none", "length", "unconditional")
+WEIGHED = ("classify", "choose", "rank")
+"""Kinds whose answer is one of a list, or an order of it."""
+SAMPLES_TEMPERATURE = 0.7
+
+
+def open_prompted(engine: LanguageModel, candidate: Candidate) -> "PromptedModel":
+    """A model of the task out of an engine and the candidate's settings.
+
+    Settings: `kind` (of the task, `classify`), `prompt` (a `Prompt`), `normalise` (of likelihoods:
+    `none`, `length` by characters, `unconditional` by the likelihood without the question),
+    `samples` (answers whose agreement is the confidence; 1 is one greedy answer), `schema` (of JSON
+    to extract).
+
+    Raises:
+        BrokenArtifact: A setting is none that a prompt can have.
+    """
+    return PromptedModel(engine, candidate)
+
+
+class PromptedModel:
+    """A language model behind a prompt. `labels` is empty where answers are free text or choices."""
+
+    def __init__(self, engine: LanguageModel, candidate: Candidate) -> None:
+        settings = candidate.settings
+        self.labels = candidate.labels
+        self._engine = engine
+        self._settings = settings
+        self._kind = str(settings.get("kind", "classify"))
+        try:
+            self._prompt = msgspec.convert(settings.get("prompt", {}), Prompt)
+        except msgspec.ValidationError as error:
+            raise BrokenArtifact(
+                f"settings.prompt of {candidate.path} must be a prompt: {error}."
+            ) from error
+        self._normalise = settings.get("normalise", "none")
+        if self._normalise not in NORMALISE:
+            raise BrokenArtifact(
+                f"settings.normalise of {candidate.path} must be one of {list(NORMALISE)}, "
+                f"got {self._normalise!r}."
+            )
+        self._samples = int(settings.get("samples", 1))
+        self._decoder = Decoder(candidate.labels, candidate.out_of_scope, candidate.calibration)
+        self._temperature = candidate.calibration.temperature
+        self._likely = True
+        """Whether the engine says likelihoods; learned from the first time it is asked."""
+        self._chat: bool | None = self._prompt.chat
+        self._alone: dict[str, float] = {}
+
+    def predict(self, inputs: Sequence[Input]) -> list[Output]:
+        """One output per input, in the inputs' order."""
+        if not inputs:
+            return []
+        if self._kind in WEIGHED and self._likely:
+            try:
+                return self._weighed(inputs)
+            except Unsupported:
+                self._likely = False
+        return self._completed(inputs)
+
+    def close(self) -> None:
+        """Close the engine."""
+        self._engine.close()
+
+    def context(self, asked: Input) -> str:
+        """What the engine reads before the answer, as one text."""
+        text, choices = _parts(asked)
+        if self._chat is not False:
+            try:
+                messages = self._prompt.messages(text, choices, self.labels)
+                rendered = self._engine.render(messages, answer_prefix=self._prompt.answer_prefix)
+            except Unsupported:
+                self._chat = False
+            else:
+                self._chat = True
+                return rendered
+        return self._prompt.text(text, choices, self.labels)
+
+    def _weighed(self, inputs: Sequence[Input]) -> list[Output]:
+        options = [self.labels if self._kind == "classify" else _parts(asked)[1] for asked in inputs]
+        contexts = [self.context(asked) for asked in inputs]
+        # After a chat's header the answer begins at once; after a text, with a space.
+        space = "" if self._chat and not self._prompt.answer_prefix else " "
+        asked = [
+            Continuation(context=context, text=f"{space}{self._prompt.word(option)}")
+            for context, some in zip(contexts, options, strict=True)
+            for option in some
+        ]
+        found = iter(self._engine.likelihoods(asked))
+        rows = [
+            np.array([self._score(option, space, next(found)) for option in some], np.float32)
+            for some in options
+        ]
+        if self._kind == "classify":
+            return self._decoder.outputs(np.stack(rows))
+        return [self._chosen(row, some) for row, some in zip(rows, options, strict=True)]
+
+    def _score(self, option: str, space: str, likelihood: Likelihood) -> float:
+        if self._normalise == "length":
+            return likelihood.logprob / max(1, likelihood.n_characters)
+        if self._normalise == "unconditional":
+            return likelihood.logprob - self._without_question(option, space)
+        return likelihood.logprob
+
+    def _without_question(self, option: str, space: str) -> float:
+        """Log-probability of an option after the bare answer prefix: how common it is by itself."""
+        text = f"{space}{self._prompt.word(option)}"
+        if text not in self._alone:
+            bare = self._prompt.answer_prefix.strip() or "Answer:"
+            self._alone[text] = self._engine.likelihoods([Continuation(context=bare, text=text)])[0].logprob
+        return self._alone[text]
+
+    def _chosen(self, row: np.ndarray, choices: Sequence[str]) -> Output:
+        if not len(row):
+            return Output(label="", confidence=0.0, error="the question has no choices")
+        order = np.argsort(-row, kind="stable")
+        shares = softmax(row[None, :], self._temperature)[0]
+        best = int(order[0])
+        label = json.dumps(order.tolist()) if self._kind == "rank" else choices[best]
+        confidence = mapped_confidence(float(shares[best]), self._settings)
+        return Output(label=label, confidence=confidence, logits=row)
+
+    def _completed(self, inputs: Sequence[Input]) -> list[Output]:
+        asks = [self._ask(asked, sample) for asked in inputs for sample in range(self._samples)]
+        answers = self._engine.complete(asks)
+        k = self._samples
+        return [self._read(asked, answers[i * k : (i + 1) * k]) for i, asked in enumerate(inputs)]
+
+    def _ask(self, asked: Input, sample: int) -> Ask:
+        text, choices = _parts(asked)
+        options = self.labels if self._kind == "classify" else choices
+        prompt = self._prompt
+        schema: dict[str, Any] | None = self._settings.get("schema")
+        if self._kind == "rank":
+            schema = {"type": "array", "items": {"type": "integer"}, "maxItems": len(choices)}
+        return Ask(
+            messages=() if self._chat is False else prompt.messages(text, choices, self.labels),
+            text=prompt.text(text, choices, self.labels) if self._chat is False else None,
+            answer_prefix=prompt.answer_prefix,
+            max_tokens=prompt.max_tokens,
+            stop=prompt.stop,
+            temperature=SAMPLES_TEMPERATURE if self._samples > 1 else 0.0,
+            seed=int(self._settings.get("seed", 0)) + sample,
+            json_schema=schema,
+            choices=tuple(prompt.word(o) for o in options) if self._kind in ("classify", "choose") else (),
+        )
+
+    def _read(self, asked: Input, answers: Sequence[Completion]) -> Output:
+        failed = next((answer.error for answer in answers if answer.error is not None), None)
+        if failed is not None:
+            return Output(label="", confidence=0.0, error=failed, cost=answers[0].cost)
+        if self._kind in ("classify", "choose"):
+            options = self.labels if self._kind == "classify" else _parts(asked)[1]
+            labels = [self._label_in(answer.text, options) for answer in answers]
+        else:
+            labels = [answer.text.strip() for answer in answers]
+        label, n_agree = Counter(labels).most_common(1)[0]
+        confidence = n_agree / len(labels) if len(labels) > 1 else self._sureness(answers[0], label)
+        return Output(
+            label=label,
+            confidence=mapped_confidence(confidence, self._settings) if label else 0.0,
+            cost=_sum_of([answer.cost for answer in answers]),
+        )
+
+    def _label_in(self, answer: str, options: Sequence[str]) -> str:
+        """The option an answer names: as it is, whatever its case, by its letter, or alone in the text."""
+        said = {option: self._prompt.word(option).casefold().strip() for option in options}
+        plain = answer.casefold().strip().strip("\"'`*.:;!()[] ")
+        exact = [option for option, word in said.items() if word == plain]
+        if exact:
+            return exact[0]
+        if self._kind == "choose" and len(plain) == 1 and 0 <= ord(plain) - ord("a") < len(options):
+            return options[ord(plain) - ord("a")]
+        named = [option for option, word in said.items() if word and word in plain]
+        # A longer label that holds a shorter one names only itself.
+        named = [o for o in named if not any(said[o] != said[p] and said[o] in said[p] for p in named)]
+        return named[0] if len(named) == 1 else ""
+
+    def _sureness(self, answer: Completion, label: str) -> float:
+        """Probability of the answer: of a label, of all its tokens; of a text, the mean token's."""
+        logprobs = answer.token_logprobs
+        if not label or not logprobs:
+            return 0.0
+        total = sum(logprobs) if self._kind in WEIGHED else sum(logprobs) / len(logprobs)
+        # Kept off the ends, where log-odds have no end.
+        return min(max(math.exp(min(total, 0.0)), 1e-6), 1.0 - 1e-6)
+
+
+def _parts(asked: Input) -> tuple[str, tuple[str, ...]]:
+    return (asked.text, asked.choices) if isinstance(asked, Question) else (asked, ())
+
+
+def _sum_of(costs: Sequence[Any]) -> Any:
+    """Cost of several answers together; a figure that one lacks is not known."""
+    if len(costs) == 1:
+        return costs[0]
+    found: dict[str, Any] = {}
+    for name in ("latency_s", "cpu_s", "price_usd", "prompt_tokens", "completion_tokens", "wire_bytes"):
+        values = [getattr(cost, name) for cost in costs]
+        found[name] = None if None in values else sum(values)
+    return msgspec.structs.replace(costs[0], **found)
