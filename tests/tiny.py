@@ -247,7 +247,13 @@ def _sentence(label: str, rng: np.random.Generator) -> str:
 
 
 def make_tiny_language(
-    folder: Path, texts: Sequence[str], *, kind: str = "llama", layers: int = 2, seed: int = 0
+    folder: Path,
+    texts: Sequence[str],
+    *,
+    kind: str = "llama",
+    layers: int = 2,
+    hidden: int = 32,
+    seed: int = 0,
 ) -> Path:
     """Write a causal language model with random weights, its byte-level BPE tokenizer and a chat template.
 
@@ -256,6 +262,7 @@ def make_tiny_language(
         texts: What the tokenizer is trained on.
         kind: `llama`, `qwen2` or `gpt2`.
         layers: Of the transformer.
+        hidden: Width; there are 4 heads, and twice as many feed-forward neurons.
         seed: Of the weights.
     """
     import torch
@@ -275,7 +282,10 @@ def make_tiny_language(
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|pad|>", "<|start|>", "<|end|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=500, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=500,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     wrapped = PreTrainedTokenizerFast(
@@ -294,12 +304,12 @@ def make_tiny_language(
         "initializer_range": 0.3,
     }
     if kind == "gpt2":
-        config = GPT2Config(n_embd=32, n_layer=layers, n_head=4, n_positions=512, **shape)
+        config = GPT2Config(n_embd=hidden, n_layer=layers, n_head=4, n_positions=512, **shape)
     else:
         made = {"llama": LlamaConfig, "qwen2": Qwen2Config}[kind]
         config = made(
-            hidden_size=32,
-            intermediate_size=64,
+            hidden_size=hidden,
+            intermediate_size=2 * hidden,
             num_hidden_layers=layers,
             num_attention_heads=4,
             num_key_value_heads=2,

@@ -42,7 +42,8 @@ class CausalEngine:
     as the tokenizer was trained to chat, or as lm-eval does).
     """
 
-    def __init__(self, candidate: Candidate) -> None:
+    def __init__(self, candidate: Candidate, *, loaded: Any = None) -> None:
+        """Open the candidate's checkpoint, or run a model `loaded` before with the candidate's settings."""
         torch = need("torch", "torch")
         settings = candidate.settings
         torch.set_num_threads(int(settings.get("threads", 1)))
@@ -52,7 +53,7 @@ class CausalEngine:
         wanted = settings.get("device", "auto")
         on_gpu = torch.cuda.is_available() if wanted == "auto" else wanted == "cuda"
         self._device = "cuda" if on_gpu else "cpu"
-        model = load_pretrained(
+        model = loaded or load_pretrained(
             candidate.path,
             "AutoModelForCausalLM",
             trust_remote_code=bool(settings.get("trust_remote_code", False)),

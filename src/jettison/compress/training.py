@@ -113,14 +113,14 @@ def fit(
     module.train()
     while step < total and stopped == "finished":
         for index in shuffled_batches(lengths, settings.batch_size, rng):
-            share = _share_done(step, total, started, deadline)
+            share = share_done(step, total, started, deadline)
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * one_cycle(share, settings.warmup_share)
             batch = train.take(index)
             ids, mask = pad_rows(batch.ids, pad_id)
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
                 value = loss(module, ids, mask, batch)
-            running.append(_finite(float(value.detach()), step, settings))
+            running.append(finite_loss(float(value.detach()), step, settings))
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -257,7 +257,7 @@ def one_cycle(share: float, warmup_share: float) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
 
 
-def _share_done(step: int, total: int, started: float, deadline: float | None) -> float:
+def share_done(step: int, total: int, started: float, deadline: float | None) -> float:
     """Share of the work or of the time that is over, whichever is more: the rate falls in time."""
     by_steps = step / total
     if deadline is None:
@@ -265,7 +265,8 @@ def _share_done(step: int, total: int, started: float, deadline: float | None) -
     return min(1.0, max(by_steps, (time.monotonic() - started) / max(1e-9, deadline - started)))
 
 
-def _finite(value: float, step: int, settings: FitSettings) -> float:
+def finite_loss(value: float, step: int, settings: FitSettings) -> float:
+    """A training loss, or an error that says it diverged."""
     if not math.isfinite(value):
         raise StepFailed(
             f"the training loss must stay finite, got {value} at step {step} "
