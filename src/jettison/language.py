@@ -63,6 +63,8 @@ class Likelihood(msgspec.Struct, frozen=True, kw_only=True):
     n_characters: int
     greedy: bool
     """Whether each token is the one that greedy decoding would take."""
+    n_context_tokens: int | None = None
+    """Tokens of the context; None where the engine does not say."""
 
 
 @runtime_checkable

@@ -18,6 +18,7 @@ from jettison.candidate import Candidate
 from jettison.errors import BrokenArtifact, Unsupported
 from jettison.language import Ask, Completion, Continuation, LanguageModel, Likelihood
 from jettison.model import Decoder, Output, mapped_confidence, softmax
+from jettison.record import Cost
 from jettison.task import Input, Question
 from jettison.task.prompt import Prompt
 
@@ -70,6 +71,11 @@ class PromptedModel:
         self._chat: bool | None = self._prompt.chat
         self._alone: dict[str, float] = {}
 
+    @property
+    def engine(self) -> LanguageModel:
+        """What answers the prompt."""
+        return self._engine
+
     def predict(self, inputs: Sequence[Input]) -> list[Output]:
         """One output per input, in the inputs' order."""
         if not inputs:
@@ -109,29 +115,36 @@ class PromptedModel:
             for context, some in zip(contexts, options, strict=True)
             for option in some
         ]
-        found = iter(self._engine.likelihoods(asked))
+        said = iter(self._engine.likelihoods(asked))
+        if self._normalise == "unconditional":
+            self._weigh_alone({one.text for one in asked})
+        found = [[next(said) for _ in some] for some in options]
         rows = [
-            np.array([self._score(option, space, next(found)) for option in some], np.float32)
-            for some in options
+            np.array([self._score(o, space, one) for o, one in zip(some, given, strict=True)], np.float32)
+            for some, given in zip(options, found, strict=True)
         ]
         if self._kind == "classify":
-            return self._decoder.outputs(np.stack(rows))
-        return [self._chosen(row, some) for row, some in zip(rows, options, strict=True)]
+            outputs = self._decoder.outputs(np.stack(rows))
+        else:
+            outputs = [self._chosen(row, some) for row, some in zip(rows, options, strict=True)]
+        return [
+            msgspec.structs.replace(output, cost=_read_cost(given))
+            for output, given in zip(outputs, found, strict=True)
+        ]
 
     def _score(self, option: str, space: str, likelihood: Likelihood) -> float:
         if self._normalise == "length":
             return likelihood.logprob / max(1, likelihood.n_characters)
         if self._normalise == "unconditional":
-            return likelihood.logprob - self._without_question(option, space)
+            return likelihood.logprob - self._alone[f"{space}{self._prompt.word(option)}"]
         return likelihood.logprob
 
-    def _without_question(self, option: str, space: str) -> float:
-        """Log-probability of an option after the bare answer prefix: how common it is by itself."""
-        text = f"{space}{self._prompt.word(option)}"
-        if text not in self._alone:
-            bare = self._prompt.answer_prefix.strip() or "Answer:"
-            self._alone[text] = self._engine.likelihoods([Continuation(context=bare, text=text)])[0].logprob
-        return self._alone[text]
+    def _weigh_alone(self, texts: set[str]) -> None:
+        """Learn how likely options are after the bare answer prefix: how common each is by itself."""
+        new = sorted(texts - self._alone.keys())
+        bare = self._prompt.answer_prefix.strip() or "Answer:"
+        found = self._engine.likelihoods([Continuation(context=bare, text=t) for t in new]) if new else []
+        self._alone.update((text, one.logprob) for text, one in zip(new, found, strict=True))
 
     def _chosen(self, row: np.ndarray, choices: Sequence[str]) -> Output:
         if not len(row):
@@ -175,6 +188,14 @@ class PromptedModel:
         if self._kind in ("classify", "choose"):
             options = self.labels if self._kind == "classify" else _parts(asked)[1]
             labels = [self._label_in(answer.text, options) for answer in answers]
+            row = self._logits_of(answers[0], options) if len(answers) == 1 else None
+            if row is not None and options[int(row.argmax())] == labels[0]:
+                output = (
+                    self._decoder.outputs(row[None, :])[0]
+                    if self._kind == "classify"
+                    else self._chosen(row, options)
+                )
+                return msgspec.structs.replace(output, cost=answers[0].cost)
         else:
             labels = [answer.text.strip() for answer in answers]
         label, n_agree = Counter(labels).most_common(1)[0]
@@ -199,6 +220,21 @@ class PromptedModel:
         named = [o for o in named if not any(said[o] != said[p] and said[o] in said[p] for p in named)]
         return named[0] if len(named) == 1 else ""
 
+    def _logits_of(self, answer: Completion, options: Sequence[str]) -> np.ndarray | None:
+        """Log-probability of each option by the first token that begins it, if each has its own."""
+        begins: list[list[float]] = [[] for _ in options]
+        words = [self._prompt.word(option).casefold().strip() for option in options]
+        for token, logprob in (answer.top_logprobs or {}).items():
+            said = token.casefold().strip()
+            owners = [i for i, word in enumerate(words) if said and word.startswith(said)]
+            if len(owners) > 1:
+                return None
+            for i in owners:
+                begins[i].append(logprob)
+        if not all(begins):
+            return None
+        return np.array([np.logaddexp.reduce(some) for some in begins], np.float32)
+
     def _sureness(self, answer: Completion, label: str) -> float:
         """Probability of the answer: of a label, of all its tokens; of a text, the mean token's."""
         logprobs = answer.token_logprobs
@@ -213,7 +249,15 @@ def _parts(asked: Input) -> tuple[str, tuple[str, ...]]:
     return (asked.text, asked.choices) if isinstance(asked, Question) else (asked, ())
 
 
-def _sum_of(costs: Sequence[Any]) -> Any:
+def _read_cost(found: Sequence[Likelihood]) -> Cost | None:
+    """Tokens that were read to weigh one question's options: the context once, and every option."""
+    if not found or found[0].n_context_tokens is None:
+        return None
+    read = found[0].n_context_tokens + sum(one.n_tokens for one in found)
+    return Cost(prompt_tokens=read, completion_tokens=0)
+
+
+def _sum_of(costs: Sequence[Cost]) -> Cost:
     """Cost of several answers together; a figure that one lacks is not known."""
     if len(costs) == 1:
         return costs[0]
