@@ -47,5 +47,9 @@ class Unsupported(JettisonError):
     """A backend has no such ability: an endpoint gives no likelihood of a given text."""
 
 
+class Unanswered(JettisonError):
+    """A server elsewhere did not answer: no fault of the model, and never counted as one."""
+
+
 class CannotWrite(JettisonError, OSError):
     """The disk is full or the folder read-only; what was there before is untouched."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jettison.errors import BrokenArtifact
+from jettison.errors import BrokenArtifact, Unanswered
 from jettison.model import Model, Output
 from jettison.task import Input
 
@@ -15,6 +15,8 @@ def ask(model: Model, inputs: Sequence[Input]) -> list[Output]:
     """
     try:
         outputs = model.predict(inputs)
+    except Unanswered:
+        raise  # the network's fault, not the model's: whoever asked may ask again
     except Exception as error:  # noqa: BLE001 - a foreign runtime may raise anything
         if len(inputs) == 1:
             return [Output(label="", confidence=0.0, error=f"{type(error).__name__}: {error}")]

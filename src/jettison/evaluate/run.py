@@ -11,7 +11,7 @@ from jettison.backends.ask import ask
 from jettison.backends.machine import describe_machine
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, library_versions
-from jettison.errors import BrokenArtifact, InvalidInput, JettisonError
+from jettison.errors import BrokenArtifact, InvalidInput, JettisonError, Unanswered
 from jettison.evaluate.scorers import Scorer
 from jettison.files import value_sha256
 from jettison.model import Model, Output
@@ -76,9 +76,13 @@ def evaluate(
     parts = _Parts(path.with_suffix(".parts"))
     done = parts.read(examples)
     rest = _records(candidate, examples[len(done) :], split, judges, keep_logits, batch_size, progress)
-    for record in rest:
-        done.append(record)
-        parts.add(record)
+    try:
+        for record in rest:
+            done.append(record)
+            parts.add(record)
+    except Unanswered:
+        parts.flush()
+        raise
     write_records(path, done, meta=_meta(candidate, split, scorers, done))
     parts.remove()
     return done
@@ -202,7 +206,12 @@ class _Parts:
     def add(self, record: Record) -> None:
         """Keep one more record, and put them on disk when they have waited long enough."""
         self._waiting.append(record)
-        if time.monotonic() - self._flushed < FLUSH_AFTER_S:
+        if time.monotonic() - self._flushed >= FLUSH_AFTER_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put on disk what waits."""
+        if not self._waiting:
             return
         write_records(self._folder / f"{self._n_written:09d}.parquet", self._waiting)
         self._n_written += len(self._waiting)
