@@ -67,10 +67,10 @@ def test_an_empty_name_is_refused(tmp_path: Path) -> None:
     refused(path, r"name must be non-empty text, got ' ' at `\$\.name`")
 
 
-def test_another_kind_of_task_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_kind_of_task_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "task.toml"
-    path.write_text('format = 1\nname = "orders"\nkind = "generate"\n[data]\npath = "x"\n')
-    refused(path, r"Invalid enum value 'generate' - at `\$\.kind`")
+    path.write_text('format = 1\nname = "orders"\nkind = "translate"\n[data]\npath = "x"\n')
+    refused(path, r"Invalid enum value 'translate' - at `\$\.kind`")
 
 
 def test_a_missing_task_file_and_a_folder_are_refused(tmp_path: Path) -> None:

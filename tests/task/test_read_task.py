@@ -15,7 +15,15 @@ import pytest
 import jettison.task
 from jettison.errors import InvalidInput
 from jettison.task import Development, Example, read_task
-from jettison.task.source import Columns, DataSource, Labels, MadeSplit, Slices, parse_task_source
+from jettison.task.source import (
+    Columns,
+    DataSource,
+    Labels,
+    MadeSplit,
+    PromptSource,
+    Slices,
+    parse_task_source,
+)
 from task_writing import hash_word, rows, write_jsonl, write_task
 
 
@@ -252,7 +260,7 @@ def test_the_task_file_in_the_docs_is_a_valid_one() -> None:
     assert parse_task_source(text, where="docs/task.md").labels.out_of_scope == "oos"
 
 
-@pytest.mark.parametrize("section", [DataSource, Columns, MadeSplit, Labels, Slices])
+@pytest.mark.parametrize("section", [DataSource, Columns, MadeSplit, Labels, Slices, PromptSource])
 def test_every_setting_is_documented(section: type) -> None:
     missing = [name for name in section.__struct_fields__ if f"`{name}`" not in DOCS.read_text()]
     assert set(missing) <= {"columns"}  # a section of its own

@@ -67,7 +67,8 @@ def prompt_of(data: Development) -> Prompt:
 
 def language_settings(data: Development) -> dict[str, Any]:
     """What every language candidate of a task is asked with."""
-    return {"kind": data.kind, "prompt": msgspec.to_builtins(prompt_of(data))}
+    schema = {} if data.schema is None else {"schema": data.schema}
+    return {"kind": data.kind, "prompt": msgspec.to_builtins(prompt_of(data)), **schema}
 
 
 def take_in_checkpoint(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from jettison.errors import InvalidInput
-from jettison.task.examples import Row, text_key
+from jettison.task.examples import Row, content_key
 from jettison.task.source import MadeSplit, TaskSource
 from jettison.task.split import make_split
 from jettison.task.types import Finding
@@ -53,7 +53,7 @@ def _split_train(rows: list[Row], shares: dict[str, float], source: TaskSource) 
     """Move shares of the train rows to other splits."""
     train = [i for i, row in enumerate(rows) if row.split == "train"]
     splits = make_split(
-        [rows[i].expected or "" for i in train],
+        [rows[i].expected or "" if source.kind == "classify" else "" for i in train],
         _joined_groups([rows[i] for i in train]),
         shares=shares,
         rest="train",
@@ -75,7 +75,7 @@ def _joined_groups(rows: Sequence[Row]) -> list[str]:
             parent[name] = name = parent[parent[name]]
         return name
 
-    texts = [f"text:{text_key(row.input)}" for row in rows]
+    texts = [f"text:{content_key(row)}" for row in rows]
     for row, text in zip(rows, texts, strict=True):
         if row.group is not None:
             low, high = sorted((root(text), root(f"group:{row.group}")))
@@ -85,8 +85,8 @@ def _joined_groups(rows: Sequence[Row]) -> list[str]:
 
 def without_leaked(rows: list[Row]) -> tuple[list[Row], tuple[Finding, ...]]:
     """Remove from train what dev or test has too; dev and test stay as they are."""
-    held = {text_key(row.input) for row in rows if row.split in ("dev", "test")}
-    kept = [row for row in rows if row.split != "train" or text_key(row.input) not in held]
+    held = {content_key(row) for row in rows if row.split in ("dev", "test")}
+    kept = [row for row in rows if row.split != "train" or content_key(row) not in held]
     if len(kept) == len(rows):
         return rows, ()
     n = len(rows) - len(kept)

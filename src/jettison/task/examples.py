@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jettison.errors import InvalidInput, UnknownName
+from jettison.task.answers import Answer, answers_of, column_of, expected_of
 from jettison.task.source import Columns, Labels, TaskSource, did_you_mean
 from jettison.task.tables import Table
 from jettison.task.types import Example
@@ -26,11 +27,19 @@ class Row:
     place: str
     split: str
     """`train`, `dev`, `test`, `unlabelled`, or `any` where a split is still to be made."""
+    choices: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    relevance: tuple[float, ...] = ()
 
 
 def text_key(text: str) -> str:
     """What two texts share when they differ only in case and white space."""
     return " ".join(text.casefold().split())
+
+
+def content_key(item: "Row | Example") -> str:
+    """What two rows share that ask the same: their text, and the choices where they bring some."""
+    return text_key("\n".join((item.input, *item.choices)))
 
 
 def rows_of(table: Table, splits: Sequence[str], source: TaskSource) -> list[Row]:
@@ -46,30 +55,41 @@ def rows_of(table: Table, splits: Sequence[str], source: TaskSource) -> list[Row
         InvalidInput: A value is missing or of the wrong kind.
     """
     columns = source.data.columns
-    inputs = _column(table, columns.input, "input")
-    unlabelled = all(split in ("unlabelled", "ignore") for split in splits)
-    if unlabelled and columns.expected not in table.columns:
-        expected: Sequence[Any] = [None] * table.n_rows
-    else:
-        expected = _column(table, columns.expected, "expected")
+    inputs = column_of(table, columns.input, "input")
     ids, groups, weights = (
         _optional(table, getattr(columns, role), role) for role in ("id", "group", "weight")
     )
-    slices = {name: _column(table, name, "slices") for name in columns.slices}
-    label = _LabelReader(table, columns, source.labels)
+    slices = {name: column_of(table, name, "slices") for name in columns.slices}
+    answers = (
+        _labels(table, splits, source) if source.kind == "classify" else answers_of(table, splits, source)
+    )
     return [
         Row(
             input=_input(inputs[i], table, i, columns),
-            expected=label.read(expected[i], i, required=split != "unlabelled"),
+            expected=answers[i].expected,
             id=_name(ids, i, table, columns.id),
             group=None if groups is None or groups[i] is None else str(groups[i]),
             slices={name: str(values[i]) for name, values in slices.items() if values[i] is not None},
             weight=1.0 if weights is None else _weight(weights[i], table, i, columns),
             place=table.place(i),
             split=split,
+            choices=answers[i].choices,
+            references=answers[i].references,
+            relevance=answers[i].relevance,
         )
         for i, split in enumerate(splits)
         if split != "ignore"
+    ]
+
+
+def _labels(table: Table, splits: Sequence[str], source: TaskSource) -> list[Answer]:
+    expected = expected_of(table, splits, source)
+    label = _LabelReader(table, source.data.columns, source.labels)
+    return [
+        Answer()
+        if split == "ignore"
+        else Answer(expected=label.read(expected[i], i, required=split != "unlabelled"))
+        for i, split in enumerate(splits)
     ]
 
 
@@ -102,14 +122,17 @@ def examples_of(rows: Sequence[Row], *, out_of_scope: str | None) -> list[Exampl
                 slices=slices,
                 weight=row.weight,
                 source=row.place,
+                choices=row.choices,
+                references=row.references,
+                relevance=row.relevance,
             )
         )
     return examples
 
 
 def _content_id(row: Row, seen: Counter[str]) -> str:
-    """Hash of text, label and group; `-2`, `-3`, ... for each further copy."""
-    content = "\0".join((row.input, row.expected or "", row.group or ""))
+    """Hash of text, choices, label and group; `-2`, `-3`, ... for each further copy."""
+    content = "\0".join((row.input, row.expected or "", row.group or "", *row.choices))
     digest = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
     seen[digest] += 1
     return digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
@@ -169,17 +192,8 @@ class _LabelReader:
         return self._names[value]
 
 
-def _column(table: Table, name: str, role: str) -> list[Any]:
-    if name not in table.columns:
-        raise UnknownName(
-            f"data.columns.{role} must be one of {list(table.columns)[:20]}, got {name!r} for {table.path}."
-            f"{did_you_mean(name, table.columns)}"
-        )
-    return table.columns[name]
-
-
 def _optional(table: Table, name: str | None, role: str) -> list[Any] | None:
-    return None if name is None else _column(table, name, role)
+    return None if name is None else column_of(table, name, role)
 
 
 def _input(value: Any, table: Table, row: int, columns: Columns) -> str:

@@ -5,30 +5,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from jettison.errors import InvalidInput
-from jettison.task.examples import Row, text_key
+from jettison.task.examples import Row, content_key
 from jettison.task.similar import SIMILARITY, near_duplicates
 from jettison.task.source import did_you_mean
-from jettison.task.types import Example, Finding
+from jettison.task.types import Example, Finding, TaskKind
 from jettison.task.typos import suspect_typos
 
 MAX_LEAK_SHARE = 0.5
 FEW = 5
 LONG_CHARACTERS = 2000
+MIN_ASKED = 20
 _SHOWN = 10
 
 Splits = Mapping[str, Sequence[Example]]
 Severity = Literal["error", "warning", "note"]
 
 
-def check_splits(rows: Sequence[Row], *, out_of_scope: str | None) -> None:
-    """Refuse splits that no decision could rest on.
+def check_splits(rows: Sequence[Row], *, out_of_scope: str | None, kind: TaskKind = "classify") -> None:
+    """Refuse splits that no decision could rest on; inputs that nobody has answered yet may come alone.
 
     Raises:
         InvalidInput: Test is empty or a copy of train, a group straddles splits, or dev or
             test has a label that train lacks.
     """
     counts = Counter(row.split for row in rows)
-    if not counts["test"]:
+    if not counts["test"] and set(counts) != {"unlabelled"}:
         raise InvalidInput(
             f"the test split must have at least one example, got 0 (splits: {dict(counts)}). "
             "Map one to it under [data.splits], or set `test_share = 0.2` under [split]."
@@ -36,9 +37,10 @@ def check_splits(rows: Sequence[Row], *, out_of_scope: str | None) -> None:
     _check_groups(rows)
     if not counts["train"]:
         return
-    _check_labels(rows, out_of_scope)
-    train = {text_key(row.input) for row in rows if row.split == "train"}
-    leaked = sum(text_key(row.input) in train for row in rows if row.split == "test")
+    if kind == "classify":
+        _check_labels(rows, out_of_scope)
+    train = {content_key(row) for row in rows if row.split == "train"}
+    leaked = sum(content_key(row) in train for row in rows if row.split == "test")
     if leaked > MAX_LEAK_SHARE * counts["test"]:
         raise InvalidInput(
             f"test must be kept apart from train, got {leaked} of {counts['test']} test texts in train "
@@ -76,20 +78,24 @@ def _check_labels(rows: Sequence[Row], out_of_scope: str | None) -> None:
         )
 
 
-def inspect(splits: Splits, *, out_of_scope: str | None) -> tuple[Finding, ...]:
+def inspect(
+    splits: Splits, *, out_of_scope: str | None, kind: TaskKind = "classify"
+) -> tuple[Finding, ...]:
     """Everything seen in the data that is no reason to refuse it, most serious first."""
     every = [example for name in ("test", "dev", "train", "unlabelled") for example in splits[name]]
     split_of = {example.id: name for name, examples in splits.items() for example in examples}
     by_text: dict[str, list[Example]] = defaultdict(list)
     for example in every:
-        by_text[text_key(example.input)].append(example)
+        by_text[content_key(example)].append(example)
     found = [
         *_across(by_text, split_of),
-        *_conflicts(by_text),
+        *(_conflicts(by_text) if kind in ("classify", "choose", "extract") else ()),
         *_near(by_text, split_of),
         *_within(by_text, split_of),
         *_texts(every),
-        *_labels(splits, out_of_scope),
+        *(_labels(splits, out_of_scope) if kind == "classify" else ()),
+        *_choices(every),
+        *_no_test(splits),
     ]
     order = {"error": 0, "warning": 1, "note": 2}
     return tuple(sorted(found, key=lambda finding: order[finding.severity]))
@@ -223,6 +229,39 @@ def _labels(splits: Splits, out_of_scope: str | None) -> list[Finding]:
         message = f"labels that no test example has ({len(untested)}): {named}. Nothing is known of them."
         found.append(Finding(rule="untested_label", severity="warning", message=message))
     return found + suspect_typos(counts)
+
+
+def _choices(examples: Sequence[Example]) -> list[Finding]:
+    """Choices that repeat within a question, and right answers that nearly always stand in one place."""
+    twice = [example.id for example in examples if len(set(example.choices)) < len(example.choices)]
+    found = _finding(
+        "repeated_choice",
+        "warning",
+        "examples with a choice that stands there twice",
+        twice,
+        " Either counts as right.",
+    )
+    asked = [example for example in examples if example.choices and example.expected is not None]
+    places = Counter(example.choices.index(example.expected or "") for example in asked)
+    place, n = places.most_common(1)[0] if places else (0, 0)
+    n_choices = min((len(example.choices) for example in asked), default=0)
+    if len(asked) >= MIN_ASKED and n > min(0.9, 2.5 / n_choices) * len(asked):
+        message = (
+            f"the right choice stands in one place, position {place}, in {n} of {len(asked)} examples: a "
+            "model that always takes it looks good. Shuffle the choices."
+        )
+        found.append(Finding(rule="choice_position", severity="warning", message=message, n_examples=n))
+    return found
+
+
+def _no_test(splits: Splits) -> list[Finding]:
+    if splits["test"]:
+        return []
+    message = (
+        "no example has an answer that somebody has checked, so nothing can be decided yet: answer some, "
+        "and name them as `test` under [data]."
+    )
+    return [Finding(rule="no_test", severity="error", message=message)]
 
 
 def _some(names: Sequence[str]) -> str:

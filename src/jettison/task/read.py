@@ -2,20 +2,24 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jettison.errors import InvalidInput, UnknownName
-from jettison.files import value_sha256
+from jettison.files import read_json, value_sha256
 from jettison.task.apportion import with_made_splits, without_leaked
 from jettison.task.examples import Row, examples_of, rows_of
 from jettison.task.folder import KNOWN_SPLITS, SplitTable, read_folder
 from jettison.task.inspect import check_splits, inspect
+from jettison.task.kinds import scorers_of
+from jettison.task.prompt import Prompt
+from jettison.task.prompting import resolve_prompt
 from jettison.task.source import Paths, TaskSource, did_you_mean, read_task_source
 from jettison.task.tables import Table, read_table
-from jettison.task.types import SPLITS, Development, Example, Finding, Task
+from jettison.task.types import SPLITS, Development, Example, Finding, Task, TaskKind
 
 
 def read_task(path: Path | str) -> Task:
@@ -39,31 +43,91 @@ def build_task(source: TaskSource, folder: Path) -> Task:
         InvalidInput: The data breaks a rule.
     """
     found = _read_examples(source, folder)
+    prompt = None
+    if source.prompt is not None:
+        prompt = resolve_prompt(
+            source.prompt,
+            source.kind,
+            labels=found.labels,
+            train=found.splits["train"],
+            held_out=[*found.splits["dev"], *found.splits["test"]],
+        )
+    return task_of(
+        found,
+        name=source.name,
+        kind=source.kind,
+        folder=folder,
+        out_of_scope=source.labels.out_of_scope,
+        prompt=prompt,
+        scorers=scorers_of(source),
+        schema=_schema(source, folder),
+        required=source.slices.required,
+        read_again=partial(_read_examples, source, folder),
+    )
+
+
+def task_of(
+    found: "Found",
+    *,
+    name: str,
+    kind: TaskKind,
+    folder: Path,
+    prompt: Prompt | None,
+    scorers: tuple[str, ...],
+    read_again: Callable[[], "Found"],
+    out_of_scope: str | None = None,
+    schema: dict[str, Any] | None = None,
+    required: Sequence[str] = ("all",),
+) -> Task:
+    """A task of examples that have been read; its test examples are let go and read again when asked for.
+
+    Raises:
+        UnknownName: A required slice has no test example.
+    """
     test = found.splits["test"]
     digest = examples_digest(test)
     return Task(
         development=Development(
-            name=source.name,
-            kind=source.kind,
+            name=name,
+            kind=kind,
             labels=found.labels,
-            out_of_scope=source.labels.out_of_scope,
+            out_of_scope=out_of_scope,
             train=tuple(found.splits["train"]),
             dev=tuple(found.splits["dev"]),
             unlabelled=tuple(found.splits["unlabelled"]),
+            prompt=prompt,
+            scorers=scorers,
+            schema=schema,
         ),
-        required_slices=_required_slices(source.slices.required, test),
-        findings=(*inspect(found.splits, out_of_scope=source.labels.out_of_scope), *found.notes),
+        required_slices=_required_slices(required, test) if test else (),
+        findings=(*inspect(found.splits, out_of_scope=out_of_scope, kind=kind), *found.notes),
         folder=folder,
         test_digest=digest,
         n_test=len(test),
         slice_counts=slice_counts(test),
-        _load_test=partial(_read_test_again, source, folder, digest),
+        _load_test=partial(_read_test_again, read_again, folder, digest),
     )
+
+
+def _schema(source: TaskSource, folder: Path) -> dict[str, Any] | None:
+    if source.schema is None:
+        return None
+    schema = read_json(folder / source.schema, dict[str, Any])
+    if schema.get("type", "object") != "object":
+        raise InvalidInput(
+            f"{folder / source.schema} must be the JSON Schema of an object, got type {schema['type']!r}."
+        )
+    return schema
 
 
 def examples_digest(examples: Iterable[Example]) -> str:
     """Digest of what the examples say, whatever their order and the file they came from."""
-    return value_sha256(sorted([e.id, e.input, e.expected, e.group, e.slices, e.weight] for e in examples))
+    return value_sha256(sorted((_said(e) for e in examples), key=lambda said: str(said[0])))
+
+
+def _said(e: Example) -> list[Any]:
+    more = [one for one in (e.choices, e.references, e.relevance) if one]
+    return [e.id, e.input, e.expected, e.group, e.slices, e.weight, *more]
 
 
 def slice_counts(examples: Iterable[Example]) -> dict[str, int]:
@@ -76,14 +140,16 @@ def slice_counts(examples: Iterable[Example]) -> dict[str, int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Found:
+class Found:
+    """Examples by split, the labels, and what was noted on the way."""
+
     splits: dict[str, list[Example]]
     labels: tuple[str, ...]
     notes: tuple[Finding, ...]
 
 
-def _read_test_again(source: TaskSource, folder: Path, digest: str) -> tuple[Example, ...]:
-    test = tuple(_read_examples(source, folder).splits["test"])
+def _read_test_again(read: Callable[[], Found], folder: Path, digest: str) -> tuple[Example, ...]:
+    test = tuple(read().splits["test"])
     if examples_digest(test) != digest:
         raise InvalidInput(
             f"the test split must stay as it was when the task was read (digest {digest[:12]}…), "
@@ -92,22 +158,32 @@ def _read_test_again(source: TaskSource, folder: Path, digest: str) -> tuple[Exa
     return test
 
 
-def _read_examples(source: TaskSource, folder: Path) -> _Found:
+def _read_examples(source: TaskSource, folder: Path) -> Found:
     rows = [
         row
         for split, table in _tables(source, folder)
         for row in rows_of(table, _splits_of(table, split, source), source)
     ]
+    return found_of(rows, source, folder)
+
+
+def found_of(rows: list[Row], source: TaskSource, folder: Path) -> Found:
+    """Rows into examples: missing splits made, what no decision could rest on refused.
+
+    Raises:
+        InvalidInput: The splits or the labels break a rule.
+    """
     rows, notes = with_made_splits(rows, source)
     if source.data.drop_leaked:
         rows, dropped = without_leaked(rows)
         notes += dropped
-    check_splits(rows, out_of_scope=source.labels.out_of_scope)
+    check_splits(rows, out_of_scope=source.labels.out_of_scope, kind=source.kind)
     examples = examples_of(rows, out_of_scope=source.labels.out_of_scope)
     splits: dict[str, list[Example]] = {name: [] for name in SPLITS}
     for row, example in zip(rows, examples, strict=True):
         splits[row.split].append(example)
-    return _Found(splits=splits, labels=_labels(rows, source, folder), notes=notes)
+    labels = _labels(rows, source) if source.kind == "classify" else ()
+    return Found(splits=splits, labels=labels, notes=notes)
 
 
 def _tables(source: TaskSource, folder: Path) -> list[tuple[str | None, Table]]:
@@ -163,7 +239,7 @@ def _our_split(name: str | None, source: TaskSource, place: str) -> str:
     )
 
 
-def _labels(rows: Sequence[Row], source: TaskSource, folder: Path) -> tuple[str, ...]:
+def _labels(rows: Sequence[Row], source: TaskSource) -> tuple[str, ...]:
     """The fixed labels, or those found, sorted; the out-of-scope label is one of them."""
     found = {row.expected for row in rows if row.expected is not None}
     out_of_scope = source.labels.out_of_scope
@@ -179,7 +255,7 @@ def _labels(rows: Sequence[Row], source: TaskSource, folder: Path) -> tuple[str,
                 f"labels.aliases must point to labels of the data, got {meant!r} for {written!r}."
                 f"{did_you_mean(meant, known)}"
             )
-    if len(found) < 2:
+    if len(found) < 2 and not (source.labels.names and all(row.split == "unlabelled" for row in rows)):
         raise InvalidInput(f"the data must have at least two labels, got {sorted(found)}.")
     return tuple(source.labels.names or sorted(found))
 

@@ -9,9 +9,11 @@ from typing import Any, Literal
 import msgspec
 
 from jettison.errors import InvalidInput
+from jettison.task.kinds import check_kind
 from jettison.task.types import SPLITS, TaskKind
 
 FORMAT = 1
+MAX_SHOTS = 256
 Paths = str | list[str]
 
 
@@ -26,6 +28,12 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     group: str | None = None
     slices: list[str] = msgspec.field(default_factory=list)
     weight: str | None = None
+    choices: str | list[str] | None = None
+    """Column of lists, or a column for each choice; for kinds `choose` and `rank`."""
+    references: str | None = None
+    """Column of lists: further right answers, or what a scorer checks an answer with."""
+    relevance: str | None = None
+    """Column of lists: a grade for each choice, 0 for one that does not answer."""
 
 
 class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,6 +52,8 @@ class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         default_factory=dict
     )
     """Their split name → ours, or `ignore`."""
+    separator: str | None = None
+    """Splits text in the columns of lists; None takes the text for a JSON list."""
     drop_leaked: bool = False
     """Remove from train the rows whose text is in dev or test; dev and test are never touched."""
 
@@ -76,13 +86,43 @@ class Slices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """`all`, `column=value`, or `column=*` for each value that the test split has."""
 
 
+class ShotSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[prompt.shots]]`: one worked example, written out."""
+
+    input: str
+    answer: str
+    choices: list[str] = msgspec.field(default_factory=list)
+
+
+class PromptSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[prompt]`: how a language model is asked. `jettison.task.prompt.Prompt` says what each field is."""
+
+    template: str = "{input}"
+    system: str = ""
+    shots: int | list[ShotSource] = 0
+    """How many to take from train, in turn from each label; or the shots themselves."""
+    seed: int = 0
+    """Another seed takes other shots."""
+    answer_prefix: str = ""
+    between: str = "\n\n"
+    chat: bool | None = None
+    words: dict[str, str] = msgspec.field(default_factory=dict)
+    max_tokens: int = 64
+    stop: list[str] = msgspec.field(default_factory=list)
+
+
 class TaskSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of `task.toml`."""
 
     format: int
     name: str
     kind: TaskKind = "classify"
+    scorers: list[str] | None = None
+    """What judges an answer, the first of them decides; None is the one that is usual for the kind."""
+    schema: str | None = None
+    """JSON Schema file of what to extract, for kind `extract`."""
     data: DataSource
+    prompt: PromptSource | None = None
     split: MadeSplit = msgspec.field(default_factory=MadeSplit)
     labels: Labels = msgspec.field(default_factory=Labels)
     slices: Slices = msgspec.field(default_factory=Slices)
@@ -95,6 +135,8 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "$.split": MadeSplit,
     "$.labels": Labels,
     "$.slices": Slices,
+    "$.prompt": PromptSource,
+    "$.prompt.shots[]": ShotSource,
 }
 
 
@@ -137,6 +179,9 @@ def parse_task_source(text: str, *, where: str) -> TaskSource:
     except msgspec.ValidationError as error:
         raise InvalidInput(f"{where}: {error}.{_did_you_mean_key(str(error), content)}") from error
     _check_source(source, where)
+    check_kind(source, where)
+    if source.prompt is not None:
+        _check_prompt(source.prompt, where)
     return source
 
 
@@ -152,8 +197,18 @@ def _did_you_mean_key(message: str, content: dict[str, Any]) -> str:
     unknown = re.search(r"unknown field `([^`]+)`(?: - at `([^`]+)`)?", message)
     if unknown is None:
         return ""
-    known = _SECTIONS[unknown[2] or "$"].__struct_fields__
+    known = _SECTIONS[re.sub(r"\[[^\]]*\]", "[]", unknown[2] or "$")].__struct_fields__
     return did_you_mean(unknown[1], known) or f" The keys are {list(known)}."
+
+
+def _check_prompt(prompt: PromptSource, where: str) -> None:
+    """The ranges of numbers, and that no stop ends an answer before it begins."""
+    if isinstance(prompt.shots, int) and not 0 <= prompt.shots <= MAX_SHOTS:
+        raise InvalidInput(f"prompt.shots must be from 0 to {MAX_SHOTS}, got {prompt.shots} in {where}.")
+    if prompt.max_tokens < 1:
+        raise InvalidInput(f"prompt.max_tokens must be 1 or more, got {prompt.max_tokens} in {where}.")
+    if "" in prompt.stop:
+        raise InvalidInput(f"prompt.stop must be non-empty texts, got {prompt.stop} in {where}.")
 
 
 def _check_source(source: TaskSource, where: str) -> None:

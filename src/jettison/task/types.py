@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -92,12 +92,14 @@ class Development:
     """How a language model is asked; None where no language model takes part."""
     scorers: tuple[str, ...] = ("label",)
     """What judges an answer; the first is what candidates are chosen and released by."""
+    schema: dict[str, Any] | None = None
+    """JSON Schema of what to extract, for kind `extract`."""
 
     @cached_property
     def digest(self) -> str:
-        """Changes when any of the examples, the labels or the prompt does."""
+        """Changes when any of the examples, the labels, the prompt or the schema does."""
         parts = [self.kind, self.labels, self.out_of_scope, self.train, self.dev, self.unlabelled]
-        return value_sha256(parts if self.prompt is None else [*parts, self.prompt])
+        return value_sha256([*parts, *(one for one in (self.prompt, self.schema) if one is not None)])
 
     @cached_property
     def dev_fit(self) -> tuple[Example, ...]:
