@@ -213,8 +213,11 @@ def test_the_digest_of_a_task_without_a_prompt_is_what_it_always_was(tmp_path: P
 
 
 def test_the_scorers_of_the_file_come_first_and_in_their_order(tmp_path: Path) -> None:
-    task = choose(tmp_path, "green", head='scorers = ["ndcg", "label"]')
+    head = 'scorers = ["ndcg", "label"]'
+    task = choose(tmp_path, "green", head=head, rest="[scorer.ndcg]\nat = 5")
     assert task.scorers == ("ndcg", "label")
+    assert task.development.scorer_settings == {"ndcg": {"at": 5}}
+    assert task.development.digest != choose(tmp_path, "green", head=head).development.digest
 
 
 def test_inputs_alone_make_a_task_that_says_nothing_can_be_decided(tmp_path: Path) -> None:
@@ -273,6 +276,7 @@ HEADS = {
     "schema": ('schema = "s.json"', "", r"schema must be left out unless kind is 'extract', got 's\.json'"),
     "no scorers": ("scorers = []", "", r"scorers must be one or more different names, got \[\]"),
     "scorer twice": ('scorers = ["label", "label"]', "", r"scorers must be one or more different names"),
+    "settings of another": ("", "[scorer.regex]\npattern = 'x'", r"\[scorer\.regex\] must be of a scorer that is listed"),
     "words": ("", '[prompt]\nwords = {a = "b"}', r"prompt\.words must be left out unless kind is 'classify'"),
     "no input": ("", '[prompt]\ntemplate = "Say it"', r"prompt\.template must have `\{input\}`"),
     "slip": ("", '[prompt]\ntemplate = "{input} {choice}"', r"got 'choice'\. Did you mean 'choices'\?"),

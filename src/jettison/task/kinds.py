@@ -55,6 +55,12 @@ def check_kind(source: "TaskSource", where: str) -> None:
         raise InvalidInput(f"data.separator must be non-empty text, got '' in {where}.")
     if source.scorers is not None:
         _check_scorers(source.scorers, where)
+    for name in source.scorer:
+        if name not in scorers_of(source):
+            raise InvalidInput(
+                f"[scorer.{name}] must be of a scorer that is listed, got {name!r} beside "
+                f"{list(scorers_of(source))} in {where}. Add it to `scorers`."
+            )
 
 
 def _check_scorers(scorers: list[str], where: str) -> None:

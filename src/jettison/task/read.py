@@ -61,6 +61,7 @@ def build_task(source: TaskSource, folder: Path) -> Task:
         prompt=prompt,
         scorers=scorers_of(source),
         schema=_schema(source, folder),
+        scorer_settings=source.scorer,
         required=source.slices.required,
         read_again=partial(_read_examples, source, folder),
     )
@@ -77,6 +78,7 @@ def task_of(
     read_again: Callable[[], "Found"],
     out_of_scope: str | None = None,
     schema: dict[str, Any] | None = None,
+    scorer_settings: dict[str, dict[str, Any]] | None = None,
     required: Sequence[str] = ("all",),
 ) -> Task:
     """A task of examples that have been read; its test examples are let go and read again when asked for.
@@ -98,6 +100,7 @@ def task_of(
             prompt=prompt,
             scorers=scorers,
             schema=schema,
+            scorer_settings=scorer_settings or {},
         ),
         required_slices=_required_slices(required, test) if test else (),
         findings=(*inspect(found.splits, out_of_scope=out_of_scope, kind=kind), *found.notes),

@@ -119,6 +119,8 @@ class TaskSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     kind: TaskKind = "classify"
     scorers: list[str] | None = None
     """What judges an answer, the first of them decides; None is the one that is usual for the kind."""
+    scorer: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    """`[scorer.NAME]`: settings of a scorer that is listed."""
     schema: str | None = None
     """JSON Schema file of what to extract, for kind `extract`."""
     data: DataSource

@@ -92,14 +92,17 @@ class Development:
     """How a language model is asked; None where no language model takes part."""
     scorers: tuple[str, ...] = ("label",)
     """What judges an answer; the first is what candidates are chosen and released by."""
+    scorer_settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Scorer → its settings, where it has some."""
     schema: dict[str, Any] | None = None
     """JSON Schema of what to extract, for kind `extract`."""
 
     @cached_property
     def digest(self) -> str:
-        """Changes when any of the examples, the labels, the prompt or the schema does."""
+        """Changes when any of the examples, the labels, the prompt or what judges the answers does."""
         parts = [self.kind, self.labels, self.out_of_scope, self.train, self.dev, self.unlabelled]
-        return value_sha256([*parts, *(one for one in (self.prompt, self.schema) if one is not None)])
+        more = (self.prompt, self.schema, self.scorer_settings or None)
+        return value_sha256([*parts, *(one for one in more if one is not None)])
 
     @cached_property
     def dev_fit(self) -> tuple[Example, ...]:
