@@ -84,12 +84,17 @@ class PromptedModel:
             try:
                 return self._weighed(inputs)
             except Unsupported:
-                self._likely = False
+                # An engine that only completes puts a chat through its template itself.
+                self._likely, self._chat = False, self._prompt.chat
         return self._completed(inputs)
 
     def close(self) -> None:
         """Close the engine."""
         self._engine.close()
+
+    def with_settings(self, candidate: Candidate) -> "PromptedModel":
+        """The same engine, still open, behind another prompt; closing one closes both."""
+        return PromptedModel(self._engine, candidate)
 
     def context(self, asked: Input) -> str:
         """What the engine reads before the answer, as one text."""
@@ -182,9 +187,15 @@ class PromptedModel:
         )
 
     def _read(self, asked: Input, answers: Sequence[Completion]) -> Output:
-        failed = next((answer.error for answer in answers if answer.error is not None), None)
+        failed = next((answer for answer in answers if answer.error is not None), None)
         if failed is not None:
-            return Output(label="", confidence=0.0, error=failed, cost=answers[0].cost)
+            return Output(
+                label="",
+                confidence=0.0,
+                error=failed.error,
+                unanswered=any(answer.unanswered for answer in answers),
+                cost=answers[0].cost,
+            )
         if self._kind in ("classify", "choose"):
             options = self.labels if self._kind == "classify" else _parts(asked)[1]
             labels = [self._label_in(answer.text, options) for answer in answers]

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from jettison.backends.causal import apply_template, load_language_tokenizer
+from jettison.backends.language_tokens import LanguageTokens, apply_template, load_language_tokenizer
 from jettison.candidate import Candidate
 from jettison.errors import BrokenArtifact
 from jettison.task import Example, Input, Question, TaskKind
@@ -64,7 +64,9 @@ class PromptTokens:
         self.max_tokens = max_tokens
         self._kind = str(settings.get("kind", "classify"))
         self._labels = candidate.labels
-        self._bos = bool(settings.get("add_bos", False))
+        self._tokens = LanguageTokens(
+            self.tokenizer, add_bos=settings.get("add_bos"), max_context=max_tokens
+        )
         try:
             self.prompt = msgspec.convert(settings.get("prompt", {}), Prompt)
         except msgspec.ValidationError as error:
@@ -77,8 +79,7 @@ class PromptTokens:
     @property
     def pad_id(self) -> int:
         """Token that fills short rows; it is masked, so any will do."""
-        pad = self.tokenizer.pad_token_id
-        return int(pad if pad is not None else (self.tokenizer.eos_token_id or 0))
+        return self._tokens.pad
 
     def context(self, asked: Input) -> str:
         """What the model reads before it answers."""
@@ -101,15 +102,11 @@ class PromptTokens:
             said: The answer: a label, a choice, a text.
             ends: Whether the token that ends an answer belongs to it.
         """
-        context, text = self.context(asked), self.answer(said)
-        n_spaces = len(context) - len(context.rstrip())
-        if n_spaces:
-            context, text = context[:-n_spaces], context[-n_spaces:] + text
-        before, whole = self._encode(context), self._encode(context + text)
+        context = self.context(asked)
+        bare = context.rstrip()
+        before, whole = self._tokens.encode([bare, context + self.answer(said)])
         if not before:
-            start = self.tokenizer.bos_token_id
-            before = [int(start if start is not None else (self.tokenizer.eos_token_id or 0))]
-            whole = [*before, *whole]
+            before, whole = [self._tokens.start], [self._tokens.start, *whole]
         answer = whole[len(before) :]
         if ends and self.tokenizer.eos_token_id is not None:
             answer = [*answer, int(self.tokenizer.eos_token_id)]
@@ -120,11 +117,6 @@ class PromptTokens:
         """Inputs with their answers, in order."""
         made = [self.row(asked, said, ends=ends) for asked, said in pairs]
         return AnswerRows(ids=[ids for ids, _ in made], n_answer=np.array([n for _, n in made], np.int64))
-
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        start = self.tokenizer.bos_token_id
-        return [start, *ids] if self._bos and start is not None and ids[:1] != [start] else ids
 
 
 def known_pairs(examples: Sequence[Example], kind: TaskKind | str) -> list[tuple[Input, str]]:

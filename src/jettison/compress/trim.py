@@ -10,15 +10,21 @@ import msgspec
 from jettison.backends.hf import load_torch, quiet_transformers
 from jettison.backends.text import load_tokenizer
 from jettison.candidate import Candidate
+from jettison.compress.answer_rows import PromptTokens, known_answer
+from jettison.compress.causal import load_causal, save_causal
 from jettison.compress.checkpoint import LICENCE_FILES, check_hf, save_torch, take_over, torch_run
 from jettison.compress.step import Made, StepContext
 from jettison.errors import NotEnoughData, StepFailed
 from jettison.files import write_json
 from jettison.registry import need
+from jettison.task import Development, Example
 
 
 class TrimVocabulary(msgspec.Struct, frozen=True, kw_only=True):
     """Keep the tokens of train and unlabelled texts, special tokens and single characters.
+
+    Of a causal language model the texts are the rendered prompts with their answers; its token
+    probabilities are then shared among the tokens left.
 
     Logits stay the same on every text that still becomes the same tokens. How many do not is
     measured on dev, which the vocabulary was not chosen on.
@@ -44,12 +50,14 @@ class TrimVocabulary(msgspec.Struct, frozen=True, kw_only=True):
             NotEnoughData: There is no text to choose a vocabulary on.
             MissingExtra: skeletoken is not installed.
         """
-        check_hf(candidate, self.name)
+        causal = candidate.backend == "hf_causal"
+        if not causal:
+            check_hf(candidate, self.name)
         skeletoken = need("skeletoken", "torch")
         path = candidate.path / "tokenizer.json"
         whole = load_tokenizer(path)
         whole.no_padding()
-        texts = [e.input for e in (*context.data.train, *context.data.unlabelled)]
+        texts = _texts(candidate, context.data, (*context.data.train, *context.data.unlabelled))
         if not texts:
             raise NotEnoughData("step 'trim_vocabulary' needs train or unlabelled texts, got none.")
         context.progress("counting tokens", None)
@@ -66,9 +74,10 @@ class TrimVocabulary(msgspec.Struct, frozen=True, kw_only=True):
                 f"of {len(texts)} changed, first {changed[0]!r}. Keep this candidate's vocabulary whole."
             )
         with torch_run(seed=context.seed, threads=context.threads):
-            bytes_before = _embedding_bytes(module := load_torch(candidate).float())
-            _reshape(module, trimmed_model)
-            save_torch(module, context.folder, source=candidate.path)
+            module = load_causal(candidate) if causal else load_torch(candidate).float()
+            bytes_before = _embedding_bytes(module)
+            module = _reshape(module, trimmed_model)
+            (save_causal if causal else save_torch)(module, context.folder, source=candidate.path)
         _write_tokenizer(trimmed, candidate.path, context.folder)
         pad = whole.id_to_token(int(candidate.settings.get("pad_id", 0)))
         pad_id = trimmed.token_to_id(pad) if pad is not None else None
@@ -77,10 +86,11 @@ class TrimVocabulary(msgspec.Struct, frozen=True, kw_only=True):
             "tokens": len(trimmed_model.vocabulary),
             "embedding_bytes_before": bytes_before,
             "embedding_bytes": _embedding_bytes(module),
-            "unseen": _compare(whole, trimmed, [e.input for e in context.data.dev]),
+            "unseen": _compare(whole, trimmed, _texts(candidate, context.data, context.data.dev)),
             "warning": "conversion to GGUF refuses a changed tokenizer (llama.cpp#27277)",
         }
-        return Made(settings={**candidate.settings, "pad_id": pad_id or 0}, notes=notes)
+        changed = {} if causal else {"pad_id": pad_id or 0}
+        return Made(settings={**candidate.settings, **changed}, notes=notes)
 
     def _kept(self, model: Any, tokenizer: Any, texts: Sequence[str]) -> set[str]:
         """Tokens that stay."""
@@ -100,6 +110,23 @@ class TrimVocabulary(msgspec.Struct, frozen=True, kw_only=True):
             if is_byte or (self.keep_characters and len(core) == 1):
                 kept.add(token)
         return kept | _merge_parts(model, kept)
+
+
+def _texts(candidate: Candidate, data: Development, examples: Sequence[Example]) -> list[str]:
+    """What the model reads, and of a language model what it says, for some examples."""
+    if candidate.backend != "hf_causal" or not examples:
+        return [example.input for example in examples]
+    tokens = PromptTokens(candidate, 1 << 30)
+    kind = str(candidate.settings.get("kind", data.kind))
+    prompts = [tokens.context(example.asked) for example in examples]
+    said = [known_answer(example, kind) for example in examples]
+    options = [option for example in examples for option in example.choices]
+    # Every label and choice is weighed for every input, whatever the right answer is.
+    ends = [tokens.answer(option) for option in dict.fromkeys((*candidate.labels, *options))]
+    answered = [
+        f"{prompt}{tokens.answer(answer or '')}" for prompt, answer in zip(prompts, said, strict=True)
+    ]
+    return [*prompts, *answered, *(f"{prompts[0]}{end}" for end in ends)]
 
 
 def _merge_parts(model: Any, kept: Iterable[str]) -> set[str]:
@@ -130,15 +157,18 @@ def _remove(model: Any, tokens: list[str]) -> Any:
         ) from error
 
 
-def _reshape(module: Any, tokenizer_model: Any) -> None:
-    """Cut the embedding table down to the tokens left, in their new order."""
+def _reshape(module: Any, tokenizer_model: Any) -> Any:
+    """The module with its table of embeddings cut down to the tokens left, in their new order."""
     from skeletoken.external.transformers import reshape_embeddings
 
     with quiet_transformers():
         if hasattr(module, "head"):
             module.encoder = reshape_embeddings(module.encoder, tokenizer_model)
-        else:
+        elif hasattr(module, "body"):
             module.model = reshape_embeddings(module.model, tokenizer_model)
+        else:
+            module = reshape_embeddings(module, tokenizer_model)
+    return module
 
 
 def _write_tokenizer(tokenizer: Any, source: Path, folder: Path) -> None:
@@ -182,5 +212,5 @@ def _compare(whole: Any, trimmed: Any, texts: Sequence[str]) -> dict[str, float 
 
 
 def _embedding_bytes(module: Any) -> int:
-    weight = module.body.get_input_embeddings().weight
+    weight = getattr(module, "body", module).get_input_embeddings().weight
     return int(weight.numel() * weight.element_size())

@@ -1,0 +1,40 @@
+"""Judges a model on dev by the task's first scorer, while a step is at work."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from jettison import registry
+from jettison.backends.ask import ask
+from jettison.model import Model, Output
+from jettison.stats.clustered import mean_difference_ci
+from jettison.task import Development, Example
+
+
+def dev_outputs(model: Model, examples: Sequence[Example]) -> list[Output]:
+    """One output an example, in their order; a failure stays with the input that caused it."""
+    return ask(model, [example.asked for example in examples])
+
+
+def dev_scores(outputs: Sequence[Output], examples: Sequence[Example], data: Development) -> np.ndarray:
+    """Scores by the task's first scorer, shape (n_examples,), nan where it cannot tell."""
+    scorer = registry.load("scorers", data.scorers[0])(out_of_scope=data.out_of_scope)
+    values = [scorer.score(e, o).value for e, o in zip(examples, outputs, strict=True)]
+    return np.array([np.nan if value is None else value for value in values], float)
+
+
+def gain_notes(scores: np.ndarray, baseline: np.ndarray, groups: Sequence[str]) -> dict[str, Any] | None:
+    """Mean gain of one set of scores over another with its 95 % interval; None under two groups."""
+    known = np.isfinite(scores) & np.isfinite(baseline)
+    labels = np.asarray(groups)[known]
+    if len(np.unique(labels)) < 2:
+        return None
+    found = mean_difference_ci(scores[known], baseline[known], groups=labels)
+    return {**msgspec.to_builtins(found), "n_examples": int(known.sum())}
+
+
+def groups_of(examples: Sequence[Example]) -> list[str]:
+    """The group of each example; one without is a group of its own."""
+    return [example.group or example.id for example in examples]
