@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from jettison.backends.answer_cache import answers_kept_in
 from jettison.backends.machine import describe_machine
 from jettison.compress.incumbent import take_in
 from jettison.compress.incumbent_language import is_language
@@ -66,6 +67,11 @@ def run(config: RunConfig, *, watcher: Watcher | None = None) -> Outcome:
     Raises:
         JettisonError: The task, the incumbent or a setting is unusable, or the disk is.
     """
+    with answers_kept_in(Path(config.output) / "cache" / "answers"):
+        return _run(config, watcher)
+
+
+def _run(config: RunConfig, watcher: Watcher | None) -> Outcome:
     chosen = nomination(config, watcher=watcher)
     workspace, incumbent, measured, ballot, gates, findings = (
         chosen.workspace,

@@ -1,0 +1,92 @@
+"""The whole loop with a model behind an address: it is asked once, and a student takes its place."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from fake_runs import LABELS, TWO_POINTS, task_at
+from jettison.decision import Verdict
+from jettison.loop.config import RunConfig
+from jettison.loop.run import run
+from jettison.release import open_release
+
+
+class Answering(BaseHTTPRequestHandler):
+    """A language model that takes its time and sometimes rambles; it counts what it is asked."""
+
+    protocol_version = "HTTP/1.1"
+    asked: list[str]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        text = body["messages"][-1]["content"].rsplit("Text:", 1)[-1]
+        self.asked.append(text)
+        threading.Event().wait(0.004)
+        label = next(label for label in LABELS if label in text)
+        rambles = sum(map(ord, text)) % 50 == 0
+        content = "I would say it depends." if rambles else f"{label.capitalize()}."
+        raw = json.dumps(
+            {
+                "choices": [{"message": {"content": content}, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 40, "completion_tokens": 3},
+            }
+        ).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    Answering.asked = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_student_takes_the_place_of_a_model_behind_an_address(url: str, tmp_path: Path) -> None:
+    task = task_at(tmp_path, n_test=600)
+    config = RunConfig(
+        task=str(task),
+        incumbent=url,
+        endpoint={
+            "model": "large",
+            "concurrency": 16,
+            "usd_per_million_input": 1.0,
+            "usd_per_million_output": 4.0,
+        },
+        output=str(tmp_path / "run"),
+        recipes=[{"name": "linear", "steps": [{"step": "distill_linear", "epochs": 6}]}],
+        gates=TWO_POINTS,
+        usd_per_hour=0.1,
+        n_cost_tasks=20,
+        cost_s=0.6,
+    )
+    outcome = run(config)
+    decision = outcome.decision
+    assert decision.verdict is Verdict.SHIP
+    assert "linear" in str(decision.chosen)
+    report = next(r for r in decision.candidates if r.name == decision.chosen)
+    assert report.cost.usd_ratio is not None
+    assert report.cost.usd_ratio.high < 0.1
+    incumbent = next(r for r in decision.candidates if r.role == "incumbent")
+    # 40 tokens at one dollar a million and 3 at four.
+    assert incumbent.cost.usd_per_1000 == pytest.approx(1000 * (40 * 1.0 + 3 * 4.0) / 1e6)
+    assert incumbent.cost.cpu_ratio is None
+    # Train, dev and test once each, whatever stages asked: every answer is paid for once.
+    assert len(Answering.asked) == len(set(Answering.asked)) == 300 + 800 + 600
+    assert open_release(outcome.release).path.is_dir()
+    again = run(config)
+    assert again.decision == decision
+    assert len(Answering.asked) == 300 + 800 + 600
