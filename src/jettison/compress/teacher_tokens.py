@@ -134,7 +134,7 @@ class _Teacher:
 def taught_places(rows: AnswerRows, prompt_tokens: int) -> np.ndarray:
     """How many of each row's last tokens are taught, shape (n,); the first token has nothing before it."""
     lengths = np.array([len(ids) for ids in rows.ids])
-    return np.minimum(rows.n_answer + prompt_tokens, lengths - 1)
+    return np.asarray(np.minimum(rows.n_answer + prompt_tokens, lengths - 1))
 
 
 def teacher_loss(model: Any, rows: AnswerRows, pad_id: int, *, temperature: float) -> Any:

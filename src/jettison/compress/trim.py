@@ -89,8 +89,8 @@ class TrimVocabulary(msgspec.Struct, frozen=True, kw_only=True):
             "unseen": _compare(whole, trimmed, _texts(candidate, context.data, context.data.dev)),
             "warning": "conversion to GGUF refuses a changed tokenizer (llama.cpp#27277)",
         }
-        changed = {} if causal else {"pad_id": pad_id or 0}
-        return Made(settings={**candidate.settings, **changed}, notes=notes)
+        moved = {} if causal else {"pad_id": pad_id or 0}
+        return Made(settings={**candidate.settings, **moved}, notes=notes)
 
     def _kept(self, model: Any, tokenizer: Any, texts: Sequence[str]) -> set[str]:
         """Tokens that stay."""
