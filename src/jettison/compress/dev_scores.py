@@ -20,8 +20,14 @@ def dev_outputs(model: Model, examples: Sequence[Example]) -> list[Output]:
 
 def dev_scores(outputs: Sequence[Output], examples: Sequence[Example], data: Development) -> np.ndarray:
     """Scores by the task's first scorer, shape (n_examples,), nan where it cannot tell."""
-    scorer = registry.load("scorers", data.scorers[0])(out_of_scope=data.out_of_scope)
-    values = [scorer.score(e, o).value for e, o in zip(examples, outputs, strict=True)]
+    name = data.scorers[0]
+    settings = dict(data.scorer_settings.get(name, {}))
+    plugin = str(settings.pop("scorer", name))
+    scorer = registry.load("scorers", plugin)(out_of_scope=data.out_of_scope, **settings)
+    pairs = list(zip(examples, outputs, strict=True))
+    together = getattr(scorer, "score_all", None)
+    found = together(pairs) if together else [scorer.score(e, o) for e, o in pairs]
+    values = [score.value for score in found]
     return np.array([np.nan if value is None else value for value in values], float)
 
 
