@@ -77,7 +77,7 @@ def trees(pairs: Sequence[TokenPair], n_trunk: int, budget: int) -> Iterator[Tre
     """
     made = Tree()
     last: tuple[int, ...] = ()
-    for row in sorted(range(len(pairs)), key=lambda i: pairs[i]):
+    for row in sorted(range(len(pairs)), key=lambda i: (pairs[i].context[n_trunk:], pairs[i].ending)):
         pair = pairs[row]
         # A context's endings stay together, unless they alone are more than a tree takes.
         limit = budget if pair.context != last else 2 * budget

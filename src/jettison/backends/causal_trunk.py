@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from jettison.backends.language_tokens import common_length
 from jettison.registry import need
 
 LEAST_SHARED = 8
@@ -37,14 +38,14 @@ class TrunkCache:
     def of(self, contexts: Sequence[tuple[int, ...]]) -> Trunk:
         """The trunk of some contexts; at least one token of each is left over."""
         ends = (min(contexts), max(contexts))
-        common = _common(*ends)
+        common = common_length(*ends)
         if ends[0] == ends[1]:
-            common = _common(ends[0], self._last)
+            common = common_length(ends[0], self._last)
         common = min(common, min(map(len, contexts)) - 1)
         self._last = contexts[-1]
         if common < LEAST_SHARED:
             return Trunk(0, None)
-        held = min(common, _common(self._ids, ends[0]))
+        held = min(common, common_length(self._ids, ends[0]))
         if held < max(LEAST_SHARED, NEARLY * common):
             self._ids, held = ends[0][:common], common
             self._kept = self._computed(self._ids)
@@ -70,8 +71,3 @@ def _front(cache: Any, n_tokens: int) -> Any:
     for layer in made.layers:
         layer.keys, layer.values = layer.keys[..., :n_tokens, :], layer.values[..., :n_tokens, :]
     return made
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    n = min(len(one), len(other))
-    return next((i for i in range(n) if one[i] != other[i]), n)

@@ -10,6 +10,10 @@ from jettison.language import Continuation
 from jettison.registry import need
 from jettison.task.prompt import Message
 
+LEAST_CHARACTERS = 128
+"""What texts must share before it is read apart."""
+MARGIN = 32
+
 
 class TokenPair(NamedTuple):
     """A context and what is asked after it, as token ids; neither is empty."""
@@ -48,8 +52,7 @@ class LanguageTokens:
         """Ids of each text, as long as it is."""
         clean = [without_surrogates(text) for text in texts]
         if self._fast is not None:
-            read = self._fast.encode_batch_fast(clean, add_special_tokens=False)
-            found = [encoding.ids for encoding in read]
+            found = encode_sharing(self._fast, clean)
         else:
             found = [self.tokenizer.encode(text, add_special_tokens=False) for text in clean]
         if self._bos is None:
@@ -84,6 +87,57 @@ class LanguageTokens:
         # The last token of an ending is asked for and never read.
         room = self.max_context + 1 - len(ending)
         return TokenPair(tuple((context or [self.start])[-room:]), tuple(ending))
+
+
+def encode_sharing(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of texts by a `tokenizers.Tokenizer`; a long beginning that all share is read once.
+
+    Words that the tokenizer cuts a text into before it looks for tokens (its pre-tokens) are read one
+    by one, so tokens after a cut do not depend on those before it, and where the cuts fall depends on
+    the characters next to them alone. A tokenizer that makes no such cuts is given the whole texts.
+    """
+    ends = (min(texts, default=""), max(texts, default=""))
+    n = common_length(*ends) if len(texts) > 1 else 0
+    cut = _word_cut(tokenizer, ends[0][:n]) if n >= LEAST_CHARACTERS else None
+    if cut is None:
+        return [e.ids for e in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+    rests = tokenizer.encode_batch_fast([text[cut.at :] for text in texts], add_special_tokens=False)
+    return [[*cut.ids, *rest.ids] for rest in rests]
+
+
+def common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many items two sequences begin with alike."""
+    n = min(len(one), len(other))
+    return next((i for i in range(n) if one[i] != other[i]), n)
+
+
+class _Cut(NamedTuple):
+    at: int
+    """Characters before it."""
+    ids: list[int]
+
+
+def _word_cut(tokenizer: Any, head: str) -> _Cut | None:
+    """The last place in a text where it may be cut, whatever comes after it; None if there is none.
+
+    It keeps a distance from the end, where what comes after might still join in: the longest
+    added token, at least `MARGIN`.
+    """
+    read = tokenizer.encode(head, add_special_tokens=False)
+    added = max((len(token.content) for token in tokenizer.get_added_tokens_decoder().values()), default=0)
+    last = len(head) - max(MARGIN, added)
+    starts = [
+        i
+        for i in range(1, len(read.ids))
+        if read.word_ids[i] != read.word_ids[i - 1] and read.offsets[i - 1][1] <= last
+    ]
+    for i in reversed(starts[-8:]):
+        at = read.offsets[i - 1][1]
+        parts = tokenizer.encode_batch_fast([head[:at], head[at:]], add_special_tokens=False)
+        # Not so where a tokenizer puts a space before every text, or takes one away.
+        if parts[0].ids == read.ids[:i] and parts[1].ids == read.ids[i:]:
+            return _Cut(at, read.ids[:i])
+    return None
 
 
 def load_language_tokenizer(candidate: Candidate) -> Any:
