@@ -2,17 +2,17 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jettison import registry
 from jettison.backends.ask import ask
 from jettison.backends.machine import describe_machine
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, library_versions
 from jettison.errors import BrokenArtifact, InvalidInput, JettisonError, Unanswered
-from jettison.evaluate.scorers import Scorer
+from jettison.evaluate.scorers import Score, Scorer, Scorers, open_scorers, score_all, with_settings
 from jettison.files import value_sha256
 from jettison.model import Model, Output
 from jettison.record import Cost, Record, read_records, write_records
@@ -32,7 +32,7 @@ def evaluate(
     examples: Sequence[Example],
     *,
     split: str,
-    scorers: Sequence[str] = ("label",),
+    scorers: Scorers = ("label",),
     folder: Path | None = None,
     keep_logits: bool = False,
     batch_size: int = 256,
@@ -47,7 +47,7 @@ def evaluate(
         candidate: Opened as it stands on disk, with its calibration.
         examples: Each with an id of its own.
         split: Name of the split the examples are of, kept on each record.
-        scorers: Names of scorer plugins.
+        scorers: Names of scorer plugins, or names with settings (`jettison.evaluate.Scorers`).
         folder: Where finished evaluations are kept and found again; None keeps nothing.
         keep_logits: Put the raw logits on the records.
         batch_size: Inputs handed to the backend at once, at least 1.
@@ -65,7 +65,7 @@ def evaluate(
     if batch_size < 1:
         raise InvalidInput(f"batch_size must be at least 1, got {batch_size}.")
     _check_ids(examples)
-    judges = {name: registry.load("scorers", name)(out_of_scope=candidate.out_of_scope) for name in scorers}
+    judges = open_scorers(scorers, out_of_scope=candidate.out_of_scope)
     if folder is None:
         return list(_records(candidate, examples, split, judges, keep_logits, batch_size, progress))
     path = evaluation_file(
@@ -83,7 +83,7 @@ def evaluate(
     except Unanswered:
         parts.flush()
         raise
-    write_records(path, done, meta=_meta(candidate, split, scorers, done))
+    write_records(path, done, meta=_meta(candidate, split, judges, done))
     parts.remove()
     return done
 
@@ -108,7 +108,7 @@ def evaluation_file(
     examples: Sequence[Example],
     *,
     split: str,
-    scorers: Sequence[str] = ("label",),
+    scorers: Scorers = ("label",),
     keep_logits: bool = False,
 ) -> Path:
     """Where `evaluate` keeps these records: a name made of everything that they depend on."""
@@ -117,7 +117,7 @@ def evaluation_file(
             "candidate": candidate.digest,
             "examples": value_sha256(list(examples)),
             "split": split,
-            "scorers": sorted(scorers),
+            "scorers": _key_of(scorers),
             "keep_logits": keep_logits,
             "code": CODE_VERSION,
         }
@@ -141,10 +141,16 @@ def _records(
     try:
         inputs = [example.asked for example in examples]
         outputs = predict_all(model, inputs, batch_size=batch_size, progress=progress)
-        for example, output in zip(examples, outputs, strict=True):
-            yield _record(candidate, example, output, split, judges, keep_logits)
+        pairs = zip(examples, outputs, strict=True)
+        while batch := list(islice(pairs, batch_size)):
+            judged = {name: score_all(judge, batch) for name, judge in judges.items()}
+            for i, (example, output) in enumerate(batch):
+                scores = {name: found[i] for name, found in judged.items()}
+                yield _record(candidate, example, output, split, scores, keep_logits)
     finally:
         model.close()
+        for judge in judges.values():
+            getattr(judge, "close", lambda: None)()
 
 
 def _record(
@@ -152,7 +158,7 @@ def _record(
     example: Example,
     output: Output,
     split: str,
-    judges: dict[str, Scorer],
+    judged: Mapping[str, Score],
     keep_logits: bool,
 ) -> Record:
     failed = output.error is not None
@@ -167,7 +173,7 @@ def _record(
         in_scope=output.in_scope,
         flagged=None if failed or output.in_scope is None else output.flagged,
         logits=None if logits is None else tuple(logits.tolist()),
-        scores={name: judge.score(example, output).value for name, judge in judges.items()},
+        scores={name: score.value for name, score in judged.items()},
         slices=example.slices,
         group=example.group,
         weight=example.weight,
@@ -223,6 +229,12 @@ class _Parts:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def _key_of(scorers: Scorers) -> Any:
+    """What the name of an evaluation's file takes of the scorers."""
+    settings = with_settings(scorers)
+    return settings if any(settings.values()) else sorted(settings)
+
+
 def _read_whole(path: Path, examples: Sequence[Example]) -> list[Record] | None:
     """The finished evaluation, unless its file is damaged, which is then made again."""
     if not path.is_file():
@@ -244,13 +256,14 @@ def _check_ids(examples: Sequence[Example]) -> None:
 
 
 def _meta(
-    candidate: Candidate, split: str, scorers: Sequence[str], records: Sequence[Record]
+    candidate: Candidate, split: str, judges: Mapping[str, Scorer], records: Sequence[Record]
 ) -> dict[str, Any]:
     """Facts for the file's footer: who answered, where, and how often it failed."""
     return {
         "candidate": {"name": candidate.name, "digest": candidate.digest, "backend": candidate.backend},
         "split": split,
-        "scorers": list(scorers),
+        "scorers": list(judges),
+        "scorer_facts": {name: judge.facts() for name, judge in judges.items() if hasattr(judge, "facts")},
         "n_examples": len(records),
         "n_errors": sum(record.error is not None for record in records),
         "code_version": CODE_VERSION,

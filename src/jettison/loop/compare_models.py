@@ -29,7 +29,7 @@ def records_of(source: str, task_path: str | Path, *, purpose: str) -> list[Reco
         JettisonError: The source cannot be opened, or the task cannot be read.
     """
     task = read_task(task_path)
-    scorers = task.scorers
+    scorers = task.scoring
     with tempfile.TemporaryDirectory() as cache:
         candidate = _opened(Path(source))
         if candidate is None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -71,8 +72,9 @@ class Workspace:
         return self.folder / "cache"
 
     @property
-    def scorers(self) -> tuple[str, ...]:
-        return self.task.scorers
+    def scorers(self) -> dict[str, dict[str, Any]]:
+        """What judges answers, with its settings."""
+        return self.task.scoring
 
     @property
     def scorer(self) -> str:

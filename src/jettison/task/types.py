@@ -147,6 +147,11 @@ class Task:
         return tuple(dict.fromkeys((*self.development.scorers, *more)))
 
     @property
+    def scoring(self) -> dict[str, dict[str, Any]]:
+        """Each scorer with its settings, in their order."""
+        return {name: self.development.scorer_settings.get(name, {}) for name in self.scorers}
+
+    @property
     def labels(self) -> tuple[str, ...]:
         return self.development.labels
 
