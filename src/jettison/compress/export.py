@@ -15,6 +15,7 @@ from jettison.backends.text import load_tokenizer
 from jettison.candidate import Candidate
 from jettison.compress.parity import TOLERANCE, check_parity, probes
 from jettison.compress.quiet import quiet_converters
+from jettison.compress.slim import slim
 from jettison.compress.step import Made, StepContext
 from jettison.compress.versions import check_versions
 from jettison.errors import InvalidInput, MissingExtra, ParityFailed, StepFailed
@@ -39,14 +40,15 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     traced, standard operators alone. `transformers`: its exporter, by way of `torch.export`.
     `auto` takes the first that works, in that order. Fused leads because it costs the least: one
     text at a time, one thread, six layers of width 384, the others took 1.09 times its CPU time in
-    float32 and 1.15 times in int8 (`benchmarks/export_routes.py`)."""
+    float32 and 1.15 times in int8 (`benchmarks/export_routes.py`), and that before `slim` took out
+    of it what cannot change an answer."""
     opset: int = OPSET
     """Version of the ONNX operators in a traced graph."""
     tolerance: float = TOLERANCE
     """Largest difference of a logit, relative to the largest logit or 1."""
 
     name: ClassVar[str] = "export"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
     reads_data: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "onnx", "onnxruntime", "openvino")
 
@@ -154,9 +156,10 @@ def _write_fused(module: Any, sample: dict[str, Any], folder: Path, opset: int) 
             opt_level=0,
             optimization_options=options,
         )
+        counts = fused.get_fused_operator_statistics()
+        slimmed = slim(fused.model, config.model_type)
         fused.save_model_to_file(str(folder / MODEL))
-    counts = fused.get_fused_operator_statistics()
-    return {"fused_nodes": {kind: int(count) for kind, count in counts.items() if count}}
+    return {"fused_nodes": {kind: int(count) for kind, count in counts.items() if count}, **slimmed}
 
 
 def _trace(module: Any, sample: dict[str, Any], path: Path, opset: int) -> None:

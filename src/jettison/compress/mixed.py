@@ -43,7 +43,7 @@ class MixedPrecision(msgspec.Struct, frozen=True, kw_only=True):
     """Texts that sensitivities are measured on; the quality, on all of the first half of dev."""
 
     name: ClassVar[str] = "mixed_precision"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")
 

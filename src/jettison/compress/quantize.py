@@ -57,7 +57,7 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True):
     """Weights that share a scale in `weights8` and `weights4` of ONNX, and `weights4` of OpenVINO."""
 
     name: ClassVar[str] = "quantize"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx", "openvino", "nncf")
 
