@@ -10,11 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from jettison.backends.causal_generate import generate
 from jettison.backends.causal_pack import packs, score_packed, score_plain
 from jettison.backends.causal_trunk import Trunk, TrunkCache
 from jettison.backends.hf import load_pretrained
-from jettison.backends.language_tokens import LanguageTokens, apply_template, load_language_tokenizer
+from jettison.backends.language_decode import batches, decode
+from jettison.backends.language_tokens import (
+    LanguageTokens,
+    apply_template,
+    load_language_tokenizer,
+    padded,
+)
 from jettison.backends.prompted import PromptedModel, open_prompted
 from jettison.candidate import Candidate
 from jettison.errors import InvalidInput, JettisonError, Unsupported
@@ -111,15 +116,8 @@ class CausalEngine:
                 prompts[row] = self._prompt_ids(ask)
             except JettisonError as error:
                 found[row] = Completion(text="", finish="error", error=str(error))
-        order = sorted(prompts, key=lambda i: (asks[i].max_tokens, len(prompts[i])))
-        while order:
-            limit = asks[order[0]].max_tokens
-            rows = [i for i in order[: self._batch] if asks[i].max_tokens == limit]
-            order = order[len(rows) :]
-            given = [prompts[i] for i in rows]
-            trunk = self._trunks.of(given) if self._packs else Trunk(0, None)
-            some = [asks[i] for i in rows]
-            made = generate(self._model, self._tokens, given, some, trunk=trunk, device=self._device)
+        for rows in batches(asks, {row: len(ids) for row, ids in prompts.items()}, self._batch):
+            made = self._decoded([prompts[i] for i in rows], [asks[i] for i in rows])
             found.update(zip(rows, made, strict=True))
         return [found[row] for row in range(len(asks))]
 
@@ -153,6 +151,21 @@ class CausalEngine:
         """Drop the weights."""
         self._model = None
         self._trunks.forget()
+
+    def _decoded(self, prompts: Sequence[tuple[int, ...]], asks: Sequence[Ask]) -> list[Completion]:
+        """Complete one batch: what its prompts share is there already, the rest is padded on the left."""
+        torch = need("torch", "torch")
+        trunk = self._trunks.of(prompts) if self._packs else Trunk(0, None)
+        ids, mask = padded([ids[trunk.n_tokens :] for ids in prompts], self._tokens.pad, "left")
+        inputs: dict[str, Any] = {}
+        if trunk.fresh is not None:
+            front = torch.tensor([prompts[0][: trunk.n_tokens]] * len(prompts))
+            ids, mask = torch.cat([front, ids], 1), torch.cat([torch.ones_like(front), mask], 1)
+            inputs["past_key_values"] = trunk.fresh()
+            inputs["past_key_values"].batch_repeat_interleave(len(prompts))
+        inputs |= {"input_ids": ids.to(self._device), "attention_mask": mask.to(self._device)}
+        n_prompts = [len(prompt) for prompt in prompts]
+        return decode(self._model, self._tokens, asks, inputs, n_before=ids.shape[1], n_prompts=n_prompts)
 
     def _prompt_ids(self, ask: Ask) -> tuple[int, ...]:
         text = ask.text

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jettison.backends.language_tokens import TokenPair
+from jettison.backends.language_tokens import TokenPair, padded
 from jettison.registry import need
 
 
@@ -151,11 +151,8 @@ def score_plain(model: Any, pairs: Sequence[TokenPair], *, batch: int, device: s
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         read = [(*pairs[row].context, *pairs[row].ending[:-1]) for row in rows]
-        # Padded on the right: what comes after a token cannot touch it, whatever the layers.
-        ids = torch.zeros((len(rows), max(map(len, read))), dtype=torch.long)
-        for i, tokens in enumerate(read):
-            ids[i, : len(tokens)] = torch.tensor(tokens)
-        mask = torch.tensor([[1] * len(t) + [0] * (ids.shape[1] - len(t)) for t in read])
+        # On the right: what comes after a token cannot touch it, whatever the layers.
+        ids, mask = padded(read, 0, "right")
         with torch.inference_mode():
             logits = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
             for i, row in enumerate(rows):

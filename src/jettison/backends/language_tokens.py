@@ -1,7 +1,7 @@
 """Texts as token ids of a language model, by its tokenizer's own conventions, and its chat template."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jettison.backends.text import without_surrogates
 from jettison.candidate import Candidate
@@ -59,6 +59,15 @@ class LanguageTokens:
             return found
         return [ids if ids[:1] == [self._bos] else [self._bos, *ids] for ids in found]
 
+    def marked(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids with the marks that the tokenizer puts around a text; a long one loses its beginning."""
+        self.tokenizer.truncation_side = "left"
+        clean = [without_surrogates(text) for text in texts]
+        read = self.tokenizer(clean, truncation=True, max_length=self.max_context) if clean else None
+        if self._fast is not None:
+            self._fast.no_truncation()
+        return [] if read is None else [list(ids) or [self.start] for ids in read.input_ids]
+
     def pairs(self, asked: Sequence[Continuation]) -> list[TokenPair]:
         """Context and continuation of each request; the split falls where it would in the whole text.
 
@@ -68,7 +77,7 @@ class LanguageTokens:
         Source: lm-evaluation-harness, `TemplateLM._encode_pair`: trailing white space of the context
         belongs to the continuation, whose tokens are those of the whole after the context's.
         """
-        split = [_at_last_word(one) for one in asked]
+        split = [at_last_word(one) for one in asked]
         unique = list(dict.fromkeys(context for context, _ in split))
         contexts = dict(zip(unique, self.encode(unique), strict=True))
         wholes = self.encode([context + text for context, text in split])
@@ -77,13 +86,17 @@ class LanguageTokens:
             for one, (context, _), whole in zip(asked, split, wholes, strict=True)
         ]
 
+    def check_ending(self, text: str, n_tokens: int) -> None:
+        """Raise if the model cannot say how likely a continuation of so many tokens is."""
+        if not 0 < n_tokens <= self.max_context:
+            raise InvalidInput(
+                f"a continuation must be 1 to {self.max_context} tokens long, got {n_tokens} "
+                f"of {text[:60]!r}."
+            )
+
     def _pair(self, asked: Continuation, context: list[int], whole: list[int]) -> TokenPair:
         ending = whole[len(context) :]
-        if not 0 < len(ending) <= self.max_context:
-            raise InvalidInput(
-                f"a continuation must be 1 to {self.max_context} tokens long, got {len(ending)} "
-                f"of {asked.text[:60]!r}."
-            )
+        self.check_ending(asked.text, len(ending))
         # The last token of an ending is asked for and never read.
         room = self.max_context + 1 - len(ending)
         return TokenPair(tuple((context or [self.start])[-room:]), tuple(ending))
@@ -103,6 +116,19 @@ def encode_sharing(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
         return [e.ids for e in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
     rests = tokenizer.encode_batch_fast([text[cut.at :] for text in texts], add_special_tokens=False)
     return [[*cut.ids, *rest.ids] for rest in rests]
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int, side: Literal["left", "right"]) -> tuple[Any, Any]:
+    """Ids and mask of rows, filled up on one side, two int64 tensors of shape (n, n_tokens)."""
+    torch = need("torch", "torch")
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), pad)
+    mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    for i, row in enumerate(rows):
+        place = slice(0, len(row)) if side == "right" else slice(longest - len(row), longest)
+        ids[i, place] = torch.tensor(list(row), dtype=torch.long)
+        mask[i, place] = 1
+    return ids, mask
 
 
 def common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
@@ -175,7 +201,7 @@ def apply_template(tokenizer: Any, messages: Sequence[Message]) -> str:
     return str(tokenizer.apply_chat_template([merged, *rest], tokenize=False, add_generation_prompt=True))
 
 
-def _at_last_word(asked: Continuation) -> tuple[str, str]:
+def at_last_word(asked: Continuation) -> tuple[str, str]:
     """Context without its trailing white space, and the continuation with it."""
     bare = asked.context.rstrip()
     return bare, asked.context[len(bare) :] + asked.text

@@ -1,18 +1,16 @@
-"""Completions of a causal model: batches padded on the left, a common preamble computed once.
+"""Completions by `transformers.generate`, with what it does not tell: log-probabilities and times.
 
-Decoding is `transformers.generate`'s own. Sampling adds Gumbel noise of each request's own seed to its
-logits and takes the best, which is a draw from the softmax: so an answer depends on its request, and
-not on what else is in the batch.
+Sampling adds Gumbel noise of each request's own seed to its logits and takes the best, which is a draw
+from the softmax: so an answer depends on its request, and not on what else is in the batch.
 """
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from jettison.backends.causal_trunk import Trunk
 from jettison.backends.language_tokens import LanguageTokens
 from jettison.language import Ask, Completion
 from jettison.record import Cost
@@ -22,63 +20,60 @@ N_TOP = 20
 """First tokens that a completion names with their log-probability."""
 
 
-def generate(
+def decode(
     model: Any,
     tokens: LanguageTokens,
-    prompts: Sequence[Sequence[int]],
     asks: Sequence[Ask],
+    inputs: Mapping[str, Any],
     *,
-    trunk: Trunk,
-    device: str,
+    n_before: int,
+    n_prompts: Sequence[int],
 ) -> list[Completion]:
-    """Complete prompts together.
+    """Complete a batch of requests.
 
     Args:
         model: Of `transformers`.
         tokens: The model's tokenizer.
-        prompts: Token ids, each longer than the trunk and beginning with it.
-        asks: One per prompt, with one `max_tokens`.
-        trunk: What the prompts share.
-        device: Where the model is.
+        asks: With one `max_tokens`.
+        inputs: What `model.generate` is given of the prompts, a row each.
+        n_before: Tokens that stand in each row before the answer.
+        n_prompts: Tokens that each prompt has.
     """
     torch = need("torch", "torch")
     started, cpu_from = time.perf_counter(), time.process_time()
-    ids, mask = padded([prompt[trunk.n_tokens :] for prompt in prompts], tokens.pad)
-    past = None
-    if trunk.fresh is not None:
-        front = torch.tensor([list(prompts[0][: trunk.n_tokens])] * len(prompts))
-        ids = torch.cat([front, ids], 1)
-        mask = torch.cat([torch.ones_like(front), mask], 1)
-        past = trunk.fresh()
-        past.batch_repeat_interleave(len(prompts))
-    watch = _Watch(asks, tokens, ids.shape[1])
+    watch = _Watch(asks, tokens, n_before)
     with torch.inference_mode():
         made = model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            past_key_values=past,
+            **inputs,
             generation_config=greedy_config(model, tokens.pad, asks[0].max_tokens),
             logits_processor=[watch],
             stopping_criteria=[watch.stopped],
         )
-    new = made[:, ids.shape[1] :].cpu()
+    new = made[:, n_before:].cpu()
     watch.finish(new)
-    n = len(prompts)
-    wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_from
+    n = len(asks)
+    cost = Cost(
+        latency_s=(time.perf_counter() - started) / n,
+        cpu_s=(time.process_time() - cpu_from) / n,
+        first_token_s=watch.first_s - started,
+    )
+    ends = ends_of(model)
     return [
         watch.completion(
-            row,
-            new[row].tolist(),
-            ends_of(model),
-            Cost(
-                prompt_tokens=len(prompts[row]),
-                latency_s=wall_s / n,
-                cpu_s=cpu_s / n,
-                first_token_s=watch.first_s - started,
-            ),
+            row, new[row].tolist(), ends, msgspec.structs.replace(cost, prompt_tokens=n_prompts[row])
         )
         for row in range(n)
     ]
+
+
+def batches(asks: Sequence[Ask], lengths: Mapping[int, int], size: int) -> Iterator[list[int]]:
+    """Positions of requests that may be decoded together, of like length, `size` at most."""
+    order = sorted(lengths, key=lambda i: (asks[i].max_tokens, lengths[i]))
+    while order:
+        limit = asks[order[0]].max_tokens
+        rows = [i for i in order[:size] if asks[i].max_tokens == limit]
+        order = order[len(rows) :]
+        yield rows
 
 
 def greedy_config(model: Any, pad: int, max_tokens: int) -> Any:
@@ -97,18 +92,6 @@ def ends_of(model: Any) -> set[int]:
     """Tokens that end an answer."""
     ends = model.generation_config.eos_token_id
     return set(ends) if isinstance(ends, list) else {ends}
-
-
-def padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Any, Any]:
-    """Ids and mask of rows, padded on the left, two int64 tensors of shape (n, n_tokens)."""
-    torch = need("torch", "torch")
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), pad)
-    mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, longest - len(row) :] = torch.tensor(list(row))
-        mask[i, longest - len(row) :] = 1
-    return ids, mask
 
 
 class _Watch:
