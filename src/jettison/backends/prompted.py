@@ -57,7 +57,7 @@ class PromptedModel:
             raise BrokenArtifact(
                 f"settings.prompt of {candidate.path} must be a prompt: {error}."
             ) from error
-        self._normalise = settings.get("normalise", "none")
+        self._normalise = settings.get("normalise", self._prompt.normalise)
         if self._normalise not in NORMALISE:
             raise BrokenArtifact(
                 f"settings.normalise of {candidate.path} must be one of {list(NORMALISE)}, "
@@ -113,8 +113,8 @@ class PromptedModel:
     def _weighed(self, inputs: Sequence[Input]) -> list[Output]:
         options = [self.labels if self._kind == "classify" else _parts(asked)[1] for asked in inputs]
         contexts = [self.context(asked) for asked in inputs]
-        # After a chat's header the answer begins at once; after a text, with a space.
-        space = "" if self._chat and not self._prompt.answer_prefix else " "
+        # After a chat's header the answer begins at once; after a text, with what sets it off.
+        space = "" if self._chat and not self._prompt.answer_prefix else self._prompt.before_answer
         asked = [
             Continuation(context=context, text=f"{space}{self._prompt.word(option)}")
             for context, some in zip(contexts, options, strict=True)
@@ -139,7 +139,7 @@ class PromptedModel:
 
     def _score(self, option: str, space: str, likelihood: Likelihood) -> float:
         if self._normalise == "length":
-            return likelihood.logprob / max(1, likelihood.n_characters)
+            return likelihood.logprob / max(1, len(self._prompt.word(option)))
         if self._normalise == "unconditional":
             return likelihood.logprob - self._alone[f"{space}{self._prompt.word(option)}"]
         return likelihood.logprob

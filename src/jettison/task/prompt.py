@@ -42,6 +42,13 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the answer begins, as `Answer:`; in plain text it ends the question."""
     between: str = "\n\n"
     """Between system, shots and question, in plain text."""
+    after_system: str | None = None
+    """Between system and what follows, in plain text; None is the same as `between`."""
+    before_answer: str = " "
+    """Between question and answer, in plain text."""
+    normalise: Literal["none", "length", "unconditional"] = "none"
+    """What the likelihood of a choice is set against: nothing, its length in characters, or its
+    likelihood without the question."""
     chat: bool | None = None
     """Whether the model's chat template is used; None uses it where there is one."""
     words: dict[str, str] = msgspec.field(default_factory=dict)
@@ -81,8 +88,10 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def text(self, text: str, choices: Sequence[str] = (), labels: Sequence[str] = ()) -> str:
         """The same as plain text, for a model without a chat template; it ends where the answer begins."""
-        parts = [self.system] if self.system else []
+        parts: list[str] = []
         for shot in self.shots:
             asked = self.question(shot.input, shot.choices, labels)
-            parts.append(f"{asked}{self.answer_prefix} {self.word(shot.answer)}")
-        return self.between.join([*parts, f"{self.question(text, choices, labels)}{self.answer_prefix}"])
+            parts.append(f"{asked}{self.answer_prefix}{self.before_answer}{self.word(shot.answer)}")
+        asked = self.between.join([*parts, f"{self.question(text, choices, labels)}{self.answer_prefix}"])
+        after = self.between if self.after_system is None else self.after_system
+        return f"{self.system}{after}{asked}" if self.system else asked

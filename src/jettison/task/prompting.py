@@ -49,10 +49,8 @@ def resolve_prompt(
                 Shot(input=one.input, answer=one.answer, choices=tuple(one.choices)) for one in source.shots
             )
         )
-    given = {
-        name: getattr(source, name)
-        for name in ("template", "system", "answer_prefix", "between", "chat", "words", "max_tokens")
-    }
+    same = set(Prompt.__struct_fields__) - {"stop", "shots"}
+    given = {name: getattr(source, name) for name in same}
     return Prompt(**given, stop=tuple(source.stop), shots=shots)
 
 

@@ -23,7 +23,7 @@ from jettison.task.types import SPLITS, Development, Example, Finding, Task, Tas
 
 
 def read_task(path: Path | str) -> Task:
-    """Read a `task.toml` and the data it names.
+    """Read a `task.toml`, or a task file of lm-eval (`.yaml`), and the data it names.
 
     The test examples are not kept: the task holds their number, counts and digest,
     and `Task.read_test` reads them again.
@@ -33,6 +33,10 @@ def read_task(path: Path | str) -> Task:
         UnsafeArtifact: A data file could run code when opened.
     """
     file = Path(path)
+    if file.suffix.lower() in (".yaml", ".yml"):
+        from jettison.task.lm_eval import read_lm_eval
+
+        return read_lm_eval(file)
     return build_task(read_task_source(file), file.absolute().parent)
 
 

@@ -105,6 +105,9 @@ class PromptSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Another seed takes other shots."""
     answer_prefix: str = ""
     between: str = "\n\n"
+    after_system: str | None = None
+    before_answer: str = " "
+    normalise: Literal["none", "length", "unconditional"] = "none"
     chat: bool | None = None
     words: dict[str, str] = msgspec.field(default_factory=dict)
     max_tokens: int = 64
