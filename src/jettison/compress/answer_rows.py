@@ -92,7 +92,8 @@ class PromptTokens:
     def answer(self, said: str) -> str:
         """An answer as it follows the context."""
         word = self.prompt.word(said) if self._kind in NAMED else said
-        return word if self.is_chat and not self.prompt.answer_prefix else f"{self.prompt.before_answer}{word}"
+        at_once = self.is_chat and not self.prompt.answer_prefix
+        return word if at_once else f"{self.prompt.before_answer}{word}"
 
     def row(self, asked: Input, said: str, *, ends: bool = True) -> tuple[list[int], int]:
         """Ids of prompt and answer, and how many of them are the answer.

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -66,8 +67,9 @@ class QuantizeGenai(msgspec.Struct, frozen=True, kw_only=True):
         found = notes["next_token_divergence"]
         if found is not None and found > FAULTS[self.precision]:
             raise ParityFailed(
-                f"{self.precision} weights must answer about as {candidate.name} does, got a mean divergence "
-                f"of {found:.2f} nats a token on {notes['n_texts']} prompts. Leave this model to another runtime."
+                f"{self.precision} weights must answer about as {candidate.name} does, got a mean "
+                f"divergence of {found:.2f} nats a token on {notes['n_texts']} prompts. "
+                "Leave this model to another runtime."
             )
         return Made(backend="onnx_genai", settings=settings, notes=notes)
 
@@ -79,8 +81,10 @@ class QuantizeGenai(msgspec.Struct, frozen=True, kw_only=True):
         if self.precision == "int4":
             options.append(f"int4_block_size={self.block_size}")
         source, target = str(candidate.path.absolute()), str(folder.absolute())
-        progress = contextlib.redirect_stderr(io.StringIO())
-        with quiet_converters(), progress, tempfile.TemporaryDirectory() as scratch:
+        said = contextlib.redirect_stderr(io.StringIO())
+        # In int8 the token table stays float32, which the builder logs as an error for each use.
+        logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.CRITICAL)
+        with quiet_converters(), said, tempfile.TemporaryDirectory() as scratch:
             try:
                 extra = builder.parse_extra_options(
                     None, source, target, precision, "cpu", scratch, options
