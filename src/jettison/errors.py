@@ -51,5 +51,9 @@ class Unanswered(JettisonError):
     """A server elsewhere did not answer: no fault of the model, and never counted as one."""
 
 
+class WrongEndpoint(InvalidInput):
+    """A key, an account, a model's name or a setting of an endpoint is wrong: every request would fail."""
+
+
 class CannotWrite(JettisonError, OSError):
     """The disk is full or the folder read-only; what was there before is untouched."""

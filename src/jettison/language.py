@@ -44,6 +44,8 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     """Likeliest first tokens as text with their log-probability, where the engine says."""
     cost: Cost = msgspec.field(default_factory=Cost)
     error: str | None = None
+    unanswered: bool = False
+    """The answer was lost on the way: a fault of the network or the server, not the model's."""
 
 
 class Continuation(msgspec.Struct, frozen=True, kw_only=True):

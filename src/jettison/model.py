@@ -32,6 +32,9 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     escalated: bool = False
     error: str | None = None
     """Why there is no answer; label is then empty and confidence 0."""
+    unanswered: bool = False
+    """With `error`: the answer was lost on the way, so that nobody knows what it would have been. It
+    is not judged; any other error is an answer that the model failed to give."""
     cost: Cost | None = None
     """What the backend itself knows of this call: tokens, time to the first, price, bytes."""
 

@@ -51,6 +51,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     arm: str | None = None
     escalated: bool = False
     error: str | None = None
+    unanswered: bool = False
+    """With `error`: the answer was lost on the way, and counts neither as right nor as wrong."""
     time: float | None = None
     """When it was answered, seconds since the epoch."""
 
@@ -139,7 +141,7 @@ def _plain(value: Any) -> Any:
 def _arrow_type(pa: Any, name: str) -> Any:
     if name in ("cost.peak_bytes", "cost.wire_bytes", "cost.prompt_tokens", "cost.completion_tokens"):
         return pa.int64()
-    if name in ("flagged", "escalated"):
+    if name in ("flagged", "escalated", "unanswered"):
         return pa.bool_()
     if name == "logits":
         return pa.list_(pa.float32())

@@ -2,28 +2,55 @@
 
 from collections.abc import Sequence
 
-from jettison.errors import BrokenArtifact, Unanswered
+from jettison.errors import BrokenArtifact, Unanswered, WrongEndpoint
 from jettison.model import Model, Output
+from jettison.record import Record
 from jettison.task import Input
 
 
 def ask(model: Model, inputs: Sequence[Input]) -> list[Output]:
     """One output per input; where the whole batch fails, each input is asked by itself.
 
+    An answer that was lost on the way to or from a server is marked `unanswered`.
+
     Raises:
         BrokenArtifact: The model answers with too few or too many outputs.
+        WrongEndpoint: It runs elsewhere, and no input would be answered.
     """
     try:
         outputs = model.predict(inputs)
-    except Unanswered:
-        raise  # the network's fault, not the model's: whoever asked may ask again
+    except WrongEndpoint:
+        raise
     except Exception as error:  # noqa: BLE001 - a foreign runtime may raise anything
-        if len(inputs) == 1:
-            return [Output(label="", confidence=0.0, error=f"{type(error).__name__}: {error}")]
-        return [output for text in inputs for output in ask(model, [text])]
+        if len(inputs) > 1:
+            return [output for text in inputs for output in ask(model, [text])]
+        lost = isinstance(error, Unanswered)
+        reason = str(error) if lost else f"{type(error).__name__}: {error}"
+        return [Output(label="", confidence=0.0, error=reason, unanswered=lost)]
     if len(outputs) != len(inputs):
         raise BrokenArtifact(
             f"a model must give one output per input, got {len(outputs)} for {len(inputs)} inputs. "
             "Check the backend with `jettison.testing.check_backend`."
         )
     return outputs
+
+
+def check_answered(outputs: Sequence[Output | Record], asked: str) -> None:
+    """Refuse to go on with answers missing that the model may well have had.
+
+    Args:
+        outputs: One for each input.
+        asked: Who was asked, for the message.
+
+    Raises:
+        Unanswered: Some were lost on the way.
+    """
+    lost = [output for output in outputs if output.unanswered]
+    if not lost:
+        return
+    first = lost[0]
+    where = f" (the first at {first.example_id})" if isinstance(first, Record) else ""
+    raise Unanswered(
+        f"{asked} left {len(lost):,} of {len(outputs):,} inputs unanswered{where}: {first.error} "
+        "None counts as wrong. The answers that came are kept; run it again to ask for the rest alone."
+    )

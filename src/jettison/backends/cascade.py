@@ -123,6 +123,7 @@ class CascadeClassifier:
             arm=arm if output.arm is None else f"{arm}/{output.arm}",
             escalated=escalated or output.escalated,
             error=output.error,
+            unanswered=output.unanswered,
             cost=output.cost,
         )
 

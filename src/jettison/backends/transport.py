@@ -1,43 +1,36 @@
-"""Requests to an OpenAI-compatible server: bounded, paced, retried within a budget, safe in threads.
-
-The standard library's HTTP client, one connection a thread. No redirect is followed and no proxy
-is used, so that a key goes to the named host alone.
-"""
+"""Requests to an OpenAI-compatible server: asked again while a fault may pass, within a budget."""
 
 import contextlib
 import email.utils
-import http.client
-import json
 import random
-import ssl
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
-from jettison.errors import InvalidInput, Unanswered
+from jettison.backends.endpoint_http import Connections, Fault, RawReply, Timeouts
+from jettison.backends.endpoint_pace import Clock, Pace, SystemClock
+from jettison.backends.endpoint_stream import Stream
+from jettison.errors import Unanswered
 
-MOST_BYTES = 32 * 2**20
-"""Of one answer, that are read."""
-RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)
-LONGEST_WAIT_S = 120.0
-"""A server that asks for more is waited for this long and then asked again."""
+BUSY = frozenset({408, 425, 429, 502, 503, 504, 529})
+"""The server, or the model behind it, has no time or is away."""
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+LEAST_BUDGET = 20
+"""Retries that are always allowed, however few the requests."""
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How patiently and how fast a server is asked."""
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """How a server's faults are borne."""
 
-    connect_s: float = 10.0
-    read_s: float = 120.0
-    """Longest silence while an answer is awaited or read."""
     max_retries: int = 6
-    """Of one request."""
-    retry_share: float = 0.5
-    """Retries of all requests together, as a share of them; never under 20."""
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
+    """Of one request that the server got and failed."""
+    retry_share: float = 0.2
+    """Such retries of all requests together, as a share of the requests; never under 20 in number."""
+    wait_s: float = 300.0
+    """How long a server that is away or busy is waited for."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,17 +46,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 class Refused(Exception):
     """The server understood the request and will not answer it; asking again would not help."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, status: int, message: str, code: str = "") -> None:
+        super().__init__(f"HTTP {status}: {message}")
         self.status = status
-
-
-class _Passing(Exception):
-    """A fault that may pass."""
-
-    def __init__(self, message: str, wait_s: float | None = None) -> None:
-        super().__init__(message)
-        self.wait_s = wait_s
+        self.code = code
 
 
 class Transport:
@@ -71,268 +57,231 @@ class Transport:
 
     Args:
         url: Base address, as `https://host/v1`.
-        key: Bearer token; None sends none. Never logged, never in an error.
-        limits: See `Limits`.
+        key: Bearer token; None sends none. Never in a log, an error or an answer that is kept.
+        timeouts: Of one exchange.
+        patience: With faults.
+        pace: How fast it is asked; None is as fast as can be.
+        clock: For waiting.
+        seed: Of the jitter in the waits.
     """
 
-    def __init__(self, url: str, key: str | None, limits: Limits) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InvalidInput(f"an endpoint must be an address as https://host/v1, got {url!r}.")
-        self.url, self._parts, self._key, self._limits = url.rstrip("/"), parts, key, limits
-        self._local = threading.local()
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        timeouts: Timeouts | None = None,
+        patience: Patience | None = None,
+        pace: Pace | None = None,
+        clock: Clock | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.url, self._key = url, key
+        self._clock = clock or SystemClock()
+        self._patience = patience or Patience()
+        self._pace = pace or Pace(requests_per_minute=None, tokens_per_minute=None, clock=self._clock)
+        self._connections = Connections(url, timeouts or Timeouts())
         self._lock = threading.Lock()
-        self._not_before = 0.0
+        self._rng = random.Random(seed)
         self._n_requests = self._n_retries = 0
-        self._rng = random.Random(0)
-        self._open: list[http.client.HTTPConnection] = []
-        self._closed = threading.Event()
+        self._away_since: float | None = None
+        self._given_up: tuple[float, str] | None = None
+        self._closed = False
 
-    def post(self, path: str, body: dict[str, Any], *, n_tokens: int = 0) -> Reply:
+    def post(
+        self,
+        path: str,
+        body: dict[str, Any],
+        *,
+        check: Callable[[dict[str, Any]], None] | None = None,
+        n_tokens: int = 0,
+    ) -> Reply:
         """The server's answer to a request, asked again while its faults may pass.
 
         Args:
             path: Below the base address, as `/chat/completions`.
             body: The request.
+            check: Raises `Fault` where the answer is none of the kind that was asked for.
             n_tokens: Roughly what it will use, for the rate limit.
 
         Raises:
-            Refused: The server will not answer this request (4xx).
-            Unanswered: It did not answer within the retries.
+            Refused: The server will not answer this request.
+            Unanswered: It did not answer within the budget.
         """
         with self._lock:
             self._n_requests += 1
-        for attempt in range(self._limits.max_retries + 1):
-            self._wait_for_turn(n_tokens)
+        n_failed, n_away, first_fault = 0, 0, None
+        while True:
+            self._check_open()
+            self._pace.take_turn(n_tokens)
             try:
-                return self._once(path, body)
-            except _Passing as fault:
-                if self._closed.is_set() or attempt == self._limits.max_retries or not self._may_retry():
-                    raise Unanswered(
-                        f"{self.url} did not answer after {attempt + 1} tries: {fault}"
-                    ) from fault
-                self._hold(fault.wait_s, attempt)
-        raise AssertionError("unreachable")
+                reply = self._once("POST", path, body, check)
+            except Fault as fault:
+                first_fault = first_fault or self._clock.now()
+                if fault.kind == "away":
+                    n_away += 1
+                    self._wait_out(fault, n_away, first_fault)
+                else:
+                    n_failed += 1
+                    self._wait_after_failure(fault, n_failed)
+            else:
+                self._settle(n_tokens, reply)
+                return reply
 
     def get(self, path: str) -> dict[str, Any]:
-        """One GET, not retried.
+        """One GET, not asked again.
 
         Raises:
             Refused: The server said no.
             Unanswered: It did not answer.
         """
         try:
-            return self._once(path, None).body
-        except _Passing as fault:
-            raise Unanswered(f"{self.url} did not answer: {fault}") from fault
+            return self._once("GET", path, None, None).body
+        except Fault as fault:
+            raise self._unanswered(fault, 1) from fault
 
     def close(self) -> None:
-        """Close every connection; requests under way fail and are not tried again. May be called twice."""
-        self._closed.set()
-        with self._lock:
-            while self._open:
-                self._open.pop().close()
+        """Close connections and wake whoever waits. May be called twice."""
+        self._closed = True
+        self._pace.stop()
+        self._clock.stop()
+        self._connections.close()
 
-    def _once(self, path: str, body: dict[str, Any] | None) -> Reply:
-        started = time.perf_counter()
-        connection = self._connection()
-        try:
-            return self._exchange(connection, path, body, started)
-        except (http.client.HTTPException, OSError) as error:
-            self._forget(connection)
-            reason = type(error).__name__ if isinstance(error, TimeoutError) else f"{error}"
-            raise _Passing(reason or type(error).__name__) from error
-
-    def _exchange(
-        self, connection: http.client.HTTPConnection, path: str, body: dict[str, Any] | None, started: float
+    def _once(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        check: Callable[[dict[str, Any]], None] | None,
     ) -> Reply:
         headers = {"Accept": "application/json", "User-Agent": "jettison"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        content = None
         if body is not None:
             headers["Content-Type"] = "application/json"
-            content = json.dumps(body).encode()
-        target = f"{self._parts.path.rstrip('/')}{path}"
-        connection.request("GET" if body is None else "POST", target, content, headers)
-        response = connection.getresponse()
-        if body is not None and body.get("stream") and response.status == 200:
-            return self._streamed(connection, response, started, len(content or b""))
-        raw = self._read(connection, response)
-        if response.status != 200:
-            self._refuse(response, raw)
-        try:
-            found = msgspec.json.decode(raw, type=dict[str, Any])
-        except msgspec.DecodeError as error:
-            raise _Passing(f"its answer is no JSON object ({len(raw)} bytes)") from error
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        content = None if body is None else msgspec.json.encode(body)
+        stream = Stream() if body is not None and body.get("stream") else None
+        started_s = time.perf_counter()
+        raw = self._connections.exchange(
+            method, path, content, headers, on_line=None if stream is None else stream.take
+        )
+        latency_s = time.perf_counter() - started_s
+        text = self._without_key(raw.body)
+        if raw.status != 200:
+            raise _objection(raw, text)
+        streamed = stream is not None and stream.n_lines > 0
+        found = stream.joined() if stream is not None and streamed else _object(text)
+        if self._key and streamed:
+            found = _object(self._without_key(msgspec.json.encode(found)))
+        if "error" in found and not found.get("choices"):
+            raise Fault(f"it answered with an error: {_message(found)[0]}", "failed")
+        if check is not None:
+            check(found)
         return Reply(
             body=found,
-            latency_s=time.perf_counter() - started,
-            wire_bytes=len(raw) + len(content or b""),
+            latency_s=latency_s,
+            first_token_s=stream.first_token_s if stream is not None and streamed else None,
+            wire_bytes=raw.wire_bytes,
         )
 
-    def _read(self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> bytes:
-        raw = response.read(MOST_BYTES + 1)
-        if len(raw) > MOST_BYTES:
-            self._forget(connection)
-            raise Refused(response.status, f"its answer is over {MOST_BYTES // 2**20} MB")
-        return raw
-
-    def _streamed(
-        self,
-        connection: http.client.HTTPConnection,
-        response: http.client.HTTPResponse,
-        started: float,
-        n_sent: int,
-    ) -> Reply:
-        """Server-sent events put together; one that ends without `[DONE]` was cut off."""
-        first_s: float | None = None
-        chunks: list[dict[str, Any]] = []
-        n_bytes, done = n_sent, False
-        while line := response.readline(MOST_BYTES):
-            n_bytes += len(line)
-            if n_bytes > MOST_BYTES:
-                self._forget(connection)
-                raise Refused(200, f"its answer is over {MOST_BYTES // 2**20} MB")
-            if not line.startswith(b"data:"):
-                continue
-            data = line[5:].strip()
-            if data == b"[DONE]":
-                done = True
-                continue
-            try:
-                chunk = msgspec.json.decode(data, type=dict[str, Any])
-            except msgspec.DecodeError as error:
-                self._forget(connection)
-                raise _Passing("a chunk of its stream is no JSON") from error
-            if "error" in chunk:
-                self._forget(connection)
-                raise _Passing(f"its stream broke off: {_message(chunk)}")
-            if first_s is None and _delta(chunk):
-                first_s = time.perf_counter() - started
-            chunks.append(chunk)
-        if not done:
-            self._forget(connection)
-            raise _Passing("its stream ended without [DONE]")
-        return Reply(
-            body=_joined(chunks),
-            latency_s=time.perf_counter() - started,
-            first_token_s=first_s,
-            wire_bytes=n_bytes,
-        )
-
-    def _refuse(self, response: http.client.HTTPResponse, raw: bytes) -> None:
-        try:
-            message = _message(msgspec.json.decode(raw, type=dict[str, Any]))
-        except msgspec.DecodeError:
-            message = raw[:200].decode("utf-8", "replace")
-        words = f"HTTP {response.status}: {self._without_key(message)[:300]}"
-        if response.status in RETRIED:
-            raise _Passing(words, _retry_after_s(response))
-        if 300 <= response.status < 400:
-            where = urlsplit(response.getheader("Location") or "").hostname
-            words = f"HTTP {response.status}: it points to {where}; name that address instead"
-        raise Refused(response.status, words)
-
-    def _without_key(self, text: str) -> str:
-        return text.replace(self._key, "…") if self._key else text
-
-    def _connection(self) -> http.client.HTTPConnection:
-        found: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if found is None:
-            host, port = self._parts.hostname or "", self._parts.port
-            timeout = self._limits.connect_s
-            if self._parts.scheme == "https":
-                context = ssl.create_default_context()
-                found = http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
-            else:
-                found = http.client.HTTPConnection(host, port, timeout=timeout)
-            try:
-                found.connect()
-            except OSError as error:
-                raise _Passing(f"no connection: {error}") from error
-            found.sock.settimeout(self._limits.read_s)
-            with self._lock:
-                if self._closed.is_set():
-                    found.close()
-                    raise _Passing("it was closed here")
-                self._open.append(found)
-            self._local.connection = found
-        return found
-
-    def _forget(self, connection: http.client.HTTPConnection) -> None:
-        connection.close()
-        self._local.connection = None
-        with self._lock, contextlib.suppress(ValueError):
-            self._open.remove(connection)
-
-    def _may_retry(self) -> bool:
+    def _wait_out(self, fault: Fault, n_away: int, first_fault: float) -> None:
+        """Wait for a server that is away, or give up when that would take too long."""
         with self._lock:
-            self._n_retries += 1
-            return self._n_retries <= max(20, self._limits.retry_share * self._n_requests)
+            now = self._clock.now()
+            self._away_since = now if self._away_since is None else self._away_since
+            spent_s = now - min(first_fault, self._away_since)
+            wait_s = fault.wait_s if fault.wait_s is not None else self._backoff_s(n_away)
+            patient = spent_s + wait_s <= self._patience.wait_s
+            if not patient and self._away_since <= first_fault:
+                self._given_up = (now + LONGEST_WAIT_S, str(fault))
+        if not patient:
+            raise self._unanswered(fault, n_away) from fault
+        self._pace.hold(wait_s)
 
-    def _hold(self, asked_s: float | None, attempt: int) -> None:
-        """Wait before the next try; when the server says how long, everyone waits."""
+    def _wait_after_failure(self, fault: Fault, n_failed: int) -> None:
+        """Wait before one more try, if the request and all of them together have one left."""
         with self._lock:
-            backoff_s = min(30.0, 0.5 * 2**attempt) * self._rng.uniform(0.5, 1.0)
-            wait_s = min(LONGEST_WAIT_S, asked_s) if asked_s is not None else backoff_s
-            if asked_s is not None:
-                self._not_before = max(self._not_before, time.monotonic() + wait_s)
-        time.sleep(wait_s)
+            budget = max(LEAST_BUDGET, self._patience.retry_share * self._n_requests)
+            allowed = (
+                fault.kind == "failed"
+                and n_failed <= self._patience.max_retries
+                and self._n_retries < budget
+            )
+            self._n_retries += allowed
+            wait_s = fault.wait_s if fault.wait_s is not None else self._backoff_s(n_failed)
+        if not allowed:
+            raise self._unanswered(fault, n_failed) from fault
+        self._clock.wait(wait_s)
 
-    def _wait_for_turn(self, n_tokens: int) -> None:
-        """Keep to the rates: requests and tokens are spread evenly over the minute."""
-        limits = self._limits
+    def _backoff_s(self, n_tried: int) -> float:
+        longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(n_tried - 1, 10))
+        return float(longest * self._rng.uniform(0.5, 1.0))
+
+    def _check_open(self) -> None:
+        """A server that was waited for in vain is tried again only now and then."""
         with self._lock:
-            now = time.monotonic()
-            turn = max(now, self._not_before)
-            gap_s = 60.0 / limits.requests_per_minute if limits.requests_per_minute else 0.0
-            if limits.tokens_per_minute:
-                gap_s = max(gap_s, 60.0 * n_tokens / limits.tokens_per_minute)
-            if gap_s:
-                self._not_before = turn + gap_s
-        if turn > now:
-            time.sleep(turn - now)
+            if self._closed:
+                raise Unanswered(f"{self.url} was closed here before it answered.")
+            if self._given_up is not None and self._clock.now() < self._given_up[0]:
+                raise Unanswered(f"{self.url} is given up for now: {self._given_up[1]}.")
+
+    def _settle(self, n_tokens: int, reply: Reply) -> None:
+        with self._lock:
+            self._away_since = self._given_up = None
+        usage = reply.body.get("usage")
+        used = usage.get("total_tokens") if isinstance(usage, dict) else None
+        if isinstance(used, int):
+            self._pace.settle(expected_tokens=n_tokens, used_tokens=max(0, min(used, 10_000_000)))
+
+    def _unanswered(self, fault: Fault, n_tries: int) -> Unanswered:
+        tries = "1 try" if n_tries == 1 else f"{n_tries} tries"
+        return Unanswered(f"{self.url} did not answer after {tries}: {fault}.")
+
+    def _without_key(self, text: bytes) -> bytes:
+        return text.replace(self._key.encode(), b"***") if self._key else text
 
 
-def _retry_after_s(response: http.client.HTTPResponse) -> float | None:
-    """Seconds the server asks to wait: in milliseconds, seconds, or as a date."""
-    milliseconds = response.getheader("retry-after-ms")
-    given = response.getheader("retry-after")
-    with contextlib.suppress(ValueError):
-        if milliseconds is not None:
-            return max(0.0, float(milliseconds) / 1000)
-        if given is not None:
-            return max(0.0, float(given))
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Fault(f"its answer is no JSON object ({len(text)} bytes)", "failed") from error
+
+
+def _objection(raw: RawReply, text: bytes) -> Exception:
+    """What an answer other than 200 means."""
+    try:
+        message, code = _message(msgspec.json.decode(text, type=dict[str, Any]))
+    except (msgspec.DecodeError, RecursionError):
+        message, code = text[:200].decode("utf-8", "replace").strip(), ""
+    message = message[:300] or "no reason given"
+    if raw.status == 429 and code == "insufficient_quota":
+        return Refused(402, message, code)
+    if raw.status in BUSY:
+        return Fault(f"HTTP {raw.status}: {message}", "away", wait_s=retry_after_s(raw.headers))
+    if raw.status >= 500 or raw.status == 409:
+        return Fault(f"HTTP {raw.status}: {message}", "failed", wait_s=retry_after_s(raw.headers))
+    if 300 <= raw.status < 400:
+        where = raw.headers.get("location", "nowhere")[:200]
+        message = f"it points to {where}, which is not followed; name that address instead"
+    return Refused(raw.status, message, code)
+
+
+def retry_after_s(headers: dict[str, str]) -> float | None:
+    """Seconds the server asks to wait: said in milliseconds, in seconds, or as a date."""
+    milliseconds, given = headers.get("retry-after-ms"), headers.get("retry-after")
+    for text, unit_s in ((milliseconds, 0.001), (given, 1.0)):
+        with contextlib.suppress(ValueError):
+            if text is not None and 0 <= (value := float(text)) < float("inf"):
+                return value * unit_s
     if given is not None and (when := email.utils.parsedate_tz(given)) is not None:
         return max(0.0, email.utils.mktime_tz(when) - time.time())
     return None
 
 
-def _message(body: dict[str, Any]) -> str:
+def _message(body: dict[str, Any]) -> tuple[str, str]:
+    """What went wrong in the server's words, and its code."""
     error = body.get("error", body)
-    if isinstance(error, dict):
-        return str(error.get("message") or error)
-    return str(error)
-
-
-def _delta(chunk: dict[str, Any]) -> str:
-    choices = chunk.get("choices") or [{}]
-    return str((choices[0].get("delta") or {}).get("content") or choices[0].get("text") or "")
-
-
-def _joined(chunks: list[dict[str, Any]]) -> dict[str, Any]:
-    """A streamed answer in the shape of a whole one."""
-    text = "".join(_delta(chunk) for chunk in chunks)
-    finish, usage = None, None
-    logprobs: list[Any] = []
-    for chunk in chunks:
-        choices = chunk.get("choices") or []
-        if choices:
-            finish = choices[0].get("finish_reason") or finish
-            logprobs += ((choices[0].get("logprobs") or {}).get("content")) or []
-        usage = chunk.get("usage") or usage
-    choice: dict[str, Any] = {"message": {"content": text}, "text": text, "finish_reason": finish}
-    if logprobs:
-        choice["logprobs"] = {"content": logprobs}
-    return {"choices": [choice], "usage": usage}
+    if not isinstance(error, dict):
+        return str(error), ""
+    return str(error.get("message") or error), str(error.get("code") or error.get("type") or "")

@@ -55,6 +55,9 @@ def judge_not_worse(
         scored = score_pairs(members, gate.scorer)
         asked = _Asked(scorer=gate.scorer, on=name, margin=_margin(gate, name), alpha=spent, seed=seed)
         result = _judge_slice(asked, scored)
+        if lost := sum(pair.incumbent.unanswered or pair.candidate.unanswered for pair in members):
+            results.append(_undecided(result, lost))
+            continue
         failed = sum(has_failed(pair.candidate, gate.scorer) for pair in members)
         notes = _notes(len(members) - len(scored), failed)
         results.append(msgspec.structs.replace(result, reason=result.reason + notes))
@@ -189,6 +192,18 @@ def _reason(result: GateResult) -> str:
     if result.n_missing:
         more = f"about {count(result.n_missing, 'more example')} would settle it"
     return f"{scores}: {limit}, the margin is {points}; {more}."
+
+
+def _undecided(result: GateResult, n_lost: int) -> GateResult:
+    """Answers that were lost on the way could be right or wrong: nothing is decided without them."""
+    examples = "1 example has" if n_lost == 1 else f"{n_lost:,} examples have"
+    reason = (
+        f"{on_slice(result.slice or 'all')} {examples} no answer: it was lost on the way to or from a "
+        "server. Evaluate again: only what is missing is asked for."
+    )
+    return msgspec.structs.replace(
+        result, verdict=Verdict.NOT_ENOUGH_DATA, reason=reason, p_value=None, n_missing=n_lost
+    )
 
 
 def _notes(n_unjudged: int, n_failed: int) -> str:

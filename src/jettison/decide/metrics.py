@@ -47,7 +47,7 @@ def slice_metrics(records: Sequence[Record]) -> dict[str, float | None]:
         "macro_f1": classification.macro_f1(expected, predicted) if expected else None,
         **_scope_metrics(records),
         **_confidence_metrics(records),
-        "error_share": _share([record.error is not None for record in records]),
+        "error_share": _share([record.error is not None for record in records if not record.unanswered]),
         "escalated_share": _share([record.escalated for record in records]),
         **{name: weighted_score(records, name) for name in scorers},
     }
@@ -99,18 +99,18 @@ def _is_right(record: Record) -> float | None:
     score = record.scores.get(LABEL)
     if score is not None:
         return score
-    return None if record.expected is None else float(record.output == record.expected)
+    return None if record.expected is None or record.unanswered else float(record.output == record.expected)
 
 
 def _labels(records: Sequence[Record]) -> tuple[list[str], list[str | None]]:
-    known = [(r.expected, r.output) for r in records if r.expected is not None]
+    known = [(r.expected, r.output) for r in records if r.expected is not None and not r.unanswered]
     if all(output is None for _, output in known):
         return [], []  # a file of scores alone: what was answered is not known
     return [expected for expected, _ in known], [output for _, output in known]
 
 
 def _accuracy(records: Sequence[Record]) -> float | None:
-    known = [(r, r.weight) for r in records if r.expected is not None]
+    known = [(r, r.weight) for r in records if r.expected is not None and not r.unanswered]
     total = sum(weight for _, weight in known)
     return sum(w * (r.output == r.expected) for r, w in known) / total if total else None
 

@@ -51,7 +51,8 @@ def pair_records(incumbent: Sequence[Record], candidate: Sequence[Record]) -> tu
 
 
 def score_pairs(pairs: Sequence[Pair], scorer: str) -> tuple[ScoredPair, ...]:
-    """Both judgements of each pair; a failed call counts 0, a pair that could not be judged is left out.
+    """Both judgements of each pair; a failed call counts 0, a pair that could not be judged is left out,
+    and so is one of which an answer was lost on the way.
 
     Raises:
         UnknownName: No record carries that scorer.
@@ -76,13 +77,17 @@ def score_pairs(pairs: Sequence[Pair], scorer: str) -> tuple[ScoredPair, ...]:
 
 
 def record_score(record: Record, scorer: str) -> float | None:
-    """Judgement of one record: 0 when the call failed, None when the scorer could not tell."""
+    """Judgement of one record: 0 when the call failed, None when it was lost or could not be judged."""
+    if record.unanswered:
+        return None
     return 0.0 if has_failed(record, scorer) else record.scores.get(scorer)
 
 
 def has_failed(record: Record, scorer: str) -> bool:
-    """Whether there is no answer to judge."""
-    return record.error is not None or (record.output is None and record.scores.get(scorer) is None)
+    """Whether the model gave no answer to judge; of one that was lost on the way nobody knows."""
+    return not record.unanswered and (
+        record.error is not None or (record.output is None and record.scores.get(scorer) is None)
+    )
 
 
 def count_flips(scored: Sequence[ScoredPair]) -> Flips:

@@ -136,6 +136,7 @@ class _Columns:
             slices=self._slices(row, slice_columns),
             group=self._text("group", row),
             weight=1.0 if weight is None else weight,
+            unanswered=self._number("unanswered", row) == 1.0,
             error=error or ("no answer" if self.score is None and output is None else None),
         )
 

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from jettison.backends.ask import check_answered
 from jettison.backends.open import open_model
 from jettison.candidate import (
     AppliedStep,
@@ -181,9 +182,11 @@ def _of_record(record: Record) -> Output:
 def _asked(candidate: Candidate, examples: Sequence[Example]) -> list[Output]:
     model = open_model(candidate)
     try:
-        return list(predict_all(model, [example.asked for example in examples]))
+        outputs = list(predict_all(model, [example.asked for example in examples]))
     finally:
         model.close()
+    check_answered(outputs, candidate.name)
+    return outputs
 
 
 def _fit(

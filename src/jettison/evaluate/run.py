@@ -7,11 +7,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jettison.backends.ask import ask
+from jettison.backends.ask import ask, check_answered
 from jettison.backends.machine import describe_machine
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, library_versions
-from jettison.errors import BrokenArtifact, InvalidInput, JettisonError, Unanswered
+from jettison.errors import BrokenArtifact, InvalidInput, JettisonError
 from jettison.evaluate.scorers import Score, Scorer, Scorers, open_scorers, score_all, with_settings
 from jettison.files import value_sha256
 from jettison.model import Model, Output
@@ -35,13 +35,15 @@ def evaluate(
     scorers: Scorers = ("label",),
     folder: Path | None = None,
     keep_logits: bool = False,
+    keep_unanswered: bool = False,
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> list[Record]:
     """Ask a candidate every example and judge its answers.
 
     An example on which the backend fails gets a record with `error`; the rest of its
-    batch is asked again one by one.
+    batch is asked again one by one. An answer that was lost on the way to or from a server
+    is not judged, and an evaluation that lacks one is never kept as finished.
 
     Args:
         candidate: Opened as it stands on disk, with its calibration.
@@ -50,6 +52,7 @@ def evaluate(
         scorers: Names of scorer plugins, or names with settings (`jettison.evaluate.Scorers`).
         folder: Where finished evaluations are kept and found again; None keeps nothing.
         keep_logits: Put the raw logits on the records.
+        keep_unanswered: Return records of lost answers, marked `unanswered`, instead of refusing.
         batch_size: Inputs handed to the backend at once, at least 1.
         progress: Called with a phrase and the share done in 0-1.
 
@@ -61,31 +64,37 @@ def evaluate(
         UnknownName: A scorer or the backend is not installed.
         BrokenArtifact: The candidate does not open, or answers with too few or too many outputs.
         CannotWrite: The folder cannot be written.
+        Unanswered: Some answers were lost on the way; the others are kept where the backend keeps them.
     """
     if batch_size < 1:
         raise InvalidInput(f"batch_size must be at least 1, got {batch_size}.")
     _check_ids(examples)
     judges = open_scorers(scorers, out_of_scope=candidate.out_of_scope)
     if folder is None:
-        return list(_records(candidate, examples, split, judges, keep_logits, batch_size, progress))
+        found = list(_records(candidate, examples, split, judges, keep_logits, batch_size, progress))
+        return found if keep_unanswered else _whole(found, candidate)
     path = evaluation_file(
         folder, candidate, examples, split=split, scorers=scorers, keep_logits=keep_logits
     )
-    if (found := _read_whole(path, examples)) is not None:
-        return found
+    if (finished := _read_whole(path, examples)) is not None:
+        return finished
     parts = _Parts(path.with_suffix(".parts"))
     done = parts.read(examples)
     rest = _records(candidate, examples[len(done) :], split, judges, keep_logits, batch_size, progress)
-    try:
-        for record in rest:
-            done.append(record)
-            parts.add(record)
-    except Unanswered:
+    for record in rest:
+        done.append(record)
+        parts.add(record)
+    if any(record.unanswered for record in done):
         parts.flush()
-        raise
+        return done if keep_unanswered else _whole(done, candidate)
     write_records(path, done, meta=_meta(candidate, split, judges, done))
     parts.remove()
     return done
+
+
+def _whole(records: list[Record], candidate: Candidate) -> list[Record]:
+    check_answered(records, candidate.name)
+    return records
 
 
 def predict_all(
@@ -163,6 +172,8 @@ def _record(
 ) -> Record:
     failed = output.error is not None
     logits = output.logits if keep_logits else None
+    # Whatever a scorer makes of an error, what nobody has seen is not judged.
+    scores = {name: score.value for name, score in judged.items()}
     return Record(
         candidate=candidate.digest,
         example_id=example.id,
@@ -173,7 +184,7 @@ def _record(
         in_scope=output.in_scope,
         flagged=None if failed or output.in_scope is None else output.flagged,
         logits=None if logits is None else tuple(logits.tolist()),
-        scores={name: score.value for name, score in judged.items()},
+        scores=dict.fromkeys(scores) if output.unanswered else scores,
         slices=example.slices,
         group=example.group,
         weight=example.weight,
@@ -181,6 +192,7 @@ def _record(
         escalated=output.escalated,
         cost=output.cost or Cost(),
         error=output.error,
+        unanswered=output.unanswered,
         time=time.time(),
     )
 
@@ -192,6 +204,7 @@ class _Parts:
         self._folder = folder
         self._waiting: list[Record] = []
         self._n_written = 0
+        self._has_gap = False
         self._flushed = time.monotonic()
 
     def read(self, examples: Sequence[Example]) -> list[Record]:
@@ -210,7 +223,13 @@ class _Parts:
         return found
 
     def add(self, record: Record) -> None:
-        """Keep one more record, and put them on disk when they have waited long enough."""
+        """Keep one more record, and put them on disk when they have waited long enough.
+
+        What follows a lost answer is not kept: the next run asks from there.
+        """
+        self._has_gap = self._has_gap or record.unanswered
+        if self._has_gap:
+            return
         self._waiting.append(record)
         if time.monotonic() - self._flushed >= FLUSH_AFTER_S:
             self.flush()
