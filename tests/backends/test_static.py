@@ -100,6 +100,7 @@ def test_one_text_and_many_give_the_same_row(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     words = ["please", "show", "me", "the", "weather", "rain", "flight", "album", "zor", "xyz9"]
     texts = [" ".join(rng.choice(words, size=rng.integers(0, 30))) for _ in range(150)]
+    texts += [" ".join(rng.choice(words, size=size)) for size in (60, 63, 64, 65, 90)]
     together = model.logits(texts)
     alone = np.concatenate([model.logits([text]) for text in texts])
     np.testing.assert_allclose(together, alone, atol=1e-5)

@@ -22,6 +22,8 @@ WEIGHTS = "model.safetensors"
 NGRAMS = "ngrams.safetensors"
 EPSILON = 1e-5
 """Added to the variance of the pooled features, as torch's LayerNorm does."""
+_MOST_SHORT = 64
+"""Tokens of a text that counts as short."""
 _MOST_TEXTS = 1024
 """Whose pooled features are held at once."""
 _MOST_TOKENS = 1024
@@ -64,7 +66,10 @@ class StaticClassifier(TextClassifier):
         self._conv_bias, self._first, self._first_bias, self._second, self._second_bias = (
             np.array(weights[name]) for name in names
         )
+        # One text's product reads each column as a whole: laid out so, it takes 0.8 of the time.
+        self._first, self._second = (np.asfortranarray(w) for w in (self._first, self._second))
         self._width, self._d, self._channels = weights["conv"].shape
+        self._zeros = np.zeros((_MOST_SHORT + self._width, self._channels), np.float32)
         path = candidate.path / NGRAMS
         characters = candidate.settings.get("characters", (3, 5))
         self._ngrams = NgramLogits(path, len(self.labels), characters) if path.exists() else None
@@ -79,7 +84,7 @@ class StaticClassifier(TextClassifier):
     def _static_logits(self, inputs: Sequence[str]) -> np.ndarray:
         texts = [self._words(text, self._max_tokens) or [self._folded.blank] for text in inputs]
         if len(texts) == 1:
-            return self._head(self._pool(texts))
+            return self._head_of_one(self._pool_one(texts[0]))[None]
         found = np.empty((len(texts), len(self.labels)), np.float32)
         for first in range(0, len(texts), _MOST_TEXTS):
             part = texts[first : first + _MOST_TEXTS]
@@ -111,6 +116,41 @@ class StaticClassifier(TextClassifier):
         np.maximum.reduce(vectors, 1, out=maxima[:, :d])
         np.maximum.reduce(windows, 1, out=maxima[:, d:])
         return pooled
+
+    def _pool_one(self, ids: list[int]) -> np.ndarray:
+        """The same of one text, shape (2 d + 2 channels,), without the axis that costs it time."""
+        n, d, channels = len(ids), self._d, self._channels
+        rows = self._folded.table.take(ids, 0)
+        vectors = rows[:, :d]
+        windows = np.empty((n + self._width - 1, channels), np.float32)
+        windows[:] = self._conv_bias
+        for offset in range(self._width):
+            start = d + offset * channels
+            part = windows[offset : offset + n]
+            np.add(part, rows[:, start : start + channels], part)
+        # Against an array of zeros it is three times as fast as against the number.
+        np.maximum(windows, self._zeros[: len(windows)] if n < _MOST_SHORT else 0.0, out=windows)
+        pooled = np.empty(2 * (d + channels), np.float32)
+        np.add.reduce(vectors, 0, None, pooled[:d])
+        np.add.reduce(windows, 0, None, pooled[d : d + channels])
+        pooled[: d + channels] *= n**-0.5
+        np.maximum.reduce(vectors, 0, None, pooled[d + channels : d + channels + d])
+        np.maximum.reduce(windows, 0, None, pooled[d + channels + d :])
+        return pooled
+
+    def _head_of_one(self, pooled: np.ndarray) -> np.ndarray:
+        """The same of one text, shape (n_labels,)."""
+        hidden = len(self._second)
+        layer = pooled.dot(self._first)
+        layer *= _over_deviation_of_one(pooled)
+        layer += self._first_bias
+        inner = layer[:hidden]
+        np.maximum(inner, 0.0, out=inner)
+        logits: np.ndarray = inner.dot(self._second)
+        logits += self._second_bias
+        if len(layer) > hidden:
+            logits += layer[hidden:]
+        return logits
 
     def _head(self, pooled: np.ndarray) -> np.ndarray:
         """Logits, shape (n_texts, n_labels): layer norm, perceptron, and the linear layer beside it."""
@@ -163,17 +203,19 @@ def open_static(candidate: Candidate) -> StaticClassifier:
     return StaticClassifier(candidate)
 
 
-def _over_deviation(rows: np.ndarray) -> np.ndarray | float:
-    """One over the standard deviation of each row, shape (n, 1); of a single row a number: faster."""
+def _over_deviation(rows: np.ndarray) -> np.ndarray:
+    """One over the standard deviation of each row, shape (n, 1)."""
     n = rows.shape[1]
-    if len(rows) == 1:
-        row = rows[0]
-        mean = float(row.sum()) / n
-        return float((float(row.dot(row)) / n - mean * mean + EPSILON) ** -0.5)
     means = np.add.reduce(rows, 1) / n
     variances = np.einsum("ij,ij->i", rows, rows) / n - means * means
     found: np.ndarray = ((variances + EPSILON) ** -0.5)[:, None]
     return found
+
+
+def _over_deviation_of_one(row: np.ndarray) -> float:
+    """The same of one row: in Python's numbers, which is faster."""
+    mean = np.add.reduce(row).item() / len(row)
+    return float((row.dot(row).item() / len(row) - mean * mean + EPSILON) ** -0.5)
 
 
 def _of_equal_length(lengths: Sequence[int]) -> Iterator[list[int]]:
