@@ -69,6 +69,8 @@ class Decoder:
         self.calibration = calibration
         self._in_scope = np.array([i for i, label in enumerate(self.labels) if label != out_of_scope])
         self._outside = self.labels.index(out_of_scope) if out_of_scope in self.labels else None
+        # A product with ones adds up a row in half of the time that a sum takes.
+        self._ones = np.ones(len(self.labels))
         self._ranks = ScopeRanks.of(calibration)
 
     def outputs(self, logits: np.ndarray) -> list[Output]:
@@ -87,22 +89,22 @@ class Decoder:
 
     def _one(self, row: np.ndarray) -> Output:
         """The same for one row, shape (n_labels,), in a third of the time: a static student feels it."""
-        scaled = row.astype(np.float64)
-        scaled /= self.calibration.temperature
         top = int(row.argmax())
-        scaled -= scaled[top]
-        np.exp(scaled, out=scaled)
-        confidence = 1.0 / float(np.add.reduce(scaled))
+        peak = row.item(top)
+        below = row.astype(np.float64)
+        below -= peak
+        energy = self._ranks is not None and self.calibration.scope_rule == "energy"
+        scaled = below.copy() if energy else below
+        scaled /= self.calibration.temperature
+        np.exp(scaled, scaled)
+        confidence = 1.0 / float(scaled.dot(self._ones))
         if self._ranks is None:
             return self._output(row, top, confidence, 0.0)
-        if self.calibration.scope_rule == "energy":
-            plain = row.astype(np.float64)
-            peak = float(plain[top])
-            plain -= peak
-            np.exp(plain, out=plain)
+        if energy:
+            np.exp(below, below)
             if self._outside is not None:
-                plain[self._outside] = 0.0
-            inside = float(np.add.reduce(plain))
+                below[self._outside] = 0.0
+            inside = float(below.dot(self._ones))
             scope = peak + math.log(inside) if inside > 0.0 else -math.inf
         elif top == self._outside:
             scaled[top] = 0.0
