@@ -5,7 +5,7 @@
 | right-or-wrong, independent, equal weights | Tango score; exact unconditional under 10 discordant pairs |
 | under 10 effective groups changed (5 of under 20), or under 100 graded | betting, valid at every size |
 | under 20 groups | sign flips of whole groups, and the next: the larger p-value |
-| else | cluster-robust t, corrected for skewness |
+| else | cluster-robust t, corrected for skewness; graded, never surer than unseen harm allows |
 """
 
 import math
@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.stats.betting import betting_p
 from jettison.stats.clustered import GroupSums, effective_groups, group_sums, sign_flip_p, skew_corrected_p
+from jettison.stats.graded import graded_p
 from jettison.stats.interval import Interval, MarginTest
 from jettison.stats.paired import FEW_FLIPS, paired_test
 
@@ -83,7 +84,8 @@ def margin_test(
             )
         return _judge(by_group, margin, alpha, partial(_few_groups_p, seed=seed), "sign flips of groups")
     name = "cluster-robust t" if n_groups < by_group.n else "paired t"
-    return _judge(by_group, margin, alpha, skew_corrected_p, f"{name}, skewness corrected")
+    p_value = graded_p if bounded and not binary else skew_corrected_p
+    return _judge(by_group, margin, alpha, p_value, f"{name}, skewness corrected")
 
 
 def _few_groups_p(by_group: GroupSums, difference: float, *, seed: int) -> float:
