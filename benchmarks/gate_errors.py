@@ -47,6 +47,10 @@ SETTINGS = tuple(
 )
 
 
+SHAPES = ("equal", "uneven", "long tail", "three large")
+HEAVY = ((150, 0.3, 0.1), (400, 0.3, 0.05), (400, 0.05, 0.05))
+
+
 def paired_errors(n: int, beneficial: float, margin: float, *, n_draws: int, seed: int) -> list[Share]:
     """False releases on right-or-wrong answers whose true loss is the margin."""
     rng = np.random.default_rng(seed)
@@ -91,6 +95,69 @@ def clustered_errors(
         Share(f"false release, jettison gate by group, {where}", ours, n_draws, f"alpha {ALPHA}"),
         Share(f"false release, groups ignored, {where}", naive, n_draws, f"alpha {ALPHA}"),
     ]
+
+
+def group_sizes(shape: str, n_groups: int, rng: np.random.Generator) -> np.ndarray:
+    """Sizes of groups: all alike, uneven, a long tail, or three that hold a third of all examples."""
+    if shape == "equal":
+        return np.full(n_groups, 4)
+    if shape == "uneven":
+        return rng.integers(1, 9, n_groups)
+    if shape == "long tail":
+        return np.minimum((rng.pareto(1.2, n_groups) + 1).astype(int), 300)
+    return np.append(np.full(3, max(2, n_groups // 6)), np.ones(n_groups - 3, int))
+
+
+def whole_group_errors(
+    shape: str, n_groups: int, margin: float, *, only_large: bool, n_draws: int, seed: int
+) -> Share:
+    """False releases when harm spoils whole groups, of any size or of the largest tenth alone."""
+    rng = np.random.default_rng(seed)
+    released = 0
+    for _ in range(n_draws):
+        sizes = np.sort(group_sizes(shape, n_groups, rng))[::-1]
+        struck = slice(0, max(3, n_groups // 10) if only_large else n_groups)
+        rate = np.zeros(n_groups)
+        rate[struck] = min(1.0, margin * sizes.sum() / sizes[struck].sum())
+        groups = np.repeat(np.arange(n_groups), sizes)
+        candidate = np.where((rng.random(n_groups) < rate)[groups], 0.0, 1.0)
+        released += release_by_group(candidate, np.ones(len(groups)), groups, margin)
+    where = "the largest tenth" if only_large else "any"
+    name = f"false release, {n_groups} groups, {shape}, {where} spoiled whole, margin={margin}"
+    return Share(name, released, n_draws, f"alpha {ALPHA}")
+
+
+def heavy_group_errors(n_groups: int, spread: float, margin: float, *, n_draws: int, seed: int) -> Share:
+    """False releases when three groups hold a third of all examples, and each group has its own rate."""
+    rng = np.random.default_rng(seed)
+    released = 0
+    for _ in range(n_draws):
+        sizes = group_sizes("three large", n_groups, rng)
+        groups = np.repeat(np.arange(n_groups), sizes)
+        rate = rng.beta(margin / spread, (1 - margin) / spread, n_groups)
+        candidate = np.where(rng.random(len(groups)) < rate[groups], 0.0, 1.0)
+        released += release_by_group(candidate, np.ones(len(groups)), groups, margin)
+    name = f"false release, {n_groups} groups, three large, spread={spread} margin={margin}"
+    return Share(name, released, n_draws, f"alpha {ALPHA}")
+
+
+def twin_releases(n_groups: int, harmful: int, margin: float, *, n_draws: int, seed: int) -> Share:
+    """Releases of a candidate that loses only a few of 1,326 grouped examples."""
+    rng = np.random.default_rng(seed)
+    n, released = 1326, 0
+    for _ in range(n_draws):
+        candidate = np.ones(n)
+        candidate[rng.choice(n, harmful, replace=False)] = 0.0
+        released += release_by_group(candidate, np.ones(n), np.arange(n) % n_groups, margin)
+    name = f"released, {harmful} of {n} harmed in {n_groups} groups, margin={margin}"
+    return Share(name, released, n_draws, "higher is better")
+
+
+def release_by_group(
+    candidate: np.ndarray, baseline: np.ndarray, groups: np.ndarray, margin: float
+) -> bool:
+    """Whether the gate releases."""
+    return margin_test(candidate, baseline, margin=margin, groups=groups).p_not_worse <= ALPHA
 
 
 def slices_errors(n_slices: int, *, n_draws: int, seed: int) -> list[Share]:
@@ -190,6 +257,17 @@ def figures(n_draws: int, seed: int) -> Iterator[Share]:
         (800, 0.1, 0.03),
     ):
         yield from clustered_errors(n_groups, spread, margin, n_draws=n_draws // 2, seed=seed)
+    for shape in SHAPES:
+        for n_groups, only_large in ((12, False), (40, False), (150, True), (400, False), (400, True)):
+            yield whole_group_errors(
+                shape, n_groups, 0.05, only_large=only_large, n_draws=n_draws // 8, seed=seed
+            )
+    for n_groups, spread, margin in HEAVY:
+        yield heavy_group_errors(n_groups, spread, margin, n_draws=n_draws // 8, seed=seed)
+    for n_groups in (15, 40, 300, 1000):
+        for harmful in range(4):
+            for margin in (0.01, 0.03):
+                yield twin_releases(n_groups, harmful, margin, n_draws=20, seed=seed)
     yield from slices_errors(4, n_draws=n_draws, seed=seed)
     yield from roles_errors(n_draws=n_draws, seed=seed)
     for n, epsilon in ((200, 0.05), (500, 0.05), (2000, 0.01)):

@@ -102,6 +102,35 @@ def test_groups_make_the_verdict_more_careful() -> None:
     assert together.n_groups == 300
 
 
+def twin_in_groups(n_groups: int, **gate: object):  # type: ignore[no-untyped-def]
+    """One harmful flip among 1,326 examples in groups of one size."""
+    incumbent, candidate = flipped(1326, harmful=1, beneficial=0)
+    sides = [
+        [
+            msgspec.structs.replace(r, group=f"g{i % n_groups}")
+            for i, r in enumerate(records_of(s, candidate=c))
+        ]
+        for s, c in ((incumbent, "a"), (candidate, "b"))
+    ]
+    return judge_not_worse(NotWorse(**gate), *sides)[0]  # type: ignore[arg-type]
+
+
+def test_too_few_groups_say_how_many_more() -> None:
+    result = twin_in_groups(40)
+    assert result.verdict is Verdict.NOT_ENOUGH_DATA
+    assert result.reason.endswith(
+        "even if no answer changed, 40 groups, the largest with 2.6 % of the weight, would certify no less "
+        f"than 9.54 points, the margin is 1 point; about 394 more groups like these ({result.n_missing:,} "
+        "examples) would settle it."
+    )
+    assert result.n_missing == 434 * 1326 // 40 + 1 - 1326
+
+
+def test_a_twin_ships_where_its_groups_are_enough() -> None:
+    assert twin_in_groups(1000).verdict is Verdict.SHIP
+    assert twin_in_groups(300, margin=0.03).verdict is Verdict.SHIP
+
+
 def test_weights_move_the_means() -> None:
     incumbent, candidate = flipped(400, harmful=20, beneficial=0)
     heavy = [

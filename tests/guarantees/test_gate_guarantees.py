@@ -72,6 +72,38 @@ def test_a_dozen_large_groups_err_at_most_twice_alpha() -> None:
     assert at_most(by_group, 2 * gate_errors.ALPHA)
 
 
+@pytest.mark.parametrize("shape", gate_errors.SHAPES)
+@pytest.mark.parametrize(("n_groups", "only_large"), [(12, False), (40, True), (150, False), (400, True)])
+def test_harm_that_spoils_whole_groups_is_released_at_most_with_alpha(
+    shape: str, n_groups: int, only_large: bool
+) -> None:
+    found = gate_errors.whole_group_errors(
+        shape, n_groups, 0.05, only_large=only_large, n_draws=100, seed=1
+    )
+    told([found])
+    assert at_most(found, gate_errors.ALPHA)
+
+
+@pytest.mark.parametrize("setting", gate_errors.HEAVY, ids=str)
+def test_a_few_heavy_groups_err_at_most_alpha(setting: tuple[int, float, float]) -> None:
+    # The t alone, which reads the variance between groups, released 6 to 12 % here.
+    found = gate_errors.heavy_group_errors(*setting, n_draws=200, seed=1)
+    told([found])
+    assert at_most(found, gate_errors.ALPHA)
+
+
+@pytest.mark.parametrize(
+    ("n_groups", "margin", "certain"), [(15, 0.03, False), (300, 0.03, True), (1000, 0.01, True)]
+)
+def test_a_twin_is_released_where_there_are_groups_enough(
+    n_groups: int, margin: float, certain: bool
+) -> None:
+    for harmful in range(4):
+        found = gate_errors.twin_releases(n_groups, harmful, margin, n_draws=5, seed=1)
+        told([found])
+        assert found.hits == (found.n if certain else 0)
+
+
 def test_requiring_every_slice_needs_no_correction() -> None:
     shares = gate_errors.slices_errors(4, n_draws=4 * DRAWS, seed=1)
     told(shares)

@@ -1,5 +1,7 @@
 """Means of paired differences with dependent examples, and the choice of their test."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,8 +9,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
 from jettison.errors import InvalidInput, NotEnoughData
-from jettison.stats.betting import betting_p
+from jettison.stats.betting import betting_p, copies_needed, smallest_group_margin
 from jettison.stats.clustered import (
+    GroupSums,
     effective_groups,
     group_sums,
     margin_p,
@@ -59,10 +62,41 @@ def test_sign_flips_of_three_equal_gains_give_one_in_eight() -> None:
 
 
 def test_betting_with_no_harm_needs_little_more_than_the_exact_test() -> None:
-    # Exact: 0.97**n <= 0.025 at n = 122. Half the stake is on the boldest bet: 0.97**n <= 0.0125, n = 144.
-    flat = np.ones(145)
+    # Exact: 0.97**n <= 0.025 at n = 122. Half the stake on the boldest bet alone: n = 144.
+    flat = np.ones(130)
     assert betting_p(group_sums(flat, flat), -0.03) <= 0.025
     assert betting_p(group_sums(flat[:121], flat[:121]), -0.03) > 0.025
+
+
+def test_a_heavy_group_is_taken_as_lost_and_the_rest_is_judged_by_its_own_size() -> None:
+    # 50 of 1,326 examples in one group: 3.77 points lost at worst, and 1,276 single ones
+    # certify 0.31 points of their 96.2 %: 4.07 in all.
+    sizes = np.append(50.0, np.ones(1276))
+    assert smallest_group_margin(sizes) == pytest.approx(0.0407, abs=2e-4)
+    assert smallest_group_margin(sizes) > 50 / 1326
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=3, max_size=7), st.floats(0.05, 0.9))
+def test_the_betting_p_value_holds_when_whole_groups_are_lost(sizes: list[int], margin: float) -> None:
+    # Every way for groups to be lost, each with probability `margin`: exact, no simulation.
+    weights = np.array(sizes, float)
+    level = 0.0
+    for ways in range(2 ** len(sizes)):
+        lost = (ways >> np.arange(len(sizes)) & 1).astype(bool)
+        p = betting_p(GroupSums(np.where(lost, -weights, 0.0), weights, n=len(sizes)), -margin)
+        level += float(np.where(lost, margin, 1 - margin).prod()) * (p <= 0.025)
+    assert level <= 0.025 + 1e-12
+
+
+def test_copies_said_to_be_needed_are_enough_and_no_more() -> None:
+    weights, sums = np.full(40, 33.0), np.append(-1.0, np.zeros(39))
+    copies = copies_needed(GroupSums(sums, weights, n=1320), -0.01)
+    assert copies is not None
+    for factor, enough in ((math.ceil(copies), True), (math.floor(copies), False)):
+        seen = GroupSums(np.tile(sums, factor), np.tile(weights, factor), n=1320 * factor)
+        assert (betting_p(seen, -0.01) <= 0.025) == enough
+    assert copies_needed(GroupSums(-weights, weights, n=1320), -0.01) is None
 
 
 def test_effective_groups_count_those_that_changed() -> None:
@@ -98,6 +132,13 @@ def test_the_test_fits_the_data(
         n = len(groups)
         candidate, baseline = rng.integers(0, 2, n).tolist(), rng.integers(0, 2, n).tolist()
     assert margin_test(candidate, baseline, margin=0.03, groups=groups).method == method
+
+
+def test_a_group_with_over_a_tenth_of_the_examples_calls_for_betting() -> None:
+    rng = np.random.default_rng(1)
+    groups = np.append(np.zeros(50, int), np.arange(1, 351))
+    candidate, baseline = rng.integers(0, 2, 400), rng.integers(0, 2, 400)
+    assert margin_test(candidate, baseline, margin=0.03, groups=groups).method == "betting, exact"
 
 
 def test_no_flips_in_clusters_never_read_as_certainty() -> None:

@@ -1,5 +1,6 @@
 """Judges one gate: SHIP, BLOCK or NOT ENOUGH DATA, with a reason anyone can read."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -120,10 +121,10 @@ def _judge_slice(asked: _Asked, scored: Sequence[ScoredPair]) -> GateResult:
         method=test.method,
     )
     if result.verdict is Verdict.NOT_ENOUGH_DATA:
-        single = test.n == test.n_groups and set(weights) == {1.0} and "betting" not in test.method
+        single = test.n == test.n_groups and set(weights) == {1.0}
         flip_share = (flips.harmful + flips.beneficial) / flips.n if single and _binary(scored) else None
         result = msgspec.structs.replace(result, n_missing=_n_missing(test, asked, flip_share))
-    return msgspec.structs.replace(result, reason=_reason(result))
+    return msgspec.structs.replace(result, reason=_reason(result, test))
 
 
 def _test(asked: _Asked, scored: Sequence[ScoredPair]) -> MarginTest:
@@ -154,6 +155,11 @@ def _binary(scored: Sequence[ScoredPair]) -> bool:
 def _n_missing(test: MarginTest, asked: _Asked, flip_share: float | None) -> int | None:
     """More examples that would settle it with power 0.8, if the truth is what was seen."""
     interval, n = test.interval, test.n
+    if test.smallest_margin is not None:  # betting: examples come with their groups
+        needed = (
+            None if test.n_groups_needed is None else math.ceil(test.n_groups_needed * n / test.n_groups)
+        )
+        return None if needed is None or needed - n > MOST_MISSING else max(needed - n, 1)
     gap = abs(interval.value + asked.margin)
     if flip_share is None:  # clusters or grades: the variance per example behind the interval
         half = (interval.high - interval.low) / 2
@@ -170,12 +176,13 @@ def _zero_flip_gap(n: int, asked: _Asked) -> int | None:
     return max(1, smallest_passing_n(asked.margin, alpha=asked.alpha) - n)
 
 
-def _reason(result: GateResult) -> str:
+def _reason(result: GateResult, test: MarginTest) -> str:
     n, alpha, seen = result.n or 0, result.alpha or 0.0, result.difference
     assert seen is not None
+    grouped = f" in {count(test.n_groups, 'group')}" if test.n_groups < n else ""
     scores = (
         f"{on_slice(result.slice or 'all')} the candidate scores {share(result.candidate or 0.0)} against "
-        f"{share(result.incumbent or 0.0)} ({result.metric}, {count(n, 'example')})"
+        f"{share(result.incumbent or 0.0)} ({result.metric}, {count(n, 'example')}{grouped})"
     )
     sure, points = f"{100 * (1 - alpha):.4g} % confidence", share(result.limit, "point")
     bounds = f"{share(seen.low, 'signed')} to {share(seen.high, 'signed')}"
@@ -183,15 +190,33 @@ def _reason(result: GateResult) -> str:
         return f"{scores}: with {sure} the loss is under {points} (difference {bounds})."
     if result.verdict is Verdict.BLOCK:
         return f"{scores}: with {sure} the loss is over {points} (difference {bounds})."
+    limit = _floor(result, test) or f"the difference is known only to lie in {bounds}"
+    return f"{scores}: {limit}, the margin is {points}; {_more(result, test)}."
+
+
+def _floor(result: GateResult, test: MarginTest) -> str | None:
+    """Why the margin is out of reach, whatever the answers; None when it is not."""
+    n, alpha = test.n, result.alpha or 0.0
     if 0 < result.limit < 1 and n < smallest_passing_n(result.limit, alpha=alpha):
         least = share(smallest_certifiable_margin(n, alpha=alpha), "point")
-        limit = f"even if no answer changed, {n:,} examples would certify no less than {least}"
-    else:
-        limit = f"the difference is known only to lie in {bounds}"
-    more = "no affordable number of examples would settle it"
-    if result.n_missing:
-        more = f"about {count(result.n_missing, 'more example')} would settle it"
-    return f"{scores}: {limit}, the margin is {points}; {more}."
+        return f"even if no answer changed, {n:,} examples would certify no less than {least}"
+    if test.smallest_margin is None or test.smallest_margin <= result.limit:
+        return None
+    least = share(test.smallest_margin, "point")
+    things = count(test.n_groups, "group" if test.n_groups < n else "example")
+    return (
+        f"even if no answer changed, {things}, the largest with {share(test.largest_share or 0.0)} of the "
+        f"weight, would certify no less than {least}"
+    )
+
+
+def _more(result: GateResult, test: MarginTest) -> str:
+    if not result.n_missing:
+        return "no affordable number of examples would settle it"
+    if test.n_groups_needed is None or test.n_groups == test.n:
+        return f"about {count(result.n_missing, 'more example')} would settle it"
+    groups = count(max(test.n_groups_needed - test.n_groups, 1), "more group")
+    return f"about {groups} like these ({count(result.n_missing, 'example')}) would settle it"
 
 
 def _undecided(result: GateResult, n_lost: int) -> GateResult:

@@ -121,15 +121,22 @@ def _small_slices(reports: Sequence[CandidateReport]) -> list[str]:
 
 def _few_groups(reports: Sequence[CandidateReport]) -> list[str]:
     few = {
-        result.slice: result.n_groups
+        result.slice: result
         for report in reports
         for result in report.gates
-        if result.n_groups is not None and result.n is not None and result.n_groups < min(20, result.n)
+        if result.n_groups is not None
+        and result.n is not None
+        and result.n_groups < result.n
+        and "betting" not in result.method  # which holds whatever happens within a group
+        and 0 < result.limit < 1
+        and result.n_groups < smallest_passing_n(result.limit, alpha=result.alpha or 0.025)
     }
     return [
-        f"{on_slice(name or 'all')} the examples come from {n_groups} groups only; where one group differs "
-        "much from the others, the error probability may be twice what the gate says."
-        for name, n_groups in few.items()
+        f"{on_slice(name or 'all')} the examples come from {result.n_groups:,} groups. The verdict takes "
+        "harm to be spread over groups as it is seen here: one that spoils whole groups, and few of them, "
+        f"could go unseen; {smallest_passing_n(result.limit, alpha=result.alpha or 0.025):,} groups would "
+        "show it."
+        for name, result in few.items()
     ]
 
 

@@ -28,3 +28,9 @@ class MarginTest:
     n: int
     n_groups: int
     method: str
+    largest_share: float | None = None
+    """Share of the weight that the largest group holds, in 0-1; None where the test does not hang on it."""
+    smallest_margin: float | None = None
+    """What these groups could certify if nothing had changed; None where the test has no such floor."""
+    n_groups_needed: int | None = None
+    """Groups like these that would settle it, at what was seen; None: not known, or none would."""

@@ -4,19 +4,21 @@
 |---|---|
 | right-or-wrong, independent, equal weights | Tango score; exact unconditional under 10 discordant pairs |
 | under 10 effective groups changed (5 of under 20), or under 100 graded | betting, valid at every size |
+| one of 20 groups or more holds over a tenth of the weight | betting |
 | under 20 groups | sign flips of whole groups, and the next: the larger p-value |
 | else | cluster-robust t, corrected for skewness; graded, never surer than unseen harm allows |
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from jettison.errors import InvalidInput, NotEnoughData
-from jettison.stats.betting import betting_p
+from jettison.stats.betting import betting_p, copies_needed, smallest_group_margin
 from jettison.stats.clustered import GroupSums, effective_groups, group_sums, sign_flip_p, skew_corrected_p
 from jettison.stats.graded import graded_p
 from jettison.stats.interval import Interval, MarginTest
@@ -24,6 +26,8 @@ from jettison.stats.paired import FEW_FLIPS, paired_test
 
 FEW_GROUPS = 20
 FEW_GRADED = 100
+HEAVY_GROUP = 0.1
+"""Share of the weight in one group beyond which the variance between groups tells too little of it."""
 PValue = Callable[[GroupSums, float], float]
 
 
@@ -74,8 +78,9 @@ def margin_test(
         raise NotEnoughData(
             f"scores outside 0-1 need about {FEW_FLIPS} groups in which they differ, got {n_effective:.3g}."
         )
-    if bounded and (few_changes or (not binary and n_groups < FEW_GRADED)):
-        return _judge(by_group, margin, alpha, betting_p, "betting, exact")
+    heavy = n_groups >= FEW_GROUPS and by_group.weights.max() > HEAVY_GROUP * by_group.weights.sum()
+    if bounded and (few_changes or heavy or (not binary and n_groups < FEW_GRADED)):
+        return _judge_by_betting(by_group, margin, alpha)
     if n_groups < FEW_GROUPS:
         if 0.5**n_groups > alpha:
             raise NotEnoughData(
@@ -94,8 +99,20 @@ def _few_groups_p(by_group: GroupSums, difference: float, *, seed: int) -> float
     return max(by_signs, skew_corrected_p(by_group, difference))
 
 
+def _judge_by_betting(by_group: GroupSums, margin: float, alpha: float) -> MarginTest:
+    test = _judge(by_group, margin, alpha, betting_p, "betting, exact")
+    side, difference = (by_group, -margin) if by_group.mean > -margin else (_mirrored(by_group), margin)
+    copies = copies_needed(side, difference, alpha=alpha) if -1 < difference < 1 else None
+    return replace(
+        test,
+        largest_share=float(by_group.weights.max() / by_group.weights.sum()),
+        smallest_margin=smallest_group_margin(by_group.weights, alpha=alpha),
+        n_groups_needed=None if copies is None else math.ceil(copies * len(by_group.sums) - 1e-6),
+    )
+
+
 def _judge(by_group: GroupSums, margin: float, alpha: float, p_value: PValue, method: str) -> MarginTest:
-    mirrored = GroupSums(sums=-by_group.sums, weights=by_group.weights, n=by_group.n)
+    mirrored = _mirrored(by_group)
     interval = Interval(
         value=by_group.mean,
         low=_bound(by_group, p_value, alpha),
@@ -111,6 +128,10 @@ def _judge(by_group: GroupSums, margin: float, alpha: float, p_value: PValue, me
         n_groups=len(by_group.sums),
         method=method,
     )
+
+
+def _mirrored(by_group: GroupSums) -> GroupSums:
+    return GroupSums(sums=-by_group.sums, weights=by_group.weights, n=by_group.n)
 
 
 def _bound(by_group: GroupSums, p_value: PValue, alpha: float) -> float:
