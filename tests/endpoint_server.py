@@ -1,9 +1,10 @@
 """A real HTTP server that speaks as OpenAI's does, with every fault a network has."""
 
 import json
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -98,6 +99,28 @@ def whole(text: str, **more: object) -> dict[str, Any]:
 def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any], number: int) -> None:
     """Music where music is asked for, alarm otherwise."""
     send(handler, 200, whole("music" if "song" in said(body).rsplit("Text:", 1)[-1] else "alarm"))
+
+
+def labels_by_length(labels: Sequence[str]) -> Behaviour:
+    """A label by the length of what was asked; given texts are echoed with their log-probabilities."""
+
+    def behave(handler: BaseHTTPRequestHandler, body: dict[str, Any], number: int) -> None:
+        if "echo" in body:
+            echo(handler, body, number)
+        else:
+            send(handler, 200, whole(labels[len(said(body)) % len(labels)]))
+
+    return behave
+
+
+def echo(handler: BaseHTTPRequestHandler, body: dict[str, Any], number: int) -> None:
+    """Words as tokens; a word's log-probability is minus its length, halved."""
+    words = re.findall(" ?[^ ]*", body["prompt"])[:-1]
+    tokens = ["<s>", *words, "!"]
+    logprobs = [None, *(-len(word) / 2 for word in words), -9.0]
+    given = {"tokens": tokens, "token_logprobs": logprobs, "top_logprobs": [{"x": -0.5}] * len(tokens)}
+    usage = {"prompt_tokens": len(words) + 1, "completion_tokens": 1}
+    send(handler, 200, {"choices": [{"text": body["prompt"], "logprobs": given}], "usage": usage})
 
 
 def first(*faults: Behaviour) -> Behaviour:

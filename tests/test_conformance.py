@@ -100,8 +100,34 @@ def test_backend_cascade_conforms(tmp_path: Path) -> None:
     check_backend(cascade, TEXTS)
 
 
+@pytest.mark.parametrize("backend", ["openai", "vllm"])
+def test_endpoint_backends_conform(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from endpoint_server import Server, labels_by_length
+    from jettison.backends.endpoint import endpoint_candidate
+
+    monkeypatch.setenv("JETTISON_ANSWERS", str(tmp_path / "answers"))
+    server = Server()
+    server.behave = labels_by_length(DATA.labels)
+    (tmp_path / "far").mkdir()
+    settings = {"kind": "classify", "prompt": {"template": "Text: {input}"}}
+    try:
+        check_backend(
+            endpoint_candidate(
+                tmp_path / "far",
+                url=server.url,
+                model="small",
+                labels=DATA.labels,
+                settings=settings,
+                backend=backend,
+            ),
+            TEXTS,
+        )
+    finally:
+        server.close()
+
+
 def test_every_backend_is_checked_here() -> None:
-    checked = {"fake", "hf", "onnx", "openvino", "static", "linear", "cascade"}
+    checked = {"fake", "hf", "onnx", "openvino", "static", "linear", "cascade", "openai", "vllm"}
     assert set(registry.names("backends")) == checked
 
 

@@ -19,6 +19,7 @@ from endpoint_server import (
     FakeClock,
     Server,
     answer,
+    echo,
     first,
     hung_up,
     said,
@@ -303,16 +304,6 @@ def test_the_rate_is_kept_by_all_threads_together(server, tmp_path):
 
 
 # --- vLLM's extras
-
-
-def echo(handler: Any, body: dict[str, Any], number: int) -> None:
-    """Words as tokens; a word's log-probability is minus its length, halved."""
-    words = body["prompt"].replace(" ", "\0 ").split("\0")
-    tokens = ["<s>", *words, "!"]
-    logprobs = [None, *(-len(word) / 2 for word in words), -9.0]
-    given = {"tokens": tokens, "token_logprobs": logprobs, "top_logprobs": [{"x": -0.5}] * len(tokens)}
-    usage = {"prompt_tokens": len(words) + 1, "completion_tokens": 1}
-    send(handler, 200, {"choices": [{"text": body["prompt"], "logprobs": given}], "usage": usage})
 
 
 def test_vllm_weighs_the_labels_by_their_likelihood(server, tmp_path):

@@ -163,6 +163,14 @@ def test_probabilities_that_lack_or_make_no_sense_are_not_known():
         assert of(nonsense) == (None, None)
 
 
+def test_fewer_probabilities_than_tokens_are_not_those_of_the_answer():
+    content = [{"token": "a", "logprob": -0.5}] * 3
+    body = {"choices": [{"message": {"content": "a"}, "logprobs": {"content": content}}]}
+    for n_tokens, known in ((None, True), (3, True), (4, True), (5, False)):
+        found = read_completion(reply(body), Ask(text=""), Cost(completion_tokens=n_tokens))
+        assert (found.token_logprobs is not None) == known
+
+
 @pytest.mark.parametrize(
     "usage",
     [None, [], "many", {}, {"prompt_tokens": "12"}, {"prompt_tokens": -1, "completion_tokens": True}],

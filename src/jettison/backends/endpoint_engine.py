@@ -1,5 +1,6 @@
 """The engine behind an endpoint: asks in parallel, pays once, never blames the model for the network."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -242,13 +243,12 @@ class EndpointEngine:
         with self._lock:
             if self._is_checked:
                 return
-            self._is_checked = True
-            try:
+            names: Sequence[str] = ()
+            with contextlib.suppress(Unsupported, Unanswered):  # the request itself will tell
                 names = self.models()
-            except (Unsupported, Unanswered):
-                return  # the request itself will tell
-        if names and self.endpoint.model not in names:
-            raise self._no_such_model(names)
+            if names and self.endpoint.model not in names:
+                raise self._no_such_model(names)
+            self._is_checked = True
 
     def _has_model(self) -> bool:
         try:
@@ -293,7 +293,7 @@ class EndpointEngine:
     def _no_such_model(self, names: Sequence[str], reason: str = "") -> WrongEndpoint:
         endpoint = self.endpoint
         got = f", got {reason}" if reason else ""
-        has = f" It has {list(names[:10])}." if names else ""
+        has = f" It has {list(names[:10])}." if names else " Check the address and the name."
         return WrongEndpoint(f"{endpoint.url} must have the model {endpoint.model!r}{got}.{has}")
 
     def _cost(self, reply: Reply) -> Cost:

@@ -27,6 +27,9 @@ def read_completion(reply: Reply, ask: Ask, cost: Cost) -> Completion:
     """The answer to one request."""
     choice = _choice(reply.body) or {}
     tokens, top = _logprobs(choice)
+    # Some servers stream fewer probabilities than tokens; the last token, the end, may well be silent.
+    if tokens is not None and len(tokens) < (cost.completion_tokens or 0) - 1:
+        tokens = None
     return Completion(
         text=_cut(_text(choice), ask.stop),
         finish="length" if choice.get("finish_reason") == "length" else "stop",
