@@ -73,6 +73,7 @@ class FakeLanguage:
             if not last.removeprefix("assistant:").strip():
                 last = context.strip().splitlines()[-2] if context.count("\n") else ""
             text, logprob = " ".join(last.split()[-ask.max_tokens :]), -0.5
+        text = text[: min((text.find(stop) for stop in ask.stop if stop in text), default=len(text))]
         tokens = len(text.split())
         cost = Cost(prompt_tokens=len(context.split()), completion_tokens=tokens)
         return Completion(text=text, token_logprobs=(logprob,), cost=cost)
