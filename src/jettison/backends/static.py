@@ -131,11 +131,11 @@ class StaticClassifier(TextClassifier):
         # Against an array of zeros it is three times as fast as against the number.
         np.maximum(windows, self._zeros[: len(windows)] if n < _MOST_SHORT else 0.0, out=windows)
         pooled = np.empty(2 * (d + channels), np.float32)
-        np.add.reduce(vectors, 0, None, pooled[:d])
-        np.add.reduce(windows, 0, None, pooled[d : d + channels])
+        np.add.reduce(vectors, 0, out=pooled[:d])
+        np.add.reduce(windows, 0, out=pooled[d : d + channels])
         pooled[: d + channels] *= n**-0.5
-        np.maximum.reduce(vectors, 0, None, pooled[d + channels : d + channels + d])
-        np.maximum.reduce(windows, 0, None, pooled[d + channels + d :])
+        np.maximum.reduce(vectors, 0, out=pooled[d + channels : d + channels + d])
+        np.maximum.reduce(windows, 0, out=pooled[d + channels + d :])
         return pooled
 
     def _head_of_one(self, pooled: np.ndarray) -> np.ndarray:
