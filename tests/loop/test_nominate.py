@@ -1,7 +1,9 @@
 """Nomination: by predicted chance and cost, on dev alone."""
 
 import random
+from dataclasses import replace
 
+import msgspec
 import pytest
 
 from jettison.candidate import Candidate
@@ -148,3 +150,21 @@ def test_the_clock_learns_how_wrong_its_estimates_are():
     assert clock.has_time_for(40.0)
     assert not clock.has_time_for(60.0)
     assert Clock(None).has_time_for(1e9)
+
+
+def test_the_chance_of_grouped_examples_is_that_of_their_groups(tmp_path):
+    def in_groups_of(size, made):
+        rows = (msgspec.structs.replace(r, group=f"g{int(r.example_id) // size}") for r in made.records)
+        return replace(made, records=tuple(rows))
+
+    same = contender("twin", tmp_path, wrong=100, ratio=0.1)
+    incumbent = contender("incumbent", tmp_path, wrong=100, ratio=1.0)
+    chances = [
+        outlook(
+            in_groups_of(size, same), in_groups_of(size, incumbent), (GATE,), n_test={"all": 2000}, seed=0
+        ).chance
+        for size in (1, 4, 50)
+    ]
+    assert chances[0] > 0.95
+    assert chances[1] > 0.9  # 500 groups: 194 would do
+    assert chances[2] == 0.0  # 40 groups cannot certify 2 points

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import msgspec
 
 from jettison.decide.costs import judge_at_most
-from jettison.decide.pairing import count_flips, pair_records, score_pairs
+from jettison.decide.pairing import ScoredPair, count_flips, pair_records, score_pairs
 from jettison.decide.slices import expand_slices, in_slice
 from jettison.decision import AtMost, CostSummary, Gate, Verdict
 from jettison.loop.workspace import Contender
 from jettison.record import Record
+from jettison.stats.clustered import group_sums
+from jettison.stats.group_planning import pass_probability_by_group
 from jettison.stats.planning import pass_probability
 
 
@@ -106,25 +108,30 @@ def _chances(
     if isinstance(gate, AtMost):
         result = judge_at_most(gate, contender.cost or CostSummary())
         return [(gate.cost, 1.0 if result.verdict is Verdict.SHIP else 0.0)]
-    # Only the flips are needed here; the gate's own tests take much longer on grouped examples.
     scored = score_pairs(pair_records(incumbent, contender.records), gate.scorer)
     found: list[tuple[str, float]] = []
     for name in expand_slices(gate.slices, incumbent):
-        flips = count_flips([pair for pair in scored if in_slice(pair.pair.incumbent, name)])
+        members = [pair for pair in scored if in_slice(pair.pair.incumbent, name)]
         n = n_test.get(name, 0)
-        if flips.n == 0 or n == 0:
+        if not members or n == 0:
             continue
-        part = pass_probability(
-            flips.beneficial,
-            flips.harmful,
-            flips.n,
-            n_test=n,
-            margin=gate.margins.get(name, gate.margin),
-            alpha=gate.alpha,
-            seed=seed,
-        )
+        margin = gate.margins.get(name, gate.margin)
+        part = _chance(members, n_test=n, margin=margin, alpha=gate.alpha, seed=seed)
         found.append((f"{gate.scorer} on {name}", part))
     return found
+
+
+def _chance(scored: Sequence[ScoredPair], *, n_test: int, margin: float, alpha: float, seed: int) -> float:
+    """The chance to pass on one slice; examples of one group are drawn together."""
+    groups = [s.pair.incumbent.group or f"\0{s.pair.incumbent.example_id}" for s in scored]
+    if len(set(groups)) < len(groups):
+        right = [[float(s.candidate >= 1) for s in scored], [float(s.incumbent >= 1) for s in scored]]
+        dev = group_sums(*right, groups=groups)
+        return pass_probability_by_group(dev, n_test=n_test, margin=margin, alpha=alpha, seed=seed)
+    flips = count_flips(scored)
+    return pass_probability(
+        flips.beneficial, flips.harmful, flips.n, n_test=n_test, margin=margin, alpha=alpha, seed=seed
+    )
 
 
 def _is_cheaper(cost: CostSummary | None) -> bool:

@@ -72,6 +72,26 @@ def margin_test(
         return paired_test(beneficial, harmful, by_group.n, margin=margin, alpha=alpha)
 
     bounded = bool(((a >= 0) & (a <= 1) & (b >= 0) & (b <= 1)).all())
+    p_value, method = _choose(by_group, binary=binary, bounded=bounded, alpha=alpha, seed=seed)
+    if p_value is betting_p:
+        return _judge_by_betting(by_group, margin, alpha)
+    return _judge(by_group, margin, alpha, p_value, method)
+
+
+def ships_by_group(by_group: GroupSums, *, margin: float, alpha: float = 0.025, seed: int = 0) -> bool:
+    """Whether `margin_test` ships right-or-wrong answers in groups; quicker, without an interval."""
+    try:
+        p_value, _ = _choose(by_group, binary=True, bounded=True, alpha=alpha, seed=seed)
+    except NotEnoughData:
+        return False
+    return p_value(by_group, -margin) <= alpha
+
+
+def _choose(
+    by_group: GroupSums, *, binary: bool, bounded: bool, alpha: float, seed: int
+) -> tuple[PValue, str]:
+    """The test that the table above names, and what it is called."""
+    n_groups = len(by_group.sums)
     n_effective = effective_groups(by_group) if n_groups > 1 else 0.0
     few_changes = n_effective < (FEW_FLIPS if n_groups >= FEW_GROUPS else FEW_FLIPS / 2)
     if few_changes and not bounded:
@@ -80,17 +100,17 @@ def margin_test(
         )
     heavy = n_groups >= FEW_GROUPS and by_group.weights.max() > HEAVY_GROUP * by_group.weights.sum()
     if bounded and (few_changes or heavy or (not binary and n_groups < FEW_GRADED)):
-        return _judge_by_betting(by_group, margin, alpha)
+        return betting_p, "betting, exact"
     if n_groups < FEW_GROUPS:
         if 0.5**n_groups > alpha:
             raise NotEnoughData(
                 f"a verdict at alpha {alpha:g} needs at least {math.ceil(-math.log2(alpha))} groups, "
                 f"got {n_groups}."
             )
-        return _judge(by_group, margin, alpha, partial(_few_groups_p, seed=seed), "sign flips of groups")
+        return partial(_few_groups_p, seed=seed), "sign flips of groups"
     name = "cluster-robust t" if n_groups < by_group.n else "paired t"
     p_value = graded_p if bounded and not binary else skew_corrected_p
-    return _judge(by_group, margin, alpha, p_value, f"{name}, skewness corrected")
+    return p_value, f"{name}, skewness corrected"
 
 
 def _few_groups_p(by_group: GroupSums, difference: float, *, seed: int) -> float:
@@ -100,6 +120,7 @@ def _few_groups_p(by_group: GroupSums, difference: float, *, seed: int) -> float
 
 
 def _judge_by_betting(by_group: GroupSums, margin: float, alpha: float) -> MarginTest:
+    """With what these groups could certify at best, and how many like them would settle it."""
     test = _judge(by_group, margin, alpha, betting_p, "betting, exact")
     side, difference = (by_group, -margin) if by_group.mean > -margin else (_mirrored(by_group), margin)
     copies = copies_needed(side, difference, alpha=alpha) if -1 < difference < 1 else None
