@@ -246,7 +246,7 @@ def test_what_every_request_would_run_into_is_said_at_once(behave, rule, server,
     with pytest.raises(WrongEndpoint, match=rule) as caught:
         evaluate(made, examples(50), split="dev")
     assert SECRET not in str(caught.value)
-    assert len(server.asked) <= 2  # one may already be under way
+    assert len(server.asked) == 1
 
 
 def test_an_input_that_is_refused_is_the_endpoints_own_failure(server, tmp_path):
@@ -364,7 +364,8 @@ def test_a_server_that_does_not_echo_is_asked_for_answers_instead(server, tmp_pa
     server.behave = no_echo
     made = candidate(tmp_path, server, backend="vllm")
     assert ask(made, ["a song"])[0].label == "music"
-    assert server.paths[-1] == "/v1/chat/completions"
+    # Both labels are scored at once: the second may reach the server after the chat that replaces them.
+    assert server.paths.count("/v1/chat/completions") == 1
     model = engine(made, is_vllm=True)
     with pytest.raises(Unsupported, match="does not give a prompt back"):
         model.likelihoods([Continuation(context="a", text=" b")])

@@ -150,7 +150,21 @@ class EndpointEngine:
 
     def _each(self, work: Callable[[T], U], items: Sequence[T]) -> list[U | Unanswered]:
         """Do it for every item, at most `concurrency` at once; a wrong setting ends it at once."""
-        futures: list[Future[U]] = [self._pool.submit(work, item) for item in items]
+        failures: list[Exception] = []
+
+        def unless_ended(item: T) -> U:
+            # Asked here, not by whoever waits for the answers: by then the next request would be out.
+            if failures:
+                raise failures[0]
+            try:
+                return work(item)
+            except Unanswered:
+                raise
+            except Exception as error:
+                failures.append(error)
+                raise
+
+        futures: list[Future[U]] = [self._pool.submit(unless_ended, item) for item in items]
         found: list[U | Unanswered] = []
         try:
             for future in futures:
