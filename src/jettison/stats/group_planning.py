@@ -20,8 +20,9 @@ def pass_probability_by_group(
 
     Whole groups are drawn again, so that flips which came together on dev come together on
     test. The share of each kind of group is drawn from its posterior (Bayesian bootstrap),
-    with half a group of one gain and half a group of one loss beside those seen: dev without
-    a flip is no proof that there is none. The gate's own test judges each draw.
+    with half a group that gains and half a group that loses beside those seen: dev without a
+    flip is no proof that there is none. They change by as much as the changed groups of dev on
+    average, by one answer where none changed. The gate's own test judges each draw.
 
     Args:
         dev: Right-or-wrong differences of dev, candidate minus incumbent, by group.
@@ -43,8 +44,10 @@ def pass_probability_by_group(
     if n_test < 1:
         return 0.0
     rng = np.random.default_rng(seed)
-    usual = float(np.median(dev.weights))
-    sums = np.append(dev.sums, [1.0, -1.0])
+    changes = np.abs(dev.sums[dev.sums != 0])
+    change = float(changes.mean()) if len(changes) else 1.0
+    usual = max(float(np.median(dev.weights)), change)
+    sums = np.append(dev.sums, [change, -change])
     weights = np.append(dev.weights, [usual, usual])
     prior = np.append(np.ones(len(dev.sums)), [0.5, 0.5])
     n_groups = max(1, round(n_test * len(dev.weights) / float(dev.weights.sum())))
