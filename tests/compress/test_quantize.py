@@ -16,7 +16,7 @@ from jettison.compress import quantize_onnx
 from jettison.compress.export import Export
 from jettison.compress.mixed import MixedPrecision, _growing
 from jettison.compress.quantize import Quantize, calibration_texts, mean_kl, token_feeds
-from jettison.compress.step import StepContext, apply_step
+from jettison.compress.step import Made, StepContext, apply_step
 from jettison.errors import InvalidInput, NotEnoughData, StepFailed
 from jettison.model import softmax
 from tiny import make_tiny_development, tiny_candidate, train_tiny_bert
@@ -151,10 +151,32 @@ def test_weights_keep_to_seven_bits_where_full_range_would_saturate(
 ) -> None:
     for vnni, largest in ((True, 127), (False, 64)):
         monkeypatch.setattr(quantize_onnx, "has_vnni", lambda vnni=vnni: vnni)
-        # another folder each: the same settings on another processor are another file
-        made = apply_step(Quantize(), exports["fused"], context, cache=context.folder / f"vnni-{vnni}")
+        made = apply_step(Quantize(), exports["fused"], context, cache=context.folder / "two processors")
         assert made.lineage[-1].settings["reduce_range"] is not vnni
         assert largest_weight(made) == largest
+
+
+@pytest.mark.parametrize("step", [Quantize(), Quantize(method="static"), MixedPrecision()])
+def test_a_cache_carried_to_another_processor_is_not_taken_for_its_own(
+    step: Quantize | MixedPrecision,
+    exports: dict[str, Candidate],
+    context: StepContext,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    made: list[bool] = []
+
+    def make(self, candidate, context):  # type: ignore[no-untyped-def]
+        made.append(quantize_onnx.needs_reduced_range())
+        (context.folder / "model.onnx").write_bytes(b"made")
+        return Made()
+
+    monkeypatch.setattr(type(step), "make", make)
+    for vnni in (True, False, True, False):
+        monkeypatch.setattr(quantize_onnx, "has_vnni", lambda vnni=vnni: vnni)
+        found = apply_step(step, exports["plain"], context, cache=tmp_path)
+        assert found.lineage[-1].settings["reduce_range"] is not vnni
+    assert made == [False, True]
 
 
 def test_the_processor_decides_on_full_range(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,10 @@ class MixedPrecision(msgspec.Struct, frozen=True, kw_only=True):
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")
 
+    def resolved_here(self) -> dict[str, Any]:
+        """Whether this processor needs 7-bit weights."""
+        return {"reduce_range": quantize_onnx.reduces_range(self.reduce_range)}
+
     def make(self, candidate: Candidate, context: StepContext) -> Made:
         """Search, and write the smallest set of float layers that holds the quality.
 
@@ -175,10 +179,9 @@ class _Search:
 
     def plan(self, kept: tuple[str, ...]) -> quantize_onnx.Int8:
         """Everything in int8 but the layers kept."""
-        reduced = self._step.reduce_range
         return quantize_onnx.Int8(
             per_channel=self._step.per_channel,
-            reduce_range=quantize_onnx.needs_reduced_range() if reduced == "auto" else reduced,
+            reduce_range=quantize_onnx.reduces_range(self._step.reduce_range),
             embeddings=self._step.embeddings,
             exclude=kept,
         )

@@ -152,11 +152,11 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True):
         if self.method == "dynamic":
             plan = quantize_onnx.Int8(
                 per_channel=self.per_channel,
-                reduce_range=self._reduced(),
+                reduce_range=quantize_onnx.reduces_range(self.reduce_range),
                 embeddings=self.embeddings,
                 exclude=excluded,
             )
-            return quantize_onnx.quantize_dynamic(source, target, plan), {"reduce_range": self._reduced()}
+            return quantize_onnx.quantize_dynamic(source, target, plan), self.resolved_here()
         feeds = self._feeds(parent, context)
         notes: dict[str, Any] = {"n_calibration": len(feeds)}
         if self.method == "nncf":
@@ -164,15 +164,18 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True):
             return notes, {}
         plan = quantize_onnx.Int8(
             per_channel=self.per_channel,
-            reduce_range=self._reduced(),
+            reduce_range=quantize_onnx.reduces_range(self.reduce_range),
             embeddings=self.embeddings,
             exclude=excluded,
         )
         quantize_onnx.quantize_static(source, target, plan, feeds)
-        return notes, {"reduce_range": self._reduced()}
+        return notes, self.resolved_here()
 
-    def _reduced(self) -> bool:
-        return quantize_onnx.needs_reduced_range() if self.reduce_range == "auto" else self.reduce_range
+    def resolved_here(self) -> dict[str, Any]:
+        """Whether this processor needs 7-bit weights, for the methods that ask."""
+        if self.method not in ("dynamic", "static"):
+            return {}
+        return {"reduce_range": quantize_onnx.reduces_range(self.reduce_range)}
 
     def _excluded(self, source: Path) -> tuple[str, ...]:
         """Names of the graph's nodes that `exclude` matches."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -43,6 +43,11 @@ class WeightNode:
 def needs_reduced_range() -> bool:
     """Whether full-range int8 weights can saturate on this processor."""
     return not has_vnni()
+
+
+def reduces_range(setting: Literal["auto"] | bool) -> bool:
+    """A `reduce_range` setting as it is on this processor."""
+    return needs_reduced_range() if setting == "auto" else setting
 
 
 def quantize_dynamic(source: Path, target: Path, plan: Int8) -> dict[str, Any]:

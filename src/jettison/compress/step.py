@@ -75,6 +75,14 @@ class ReadsSource(Protocol):
         """Changes when the files that are read do."""
 
 
+@runtime_checkable
+class ResolvesHere(Protocol):
+    """A step with settings that this machine decides: what they come to is part of the cache's key."""
+
+    def resolved_here(self) -> dict[str, Any]:
+        """Those settings as they are on this machine, by name."""
+
+
 def step_from(settings: dict[str, Any]) -> Step:
     """Build a step of `{"step": name, setting: value, ...}`.
 
@@ -115,6 +123,8 @@ def apply_step(
         JettisonError: As the step says; nothing is left behind.
     """
     settings = msgspec.to_builtins(step)
+    if isinstance(step, ResolvesHere):
+        settings |= step.resolved_here()
     versions = library_versions(*step.libraries)
     source = step.source_digest() if isinstance(step, ReadsSource) else None
     key = value_sha256(
