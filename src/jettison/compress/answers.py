@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from jettison.backends.ask import ask
+from jettison.backends.ask import ask, check_answered
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate
 from jettison.compress.step import StepContext
@@ -64,6 +64,7 @@ def taught_answers(
                 kept = {key: one for key, one in found.items() if one.error is None}
                 if kept:
                     write_json(folder / f"{value_sha256(chunk)[:20]}.json", kept)
+                check_answered(outputs, teacher.name)
                 known |= found
                 context.progress("asking the teacher", min(1.0, (start + CHUNK) / len(todo)))
         finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from jettison.backends.ask import check_answered
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate
 from jettison.compress.checkpoint import bfloat16_is_fast
@@ -73,6 +74,7 @@ def _answers(
                 return
             chunk = digests[start : start + CHUNK]
             outputs = model.predict([wanted[digest] for digest in chunk])
+            check_answered(outputs, context.incumbent.name)
             failed = next((output.error for output in outputs if output.error is not None), None)
             if failed is not None:
                 raise StepFailed(

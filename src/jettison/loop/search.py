@@ -15,7 +15,7 @@ from jettison.candidate import Candidate
 from jettison.compress.recipe import Recipe, describe_step
 from jettison.decide.report_types import Tried
 from jettison.decision import CostSummary
-from jettison.errors import JettisonError
+from jettison.errors import JettisonError, Unanswered
 from jettison.files import read_json, value_sha256, write_json
 from jettison.loop.remote import costs_of
 from jettison.loop.workspace import Contender, Workspace
@@ -229,6 +229,8 @@ def _made(
     """The candidate, or why there is none: one recipe's failure does not end the run."""
     try:
         return workspace.make(recipe, incumbent.candidate, training_threads)
+    except Unanswered:
+        raise  # what a teacher elsewhere could not say now it may say in the next run
     except JettisonError as error:
         return str(error)
 
