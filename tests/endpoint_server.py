@@ -151,6 +151,16 @@ def truncated(handler: BaseHTTPRequestHandler, body: dict[str, Any], number: int
     handler.close_connection = True
 
 
+def cut_padding(handler: BaseHTTPRequestHandler, body: dict[str, Any], number: int) -> None:
+    """A whole object, and yet not all that was promised."""
+    raw = json.dumps(whole("alarm")).encode()
+    handler.send_response(200)
+    handler.send_header("content-length", str(len(raw) + 10))
+    handler.end_headers()
+    handler.wfile.write(raw)
+    handler.close_connection = True
+
+
 def cut_chunk(handler: BaseHTTPRequestHandler, body: dict[str, Any], number: int) -> None:
     handler.send_response(200)
     handler.send_header("transfer-encoding", "chunked")
