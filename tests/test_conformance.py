@@ -1,5 +1,6 @@
 """Every built-in backend and step keeps the promises that `jettison.testing` checks."""
 
+import ast
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,23 @@ from tiny import make_tiny_bert, make_tiny_development, tiny_candidate
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 DATA = make_tiny_development(train=60, dev=60, unlabelled=40)
 TEXTS = [example.input for example in DATA.dev[:15]]
+TESTS = Path(__file__).parent
+BACKENDS_ELSEWHERE = {
+    "fake_language": "backends/test_prompted.py",
+    "hf_causal": "backends/test_engines.py",
+    "hf_seq2seq": "backends/test_seq2seq.py",
+    "onnx_genai": "backends/test_onnx_genai.py",
+}
+"""Checked where the models that they need are made."""
+STEPS_ELSEWHERE = {
+    "distill_answers": "compress/test_distill_answers.py",
+    "distill_language": "compress/test_distill_language.py",
+    "encoder": "compress/test_encoder.py",
+    "finetune_language": "compress/test_finetune_language.py",
+    "prompt": "compress/test_slim_prompt.py",
+    "prune_language": "compress/test_prune_language.py",
+    "quantize_genai": "backends/test_onnx_genai.py",
+}
 INT8 = 0.05
 """Tolerance where a runtime quantizes activations by what is in the batch."""
 
@@ -126,9 +144,11 @@ def test_endpoint_backends_conform(backend: str, tmp_path: Path, monkeypatch: py
         server.close()
 
 
-def test_every_backend_is_checked_here() -> None:
-    checked = {"fake", "hf", "onnx", "openvino", "static", "linear", "cascade", "openai", "vllm"}
-    assert set(registry.names("backends")) == checked
+def test_every_backend_is_checked() -> None:
+    here = {"fake", "hf", "onnx", "openvino", "static", "linear", "cascade", "openai", "vllm"}
+    assert set(registry.names("backends")) == here | set(BACKENDS_ELSEWHERE)
+    for name, path in BACKENDS_ELSEWHERE.items():
+        assert _checks(path, "check_backend", name), path
 
 
 @pytest.mark.parametrize(
@@ -154,9 +174,12 @@ def test_steps_conform(step: dict[str, object], context: StepContext, temporary:
     check_step(step_from(step), context.incumbent, context)
 
 
-def test_every_step_is_checked_here() -> None:
+def test_every_step_is_checked() -> None:
     parametrized = next(m for m in test_steps_conform.pytestmark if m.name == "parametrize")
-    assert set(registry.names("steps")) == {step["step"] for step in parametrized.args[1]}
+    here = {step["step"] for step in parametrized.args[1]}
+    assert set(registry.names("steps")) == here | set(STEPS_ELSEWHERE)
+    for name, path in STEPS_ELSEWHERE.items():
+        assert _checks(path, "check_step", name), path
 
 
 class Careless(TextClassifier):
@@ -213,6 +236,13 @@ def test_a_step_that_spoils_its_parent_is_caught(tmp_path: Path, temporary: Path
     with pytest.raises(AssertionError, match="a step must leave its parent as it was"):
         check_step(step, parent, context)
     assert step_checks.__name__ == "jettison.testing.step"
+
+
+def _checks(path: str, check: str, name: str) -> bool:
+    """Whether a test file calls the check, and names what is to be checked."""
+    nodes = list(ast.walk(ast.parse((TESTS / path).read_text())))
+    calls = {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    return check in calls and name in {node.value for node in nodes if isinstance(node, ast.Constant)}
 
 
 def _records(candidate: Candidate, data) -> list[Record]:  # type: ignore[no-untyped-def]

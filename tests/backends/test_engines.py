@@ -10,7 +10,7 @@ from jettison.backends.causal import CausalEngine
 from jettison.backends.fake_language import FakeLanguage
 from jettison.candidate import Candidate, write_candidate
 from jettison.language import Ask, Completion, Continuation, Likelihood
-from jettison.testing import check_language_model
+from jettison.testing import check_backend, check_language_model
 from tiny import make_tiny_development, make_tiny_language
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -25,6 +25,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Candidate:
 
 def test_the_causal_engine(tiny: Candidate) -> None:
     check_language_model(CausalEngine(tiny), TEXTS[:6])
+
+
+def test_the_causal_backend(tiny: Candidate) -> None:
+    labels = ("music", "alarm")
+    settings = {"kind": "classify", "prompt": {"template": "Text: {input}\nLabel:", "chat": False}}
+    check_backend(
+        write_candidate(tiny.path, name="tiny", backend="hf_causal", labels=labels, settings=settings),
+        TEXTS[:3],
+    )
 
 
 @pytest.mark.parametrize("likelihoods", [True, False])

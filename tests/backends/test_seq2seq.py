@@ -14,6 +14,7 @@ from jettison.candidate import Candidate, write_candidate
 from jettison.errors import InvalidInput, Unsupported
 from jettison.language import Ask, Continuation
 from jettison.task import Question
+from jettison.testing import check_backend, check_language_model
 from tiny import make_tiny_development, make_tiny_language
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -80,6 +81,15 @@ def plain_logprob(folder: Path, context: str, text: str) -> tuple[float, bool]:
     logprobs = torch.log_softmax(logits, -1)
     taken = sum(float(logprobs[i, token]) for i, token in enumerate(labels))
     return taken, logprobs.argmax(-1).tolist() == labels
+
+
+def test_it_keeps_the_promises_of_an_engine_and_of_a_backend(folder: Path) -> None:
+    check_language_model(Seq2SeqEngine(candidate(folder)), TEXTS[:3], consistent=False)
+    settings = {"kind": "classify", "prompt": {"template": "Text: {input}\nLabel:", "chat": False}}
+    labels = ("music", "alarm")
+    check_backend(
+        write_candidate(folder, name="t", backend="hf_seq2seq", labels=labels, settings=settings), TEXTS[:3]
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
