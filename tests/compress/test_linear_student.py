@@ -128,9 +128,9 @@ def test_a_diverging_student_is_no_candidate(incumbent: Candidate, tmp_path: Pat
         apply_step(wild, incumbent, context_of(incumbent, tmp_path), cache=tmp_path / "cache")
 
 
-def test_no_train_examples_is_said(incumbent: Candidate, tmp_path: Path) -> None:
-    context = context_of(incumbent, tmp_path, data=replace(DEVELOPMENT, train=()))
-    with pytest.raises(NotEnoughData, match="a student needs train examples to learn from, got none"):
+def test_no_text_to_learn_from_is_said(incumbent: Candidate, tmp_path: Path) -> None:
+    context = context_of(incumbent, tmp_path, data=replace(DEVELOPMENT, train=(), unlabelled=()))
+    with pytest.raises(NotEnoughData, match="needs train or unlabelled texts to learn from, got none"):
         apply_step(QUICK, incumbent, context, cache=tmp_path / "cache")
 
 

@@ -207,9 +207,9 @@ def test_a_diverging_student_is_no_candidate(incumbent: Candidate, tmp_path: Pat
     assert not any((tmp_path / "cache").glob("*/candidate.json"))
 
 
-def test_no_train_examples_is_said(incumbent: Candidate, tmp_path: Path) -> None:
-    data = replace(DEVELOPMENT, train=())
-    with pytest.raises(NotEnoughData, match="a student needs train examples to learn from, got none"):
+def test_no_text_to_learn_from_is_said(incumbent: Candidate, tmp_path: Path) -> None:
+    data = replace(DEVELOPMENT, train=(), unlabelled=())
+    with pytest.raises(NotEnoughData, match="needs train or unlabelled texts to learn from, got none"):
         apply_step(SMALL, incumbent, context_of(incumbent, tmp_path, data=data), cache=tmp_path / "cache")
 
 
