@@ -241,7 +241,7 @@ def test_a_step_that_spoils_its_parent_is_caught(tmp_path: Path, temporary: Path
 def _checks(path: str, check: str, name: str) -> bool:
     """Whether a test file calls the check, and names what is to be checked."""
     nodes = list(ast.walk(ast.parse((TESTS / path).read_text())))
-    calls = {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    calls = {n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
     return check in calls and name in {node.value for node in nodes if isinstance(node, ast.Constant)}
 
 
