@@ -156,7 +156,29 @@ def test_weights_keep_to_seven_bits_where_full_range_would_saturate(
         assert largest_weight(made) == largest
 
 
-@pytest.mark.parametrize("step", [Quantize(), Quantize(method="static"), MixedPrecision()])
+def test_every_weight_of_nncf_keeps_to_seven_bits_too(
+    exports: dict[str, Candidate], context: StepContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import openvino
+
+    for vnni, largest in ((True, 127), (False, 64)):
+        monkeypatch.setattr(quantize_onnx, "has_vnni", lambda vnni=vnni: vnni)
+        made = applied(Quantize(method="nncf", n_calibration=4), exports["openvino"], context)
+        assert made.lineage[-1].settings["reduce_range"] is not vnni
+        graph = openvino.Core().read_model(str(made.path / "model.xml"))
+        constants = [node for node in graph.get_ops() if node.get_type_name() == "Constant"]
+        weights = [
+            c.data for c in constants if c.get_element_type() == openvino.Type.i8 and c.data.ndim > 1
+        ]
+        # The three tables of the embeddings are read, not multiplied: they keep all of their bits.
+        found = sorted(int(np.abs(weight.astype(int)).max()) for weight in weights)[:-3]
+        assert len(found) == 14
+        assert largest - 1 <= found[0] <= found[-1] <= largest
+
+
+@pytest.mark.parametrize(
+    "step", [Quantize(), Quantize(method="static"), Quantize(method="nncf"), MixedPrecision()]
+)
 def test_a_cache_carried_to_another_processor_is_not_taken_for_its_own(
     step: Quantize | MixedPrecision,
     exports: dict[str, Candidate],

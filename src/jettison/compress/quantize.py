@@ -44,7 +44,7 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True):
     per_channel: bool = True
     """One scale for each output channel of a weight (`dynamic`, `static`)."""
     reduce_range: Literal["auto"] | bool = "auto"
-    """Keep int8 weights to 7 bits (`dynamic`, `static`). `auto`: where the processor lacks VNNI and
+    """Keep int8 weights to 7 bits (`dynamic`, `static`, `nncf`). `auto`: where the processor lacks VNNI and
     sums of int8 products would saturate."""
     embeddings: bool = True
     """Quantize the token table too: it is half the bytes of a small model. Positions and token types
@@ -57,7 +57,7 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True):
     """Weights that share a scale in `weights8` and `weights4` of ONNX, and `weights4` of OpenVINO."""
 
     name: ClassVar[str] = "quantize"
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx", "openvino", "nncf")
 
@@ -132,8 +132,9 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True):
                 exclude=self.exclude,
                 embeddings=self.embeddings,
                 block_size=self.block_size,
+                reduce_range=quantize_onnx.reduces_range(self.reduce_range),
             )
-            return ({"n_calibration": len(feeds)} if feeds else {}), {}
+            return ({"n_calibration": len(feeds)} if feeds else {}), self.resolved_here()
         source, target = parent.path / MODEL, context.folder / MODEL
         if self.method in ("static", "nncf"):
             quantize_onnx.check_plain(source, self.method)
@@ -160,8 +161,9 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True):
         feeds = self._feeds(parent, context)
         notes: dict[str, Any] = {"n_calibration": len(feeds)}
         if self.method == "nncf":
-            quantize_onnx.quantize_nncf(source, target, feeds, exclude=excluded)
-            return notes, {}
+            reduced = quantize_onnx.reduces_range(self.reduce_range)
+            quantize_onnx.quantize_nncf(source, target, feeds, exclude=excluded, reduce_range=reduced)
+            return notes, self.resolved_here()
         plan = quantize_onnx.Int8(
             per_channel=self.per_channel,
             reduce_range=quantize_onnx.reduces_range(self.reduce_range),
@@ -173,7 +175,7 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True):
 
     def resolved_here(self) -> dict[str, Any]:
         """Whether this processor needs 7-bit weights, for the methods that ask."""
-        if self.method not in ("dynamic", "static"):
+        if self.method not in ("dynamic", "static", "nncf"):
             return {}
         return {"reduce_range": quantize_onnx.reduces_range(self.reduce_range)}
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from jettison.backends.machine import has_vnni
 from jettison.backends.openvino import import_openvino
+from jettison.compress import quantize_openvino
 from jettison.errors import InvalidInput, StepFailed
 from jettison.registry import need
 
@@ -105,7 +106,9 @@ def quantize_static(source: Path, target: Path, plan: Int8, feeds: Feeds) -> Non
     _count(target, {"QuantizeLinear"})
 
 
-def quantize_nncf(source: Path, target: Path, feeds: Feeds, *, exclude: Sequence[str] = ()) -> None:
+def quantize_nncf(
+    source: Path, target: Path, feeds: Feeds, *, exclude: Sequence[str] = (), reduce_range: bool = False
+) -> None:
     """Int8 by NNCF: SmoothQuant, calibrated ranges, fast bias correction.
 
     Raises:
@@ -122,6 +125,7 @@ def quantize_nncf(source: Path, target: Path, feeds: Feeds, *, exclude: Sequence
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(given),
         ignored_scope=nncf.IgnoredScope(names=list(exclude)) if exclude else None,
+        advanced_parameters=quantize_openvino.advanced(nncf, reduce_range=reduce_range),
     )
     onnx.save(quantized, str(target))
 

@@ -19,6 +19,7 @@ def quantize(
     exclude: Sequence[str] = (),
     embeddings: bool = True,
     block_size: int = 32,
+    reduce_range: bool = False,
 ) -> None:
     """Write a model with int8 weights and activations (`nncf`), or with 8- or 4-bit weights.
 
@@ -30,6 +31,7 @@ def quantize(
         exclude: Names of nodes to leave in float.
         embeddings: Whether `weights4` may take the token table below 8 bits.
         block_size: Weights that share a scale in `weights4`.
+        reduce_range: Keep int8 weights of `nncf` to 7 bits.
 
     Raises:
         MissingExtra: openvino or nncf is not installed.
@@ -39,7 +41,7 @@ def quantize(
     graph = openvino.Core().read_model(str(source))
     ignored = nncf.IgnoredScope(patterns=[_as_pattern(rule) for rule in exclude]) if exclude else None
     if method == "nncf":
-        made = _calibrated(nncf, graph, feeds, ignored)
+        made = _calibrated(nncf, graph, feeds, ignored, reduce_range)
     elif method == "weights8":
         made = nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_ASYM, ignored_scope=ignored)
     else:
@@ -57,7 +59,9 @@ def quantize(
     openvino.save_model(made, str(target), compress_to_fp16=False)
 
 
-def _calibrated(nncf: Any, graph: Any, feeds: Sequence[Mapping[str, np.ndarray]], ignored: Any) -> Any:
+def _calibrated(
+    nncf: Any, graph: Any, feeds: Sequence[Mapping[str, np.ndarray]], ignored: Any, reduce_range: bool
+) -> Any:
     names = [next(iter(sorted(port.names))) for port in graph.inputs]
     given = [{name: feed[name] for name in names} for feed in feeds]
     return nncf.quantize(
@@ -66,7 +70,17 @@ def _calibrated(nncf: Any, graph: Any, feeds: Sequence[Mapping[str, np.ndarray]]
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(given),
         ignored_scope=ignored,
+        advanced_parameters=advanced(nncf, reduce_range=reduce_range),
     )
+
+
+def advanced(nncf: Any, *, reduce_range: bool) -> Any:
+    """NNCF's setting for weights of 7 or of 8 bits in every layer.
+
+    By itself it spares the first layer alone, and sums in all others saturate where VNNI lacks.
+    """
+    fix = nncf.OverflowFix.ENABLE if reduce_range else nncf.OverflowFix.DISABLE
+    return nncf.AdvancedQuantizationParameters(overflow_fix=fix)
 
 
 def _as_pattern(rule: str) -> str:
