@@ -14,7 +14,7 @@ def graded_p(by_group: GroupSums, difference: float) -> float:
 
 
 def unseen_harm_p(by_group: GroupSums, difference: float) -> float:
-    """Chance that no group shows a fall to -1, were the rest of the mean as seen and the truth `difference`.
+    """Chance that no group shows a fall to -1, were the rest as seen and the truth `difference`.
 
     Groups of unlike weight count as fewer, all as heavy as the heaviest: falls may strike there.
     """
@@ -23,4 +23,4 @@ def unseen_harm_p(by_group: GroupSums, difference: float) -> float:
         return 1.0
     harm_share = min((mean - difference) / (1 + mean), 1.0)
     n_groups = float(by_group.weights.sum() / by_group.weights.max())
-    return (1 - harm_share) ** n_groups
+    return float((1 - harm_share) ** n_groups)
