@@ -37,7 +37,7 @@ def resolve_prompt(
     Raises:
         InvalidInput: A place in the template, a word or a shot does not fit the task.
     """
-    _check_template(source, kind)
+    check_template(source.template, kind)
     _check_words(source, kind, labels)
     held = {text_key(example.input) for example in held_out}
     if isinstance(source.shots, int):
@@ -54,14 +54,19 @@ def resolve_prompt(
     return Prompt(**given, stop=tuple(source.stop), shots=shots)
 
 
-def _check_template(source: PromptSource, kind: TaskKind) -> None:
-    if "{input}" not in source.template:
+def check_template(template: str, kind: TaskKind) -> None:
+    """Refuse a template without a place for the input, or with one that its kind does not have.
+
+    Raises:
+        InvalidInput: It is such a one.
+    """
+    if "{input}" not in template:
         raise InvalidInput(
-            f"prompt.template must have `{{input}}` where the text goes, got {source.template[:80]!r}."
+            f"prompt.template must have `{{input}}` where the text goes, got {template[:80]!r}."
         )
     allowed = {"input", *(["labels"] if kind == "classify" else [])}
     allowed |= {"choices"} if kind in ("choose", "rank") else set()
-    for name in re.findall(r"\{(\w+)\}", source.template):
+    for name in re.findall(r"\{(\w+)\}", template):
         if name in _PLACES and name not in allowed:
             raise InvalidInput(
                 f"prompt.template must have only {sorted(allowed)} in braces for kind {kind!r}, "
