@@ -1,4 +1,7 @@
-"""`jettison init MODEL DATA`: look at both, write task.toml and jettison.toml, say what was found."""
+"""`jettison init MODEL DATA`: look at both, write task.toml and jettison.toml, say what was found.
+
+`jettison init --logs FILE...` makes the task of request logs instead.
+"""
 
 import sys
 from pathlib import Path
@@ -8,9 +11,23 @@ import click
 
 
 @click.command("init")
-@click.argument("model")
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("."), help="Folder for the two files.")
+@click.argument("model", required=False)
+@click.argument("data", required=False, type=click.Path(path_type=Path))
+@click.argument("more", nargs=-1, metavar="")
+@click.option("--logs", is_flag=True, help="The arguments are request logs: make a task of them.")
+@click.option("--trust-answers", is_flag=True, help="With --logs: take the answers for the truth.")
+@click.option("--keep-pii", is_flag=True, help="With --logs: do not mask addresses and numbers of persons.")
+@click.option(
+    "--template", type=int, default=1, help="With --logs: which recognised prompt, the most used is 1."
+)
+@click.option(
+    "--out",
+    "--output",
+    "out",
+    type=click.Path(path_type=Path),
+    default=Path("."),
+    help="Folder for the two files.",
+)
 @click.option("--input", "input_", metavar="COLUMN", help="Column of the texts.")
 @click.option("--expected", metavar="COLUMN", help="Column of the labels.")
 @click.option("--split", metavar="COLUMN", help="Column that says train, dev or test.")
@@ -30,8 +47,13 @@ import click
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def command(
-    model: str,
-    data: Path,
+    model: str | None,
+    data: Path | None,
+    more: tuple[str, ...],
+    logs: bool,
+    trust_answers: bool,
+    keep_pii: bool,
+    template: int,
     out: Path,
     force: bool,
     as_json: bool,
@@ -44,7 +66,34 @@ def command(
 
     MODEL is a checkpoint folder, an .onnx file, a candidate, a release or a hub id. DATA is a
     JSONL, JSON, CSV, TSV or Parquet file, or a Hugging Face data set folder.
+
+    With --logs every argument is a log of requests and answers; task.toml, the inputs and the answers
+    as the incumbent's outputs are written.
     """
+    if logs:
+        from jettison.cli.init_logs import tell_logs
+        from jettison.task.from_logs import task_from_logs
+
+        files = [Path(one) for one in (model, data, *more) if one is not None]
+        if not files:
+            raise click.UsageError("Missing argument 'FILE': --logs needs one log or more.")
+        report = task_from_logs(
+            files,
+            out,
+            name=hints["name"],
+            template=template,
+            trust_answers=trust_answers,
+            keep_pii=keep_pii,
+            force=force,
+        )
+        tell_logs(report, as_json=as_json)
+        return 0
+    if model is None or data is None:
+        raise click.UsageError(f"Missing argument '{'MODEL' if model is None else 'DATA'}'.")
+    if more:
+        raise click.UsageError(f"Got unexpected extra argument ({more[0]})")
+    if trust_answers or keep_pii or template != 1:
+        raise click.UsageError("--trust-answers, --keep-pii and --template go with --logs.")
     from jettison.loop.init import Hints, look
 
     given = Hints(input=input_, id=id_, aliases=_aliases(aliases), **hints)
