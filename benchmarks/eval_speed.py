@@ -298,9 +298,11 @@ def run(command: list[str], out: Path, **env: str) -> Ran:
         _, status, used = os.wait4(process.pid, 0)
         wall_s = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
+    cpu_s = used.ru_utime + used.ru_stime
+    print(f"{cpu_s:.2f} s CPU, {wall_s:.2f} s: {' '.join(command)[-240:]}", file=sys.stderr, flush=True)
     if process.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{(out / 'output.log').read_text()[-3000:]}")
-    return Ran(used.ru_utime + used.ru_stime, wall_s, out)
+    return Ran(cpu_s, wall_s, out)
 
 
 def about(model: Path, work: Path, n: int) -> None:
