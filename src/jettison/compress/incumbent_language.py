@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from jettison.backends.gguf_file import read_gguf_facts
 from jettison.backends.open import open_model
 from jettison.candidate import AppliedStep, Candidate, library_versions, verify_candidate, write_candidate
 from jettison.compress import checkpoint_facts as facts
@@ -91,8 +92,9 @@ def take_in_gguf(path: Path, data: Development, *, cache: Path, seed: int) -> Ca
     """A GGUF file with its tokenizer inside.
 
     Raises:
-        BrokenArtifact: It does not open or does not answer.
+        BrokenArtifact: It does not keep to its format, does not open or does not answer.
     """
+    read_gguf_facts(path)
     settings = language_settings(data)
     return _taken(
         path.parent,
