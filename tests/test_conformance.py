@@ -27,6 +27,7 @@ BACKENDS_ELSEWHERE = {
     "hf_causal": "backends/test_engines.py",
     "hf_seq2seq": "backends/test_seq2seq.py",
     "onnx_genai": "backends/test_onnx_genai.py",
+    "llamacpp": "compress/test_gguf.py",
 }
 """Checked where the models that they need are made."""
 STEPS_ELSEWHERE = {
@@ -37,6 +38,8 @@ STEPS_ELSEWHERE = {
     "prompt": "compress/test_slim_prompt.py",
     "prune_language": "compress/test_prune_language.py",
     "quantize_genai": "backends/test_onnx_genai.py",
+    "to_gguf": "compress/test_gguf.py",
+    "quantize_gguf": "compress/test_gguf.py",
 }
 INT8 = 0.05
 """Tolerance where a runtime quantizes activations by what is in the batch."""

@@ -63,7 +63,7 @@ def installed_extras() -> frozenset[str]:
         "torch": ("torch", "transformers"),
         "onnx": ("onnxruntime", "onnx"),
         "openvino": ("openvino", "nncf"),
-        "gguf": ("xllamacpp",),
+        "gguf": ("xllamacpp", "gguf", "ik_llama_cpp"),
         "genai": ("onnxruntime_genai",),
     }
     return frozenset(extra for extra, modules in needs.items() if all(find_spec(m) for m in modules))
