@@ -1,6 +1,8 @@
 import random
 import time
+from dataclasses import replace
 
+import msgspec
 import pytest
 
 from jettison.errors import NotEnoughData
@@ -80,9 +82,22 @@ def test_any_text_gets_its_slices(text):
     assert set(found.slices) == {"length", "class_frequency", "density"}
 
 
-def test_no_train_examples_are_refused():
-    with pytest.raises(NotEnoughData, match="slices need train examples"):
+def test_no_examples_at_all_are_refused():
+    with pytest.raises(NotEnoughData, match="slices need examples"):
         Slicer.fit(development([]))
+
+
+def test_unlabelled_texts_stand_in_for_train_and_dev_for_its_labels():
+    traffic = [msgspec.structs.replace(example, expected=None) for example in TRAIN]
+    dev = made(18, "what is the balance of account {}", "a", 200) + made(2, "play song {}", "b", 200)
+    slicer = Slicer.fit(replace(development([], dev), unlabelled=tuple(traffic)))
+    found = slicer.apply(dev)
+    assert [e.slices["class_frequency"] for e in found] == ["common"] * 18 + ["rare"] * 2
+    assert [e.slices["length"] for e in found] == [
+        e.slices["length"] for e in Slicer.fit(development(TRAIN, dev)).apply(dev)
+    ]
+    alone = Slicer.fit(development([], dev)).apply(dev)
+    assert {e.slices["density"] for e in alone} == {"low", "high"}
 
 
 def test_five_thousand_examples_take_under_two_seconds():

@@ -30,7 +30,8 @@ class Slicer:
     the expected label; an example without one does not get it.
     `density`: low or high; low is an input further from its nearest train examples
     (cosine of hashed character 4-grams, TF-IDF) than four fifths of dev are.
-    A slice that the data already brings under one of these names is kept.
+    A slice that the data already brings under one of these names is kept. Where there is no train,
+    unlabelled texts stand in for it, and dev for its labels.
     """
 
     def __init__(
@@ -55,14 +56,16 @@ class Slicer:
         """Fix the limits.
 
         Raises:
-            NotEnoughData: There are no train examples.
+            NotEnoughData: There are no examples at all.
         """
-        train, dev = development.train, development.dev
-        if not train:
-            raise NotEnoughData("slices need train examples to tell rare from common, got none.")
-        lengths = np.array([len(example.input) for example in train])
-        counts = Counter(example.expected for example in train if example.expected is not None)
-        texts = [example.input for example in train]
+        dev = development.dev
+        seen = development.train or development.unlabelled or dev
+        if not seen:
+            raise NotEnoughData("slices need examples to tell rare from common, got none.")
+        lengths = np.array([len(example.input) for example in seen])
+        labelled = development.train if any(e.expected is not None for e in development.train) else dev
+        counts = Counter(example.expected for example in labelled if example.expected is not None)
+        texts = [example.input for example in seen]
         if len(texts) > MOST_REFERENCES:
             chosen = np.random.default_rng(seed).choice(len(texts), MOST_REFERENCES, replace=False)
             texts = [texts[i] for i in sorted(chosen)]
@@ -70,10 +73,10 @@ class Slicer:
         seen_in = np.bincount(grams.indices, minlength=N_FEATURES)
         idf = np.log((1 + len(texts)) / (1 + seen_in)) + 1
         reference = _weighted(grams, idf)
-        # Without dev, train is measured against itself, each example's own match left out.
+        # Without dev, or without anything else, texts are measured against each other, not themselves.
         near = (
             _nearness(_weighted(_gram_counts([e.input for e in dev]), idf), reference)
-            if dev
+            if dev and seen is not dev
             else _nearness(reference, reference, skip_best=True)
         )
         return cls(
