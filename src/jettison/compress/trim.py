@@ -87,7 +87,7 @@ class TrimVocabulary(msgspec.Struct, frozen=True, kw_only=True):
             "embedding_bytes_before": bytes_before,
             "embedding_bytes": _embedding_bytes(module),
             "unseen": _compare(whole, trimmed, _texts(candidate, context.data, context.data.dev)),
-            "warning": "conversion to GGUF refuses a changed tokenizer (llama.cpp#27277)",
+            "warning": "llama.cpp's own converter refuses a changed tokenizer (llama.cpp#27277)",
         }
         moved = {} if causal else {"pad_id": pad_id or 0}
         return Made(settings={**candidate.settings, **moved}, notes=notes)
