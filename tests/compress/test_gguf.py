@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from jettison.backends.open import open_model
 from jettison.candidate import Candidate, write_candidate
 from jettison.compress.step import step_from
 from jettison.compress.to_gguf import IMPORTANCE, mean_squared_inputs
-from jettison.errors import BrokenArtifact, ParityFailed, StepFailed
+from jettison.errors import BrokenArtifact, InvalidInput, ParityFailed, StepFailed
 from jettison.language import Ask, Continuation
 from jettison.task.prompt import Message
 from jettison.testing import check_backend, check_language_model, check_step
@@ -71,7 +72,25 @@ def test_answers_are_held_to_choices_and_schemas(exact: Candidate) -> None:
     schema["additionalProperties"] = False
     (answer,) = engine.complete([Ask(text="well", json_schema=schema, max_tokens=60)])
     assert json.loads(answer.text) in ({"n": 1}, {"n": 2})
+    for unreadable in ({"$ref": "#/nowhere"}, {"type": "nonsense"}):
+        (answer,) = engine.complete([Ask(text="well", json_schema=unreadable)])
+        assert "llama.cpp cannot hold answers to the schema" in str(answer.error)
     engine.close()
+
+
+def test_log_probabilities_are_left_away_where_nobody_wants_them(exact: Candidate) -> None:
+    bare = msgspec.structs.replace(exact, settings={**exact.settings, "logprobs": False})
+    ours, theirs = LlamaCppEngine(bare), LlamaCppEngine(exact)
+    ((one,), (other,)) = (engine.complete([Ask(text=TEXTS[0], max_tokens=5)]) for engine in (ours, theirs))
+    assert one.text == other.text
+    assert (one.token_logprobs, one.top_logprobs) == (None, None)
+    assert other.token_logprobs is not None
+    asked = [Continuation(context="show", text=" me")]
+    assert ours.likelihoods(asked)[0].logprob == pytest.approx(theirs.likelihoods(asked)[0].logprob)
+    with pytest.raises(InvalidInput, match=r"a continuation must be 1 to .* tokens long, got 0"):
+        ours.likelihoods([Continuation(context="show", text="")])
+    ours.close()
+    theirs.close()
 
 
 # Rows of 64 do not divide into blocks of 256: the k-quants take other formats in their place.
@@ -150,9 +169,9 @@ def test_a_file_that_answers_otherwise_is_refused(whole: Candidate, tmp_path: Pa
 @pytest.mark.parametrize(
     ("content", "rule"),
     [
-        (b"PK\x03\x04 a zip", "must be a GGUF file, got one that begins with b'PK"),
-        (b"GGUF\x01\x00\x00\x00", "must be of GGUF version 2 or 3, got version 1"),
-        (b"GGUF\x03\x00\x00\x00" + bytes(64), "must be a model that llama.cpp loads"),
+        (b"PK\x03\x04 a zip" + bytes(64), "must be a GGUF file, got one that begins with b'PK"),
+        (b"GGUF\x01\x00\x00\x00" + bytes(64), "must be of GGUF version 2 or 3, got version 1"),
+        (b"GGUF\x03\x00\x00\x00" + bytes(64), "must be one that names its architecture, got none"),
     ],
 )
 def test_a_broken_file_is_said(content: bytes, rule: str, tmp_path: Path) -> None:
@@ -166,5 +185,5 @@ def test_a_file_that_was_cut_off_is_said(exact: Candidate, tmp_path: Path) -> No
     content = (exact.path / "model.gguf").read_bytes()
     (tmp_path / "model.gguf").write_bytes(content[: len(content) // 2])
     broken = write_candidate(tmp_path, name="b", backend="llamacpp", labels=("a", "b"), settings={})
-    with pytest.raises(BrokenArtifact, match="must be a model that"):
+    with pytest.raises(BrokenArtifact, match=r"must be whole, got tensor '.*' up to byte"):
         open_model(broken)

@@ -6,7 +6,6 @@ likeliest is asked for by itself, and its probability is told before any bias or
 """
 
 import json
-import mmap
 import secrets
 import time
 import urllib.error
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from jettison.backends.gguf_file import read_gguf_facts
 from jettison.backends.prompted import PromptedModel, open_prompted
 from jettison.backends.text import without_surrogates
 from jettison.candidate import Candidate
@@ -32,6 +32,8 @@ DEFAULT_CONTEXT = 4096
 """Tokens that keys and values are held for, where the settings do not say."""
 N_TOP = 256
 """Likeliest tokens told at a time: 2 ms of 14 on a small model, and most asked for are among them."""
+N_TOLD = 20
+"""Likeliest tokens told with each token of an answer."""
 FORCED = 1e4
 """Bias that makes a token the one taken; probabilities are told as they are without it."""
 TIMEOUT_S = 60.0
@@ -51,7 +53,8 @@ def open_llamacpp(candidate: Candidate) -> PromptedModel:
 class LlamaCppEngine:
     """A GGUF file in llama.cpp, one request after another.
 
-    Settings: `threads` (1), `max_context` (tokens; the model's own limit, at most 4,096). Answers are
+    Settings: `threads` (1), `max_context` (tokens; the model's own limit, at most 4,096), `logprobs`
+    (True; without them free answers have no confidence and come a little faster). Answers are
     held to labels and to JSON schemas by a grammar. A mark in the midst of an answer is written out.
     """
 
@@ -59,7 +62,7 @@ class LlamaCppEngine:
         path = candidate.path / MODEL
         if not path.is_file():
             raise BrokenArtifact(f"{candidate.path} must hold {MODEL}, got none.")
-        _check_magic(path)
+        self.has_template = read_gguf_facts(path).chat_template is not None
         settings = candidate.settings
         wanted = int(settings.get("max_context", DEFAULT_CONTEXT))
         self._key = secrets.token_urlsafe(16)
@@ -69,7 +72,8 @@ class LlamaCppEngine:
         meta = self._get("/v1/models")["data"][0]["meta"]
         self.n_vocabulary = int(meta["n_vocab"])
         self._max_context = min(wanted, int(meta["n_ctx_train"]))
-        self.has_template = _has_template(path)
+        self._n_probs = N_TOLD if settings.get("logprobs", True) else 0
+        self._held: dict[str, bool] = {}
         props = self._get("/props")
         self._bos = self._special(props.get("bos_token"))
         self._eos = self._special(props.get("eos_token"))
@@ -163,13 +167,16 @@ class LlamaCppEngine:
             "prompt": prompt,
             "max_tokens": n,
             "stop": [stop for stop in ask.stop if stop],
-            "n_probs": 20,
+            "n_probs": self._n_probs,
             "seed": ask.seed,
             **_sampling(ask.temperature),
         }
         if ask.choices:
             body["grammar"] = f"root ::= {' | '.join(_quoted(choice) for choice in ask.choices)}"
         elif ask.json_schema is not None:
+            if not self._holds_to(ask.json_schema):
+                said = _said(f"llama.cpp cannot hold answers to the schema {json.dumps(ask.json_schema)}")
+                return Completion(text="", finish="error", error=said)
             body["json_schema"] = ask.json_schema
         reply = self._asked(body)
         cost = Cost(
@@ -188,21 +195,39 @@ class LlamaCppEngine:
         if cuts:
             said, finish = said[: min(cuts)], "stop"
         tokens = (choice.get("logprobs") or {}).get("content") or []
+        told = tuple(min(0.0, float(one["logprob"])) for one in tokens)
         return Completion(
             text=said,
             finish="length" if finish == "length" else "stop",
-            token_logprobs=tuple(min(0.0, float(one["logprob"])) for one in tokens),
-            top_logprobs={
-                one["token"]: float(one["logprob"]) for one in reversed(tokens[0]["top_logprobs"])
-            }
-            if tokens
-            else None,
+            token_logprobs=told if self._n_probs else None,
+            top_logprobs=_first_tokens(tokens),
             cost=cost,
         )
+
+    def _holds_to(self, schema: dict[str, Any]) -> bool:
+        """Whether the server keeps to a schema: one it cannot read it leaves away without a word."""
+        key = json.dumps(schema, sort_keys=True)
+        if key not in self._held:
+            reply = self._asked(
+                {
+                    "prompt": [self._start()],
+                    "max_tokens": 1,
+                    "json_schema": schema,
+                    # No JSON begins with this letter, so it comes only where nothing is kept to.
+                    "logit_bias": [[self._letter, FORCED]],
+                    **_sampling(0.0),
+                }
+            )
+            self._held[key] = "error" not in reply and reply["choices"][0]["text"] != "a"
+        return self._held[key]
 
     def _pair(self, asked: Continuation) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Context and continuation as ids; the split falls where it would in the whole text."""
         bare = asked.context.rstrip()
+        if asked.context + asked.text == bare:
+            raise InvalidInput(
+                f"a continuation must be 1 to {self._max_context - 1} tokens long, got 0 of ''."
+            )
         context = self._whole_ids(bare) if bare else [self._start()]
         whole = self._whole_ids(asked.context + asked.text)
         if not bare and whole[:1] != context:
@@ -305,27 +330,6 @@ class LlamaCppEngine:
             with suppress(ValueError, KeyError, TypeError):
                 said = _said(json.loads(said)["error"])
             raise InvalidInput(f"the model's {path[1:]} refuses what it is given: {said[:200]}.") from error
-
-
-def _check_magic(path: Path) -> None:
-    """Refuse what is no GGUF file before it is loaded; the loader checks the rest.
-
-    Raises:
-        BrokenArtifact: It is no such file.
-    """
-    with path.open("rb") as file:
-        head = file.read(8)
-    if head[:4] != b"GGUF" or len(head) < 8:
-        raise BrokenArtifact(f"{path} must be a GGUF file, got one that begins with {head[:4]!r}.")
-    version = int.from_bytes(head[4:], "little")
-    if version not in (2, 3):
-        raise BrokenArtifact(f"{path} must be of GGUF version 2 or 3, got version {version}.")
-
-
-def _has_template(path: Path) -> bool:
-    """Whether the file has a chat template of its own: where it has none, llama.cpp makes one up."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(b"tokenizer.chat_template") >= 0
 
 
 def _started(path: Path, n_context: int, threads: int, key: str) -> Any:
