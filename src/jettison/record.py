@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -55,6 +55,22 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """With `error`: the answer was lost on the way, and counts neither as right nor as wrong."""
     time: float | None = None
     """When it was answered, seconds since the epoch."""
+    role: Literal["answer", "lean", "shadow", "audit"] | None = None
+    """Live: the answer that was returned, a lean answer that was escalated, or one that nobody saw."""
+    route: str | None = None
+    """Live: place in the route plan that answered, as `treatment/fallback`."""
+    experiment: str | None = None
+    propensity: float | None = None
+    """Live: the known probability with which this call was drawn: of its arm, shadow or audit."""
+    key: str | None = None
+    """Live: salted hash of the key that arms are assigned by."""
+    status: int | None = None
+    """Live: HTTP status of the reply."""
+    input: str | None = None
+    """Live: the text asked, where the log keeps texts; else None."""
+    input_sha256: str | None = None
+    guardrails: dict[str, str] = msgspec.field(default_factory=dict)
+    """Live: guardrails that fired, and what was done: block, redact, escalate or flag."""
 
 
 def write_records(path: Path, records: Iterable[Record], *, meta: dict[str, Any] | None = None) -> None:
@@ -102,7 +118,7 @@ def read_records(path: Path) -> list[Record]:
     records = []
     for row in table.to_pylist():
         cost = {name: row.pop(f"cost.{name}", None) for name in Cost.__struct_fields__}
-        for name in ("scores", "slices"):
+        for name in ("scores", "slices", "guardrails"):
             row[name] = msgspec.json.decode(row[name]) if row.get(name) else {}
         records.append(msgspec.convert({**row, "cost": cost}, Record))
     return records
@@ -141,11 +157,13 @@ def _plain(value: Any) -> Any:
 def _arrow_type(pa: Any, name: str) -> Any:
     if name in ("cost.peak_bytes", "cost.wire_bytes", "cost.prompt_tokens", "cost.completion_tokens"):
         return pa.int64()
+    if name == "status":
+        return pa.int32()
     if name in ("flagged", "escalated", "unanswered"):
         return pa.bool_()
     if name == "logits":
         return pa.list_(pa.float32())
-    if name in ("confidence", "in_scope", "weight", "time") or (
+    if name in ("confidence", "in_scope", "weight", "time", "propensity") or (
         name.startswith("cost.") and name != "cost.energy_tier"
     ):
         return pa.float64()
