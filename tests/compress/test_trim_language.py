@@ -38,7 +38,7 @@ def test_answers_stay_the_same_and_the_table_shrinks(tmp_path: Path, kind: str) 
     notes = trimmed.lineage[-1].notes
     assert notes["tokens"] < notes["tokens_before"]
     assert notes["unseen"]["n_texts"] > 0
-    assert "GGUF" in notes["warning"]
+    assert "llama.cpp" in notes["warning"]
     model = AutoModelForCausalLM.from_pretrained(trimmed.path).eval()
     tokenizer = AutoTokenizer.from_pretrained(trimmed.path)
     assert model.config.vocab_size == notes["tokens"]
