@@ -1,5 +1,6 @@
 """Endpoints as candidates: answers are paid once, no fault of the network is a wrong answer."""
 
+import json
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from endpoint_server import (
@@ -31,12 +33,13 @@ from jettison.backends.endpoint import endpoint_candidate, open_vllm, read_endpo
 from jettison.backends.endpoint_engine import EndpointEngine
 from jettison.backends.endpoint_pace import SystemClock
 from jettison.backends.open import open_model
-from jettison.candidate import Candidate
+from jettison.candidate import Candidate, verify_candidate
 from jettison.errors import InvalidInput, Unanswered, Unsupported, WrongEndpoint
 from jettison.evaluate.run import evaluate
 from jettison.language import Ask, Continuation
 from jettison.model import Output
 from jettison.task import Example, Question
+from jettison.task.log_files import input_id
 from jettison.task.prompt import Message
 
 LABELS = ("music", "alarm")
@@ -196,7 +199,7 @@ def test_a_server_that_dies_and_comes_back_is_waited_for(server, tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from jettison.candidate import Candidate
+from jettison.candidate import Candidate, verify_candidate
 from jettison.evaluate.run import evaluate
 from jettison.task import Example
 
@@ -437,3 +440,47 @@ def test_a_model_is_known_by_its_settings(server, tmp_path):
     same = [candidate(tmp_path, server).digest for _ in range(2)]
     assert same[0] == same[1]
     assert candidate(tmp_path, server, model="large").digest != same[0]
+
+
+def logged(folder: Path, **answers: str) -> str:
+    lines = [{"id": input_id(text), "output": said, "outputs": {said: 2}} for text, said in answers.items()]
+    path = folder / "incumbent_outputs.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def test_logged_answers_are_not_asked_again_and_their_cost_is_unknown(server, tmp_path):
+    asking = candidate(tmp_path, server, logged=logged(tmp_path, one="Alarm.", two="dunno"))
+    with closing(open_model(asking)) as model:
+        told, asked, none = model.predict(["one", "a song", "two"])
+    assert [output.label for output in (told, asked, none)] == ["alarm", "music", ""]
+    assert (told.cost.latency_s, told.cost.price_usd) == (None, None)
+    assert asked.cost.latency_s is not None
+    assert [said(body).rsplit("Text:", 1)[-1] for body in server.asked] == [" a song"]
+
+
+def test_a_log_that_is_written_on_changes_no_candidate(server, tmp_path):
+    path = logged(tmp_path, one="alarm")
+    asking = candidate(tmp_path, server, logged=path)
+    Path(path).write_text("")
+    verify_candidate(Candidate.at(asking.path))
+
+
+def test_another_prompt_has_not_been_answered_yet(server, tmp_path):
+    asking = candidate(tmp_path, server, logged=logged(tmp_path, one="alarm"))
+    otherwise = {**asking.settings, "prompt": {"template": "Say: {input}"}}
+    with closing(open_model(msgspec.structs.replace(asking, settings=otherwise))) as model:
+        model.predict(["one"])
+    assert len(server.asked) == 1
+
+
+def test_answers_to_another_prompt_and_broken_logs_are_refused(server, tmp_path):
+    path = tmp_path / "incumbent_outputs.jsonl"
+    path.write_text(json.dumps({"id": "x", "output": "alarm", "prompt": "another"}) + "\n")
+    with pytest.raises(InvalidInput, match="must be answers to the task's own prompt"):
+        candidate(tmp_path, server, logged=str(path))
+    path.write_text('{"id": 3}\n')
+    with pytest.raises(InvalidInput, match=r"jsonl:1 must be a line with id and output"):
+        candidate(tmp_path, server, logged=str(path))
+    with pytest.raises(InvalidInput, match=r"must be a file, got .*nowhere"):
+        candidate(tmp_path, server, logged=str(tmp_path / "nowhere"))

@@ -10,9 +10,10 @@ import pytest
 
 from fake_runs import LABELS, TWO_POINTS, task_at
 from jettison.decision import Verdict
-from jettison.loop.config import RunConfig
+from jettison.loop.config import RunConfig, read_config
 from jettison.loop.run import run
 from jettison.release import open_release
+from jettison.task.log_files import input_id
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -90,3 +91,44 @@ def test_a_student_takes_the_place_of_a_model_behind_an_address(url: str, tmp_pa
     again = run(config)
     assert again.decision == decision
     assert len(Answering.asked) == 300 + 800 + 600
+
+
+def test_answers_of_logs_are_the_incumbents_and_are_not_asked_for_again(url: str, tmp_path: Path) -> None:
+    task = task_at(tmp_path, n_test=600)
+    rows = [json.loads(line) for line in (tmp_path / "data.jsonl").read_text().splitlines()]
+    logged = [row for row in rows if row["split"] == "train" or row["id"].endswith(("0", "1"))]
+    (tmp_path / "incumbent_outputs.jsonl").write_text(
+        "".join(
+            json.dumps({"id": input_id(row["text"]), "output": row["label"], "n": 1}) + "\n"
+            for row in logged
+        )
+    )
+    (tmp_path / "jettison.toml").write_text(
+        f"""format = 1
+task = "{task.name}"
+incumbent = "{url}"
+output = "run"
+usd_per_hour = 0.1
+n_cost_tasks = 20
+cost_s = 0.6
+[endpoint]
+model = "large"
+concurrency = 16
+usd_per_million_input = 1.0
+usd_per_million_output = 4.0
+logged = "incumbent_outputs.jsonl"
+[[recipes]]
+name = "linear"
+steps = [{{ step = "distill_linear", epochs = 6 }}]
+[[gates]]
+type = "not_worse"
+margin = 0.02
+"""
+    )
+    outcome = run(read_config(tmp_path / "jettison.toml"))
+    assert sorted(Answering.asked) == sorted(f" {row['text']}\nLabel:" for row in rows if row not in logged)
+    # A fifth of dev is logged at a price that nobody knows; the rest tells what an answer costs.
+    incumbent = next(r for r in outcome.decision.candidates if r.role == "incumbent")
+    assert incumbent.cost.usd_per_1000 == pytest.approx(1000 * (40 * 1.0 + 3 * 4.0) / 1e6)
+    assert incumbent.cost.latency_p50_s > 0.004
+    assert outcome.decision.verdict is Verdict.SHIP

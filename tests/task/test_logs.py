@@ -18,6 +18,7 @@ from jettison.errors import CannotWrite, InvalidInput
 from jettison.task import read_task
 from jettison.task.from_logs import task_from_logs
 from jettison.task.log_calls import Call, read_calls
+from jettison.task.log_files import input_id, read_logged
 from jettison.task.log_shapes import Request
 from jettison.task.log_templates import common_ends, templates_of
 
@@ -318,6 +319,9 @@ def test_answers_of_a_closed_set_make_a_classifier_without_any_truth(tmp_path: P
     ]
     assert len(outputs) == 60
     assert {row["output"] for row in outputs} == {"Billing", "other"}
+    assert {row["prompt"] for row in outputs} == {prompt.digest}
+    known = read_logged(tmp_path / "out" / "incumbent_outputs.jsonl")
+    assert {known.answers[input_id(example.input)] for example in task.unlabelled} == {"Billing.", "other"}
     weights = {example.id: example.weight for example in task.unlabelled}
     assert all(row["n"] == weights.get(row["id"], row["n"]) for row in outputs)
     assert sum(row["n"] for row in outputs) == 70

@@ -5,6 +5,7 @@ Every answer is kept (see `jettison.backends.answer_cache`), so that a killed ru
 has not got.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ from jettison.backends.endpoint_settings import Endpoint, check_endpoint
 from jettison.backends.prompted import PromptedModel, open_prompted
 from jettison.candidate import AppliedStep, Candidate, library_versions, write_candidate
 from jettison.errors import InvalidInput
-from jettison.files import read_json, write_json
+from jettison.files import read_json, value_sha256, write_json
+from jettison.task.log_files import read_logged
+from jettison.task.prompt import Prompt
 
 MANIFEST = "endpoint.json"
+LOGGED = "logged.jsonl"
 BACKENDS = ("openai", "vllm")
 
 
@@ -57,6 +61,8 @@ def endpoint_candidate(
     check_endpoint(endpoint)
     if backend not in BACKENDS:
         raise InvalidInput(f"[endpoint] backend must be one of {list(BACKENDS)}, got {backend!r}.")
+    if endpoint.logged is not None:
+        endpoint = _with_logged(endpoint, folder, settings or {})
     write_json(folder / MANIFEST, endpoint)
     return write_candidate(
         folder,
@@ -94,7 +100,7 @@ def open_endpoint(candidate: Candidate) -> PromptedModel:
     Raises:
         InvalidInput: `endpoint.json` is missing or malformed, or the key's variable is not set.
     """
-    return open_prompted(EndpointEngine(read_endpoint(candidate)), candidate)
+    return _opened(candidate, is_vllm=False)
 
 
 def open_vllm(candidate: Candidate) -> PromptedModel:
@@ -103,4 +109,35 @@ def open_vllm(candidate: Candidate) -> PromptedModel:
     Raises:
         InvalidInput: As of `open_endpoint`.
     """
-    return open_prompted(EndpointEngine(read_endpoint(candidate), is_vllm=True), candidate)
+    return _opened(candidate, is_vllm=True)
+
+
+def _opened(candidate: Candidate, *, is_vllm: bool) -> PromptedModel:
+    endpoint = read_endpoint(candidate)
+    known: Mapping[str, str] = {}
+    # A candidate that asks otherwise has not been answered yet.
+    if endpoint.logged is not None and endpoint.logged_asked == _asked(candidate.settings):
+        known = read_logged(candidate.path / LOGGED).answers
+    return open_prompted(EndpointEngine(endpoint, is_vllm=is_vllm), candidate, known=known)
+
+
+def _with_logged(endpoint: Endpoint, folder: Path, settings: Mapping[str, Any]) -> Endpoint:
+    """The logged answers lie with the candidate: what it answers must not change under its digest."""
+    source = Path(endpoint.logged or "")
+    prompts = read_logged(source).prompts
+    prompt = msgspec.convert(settings.get("prompt", {}), Prompt)
+    if prompts and prompt.digest not in prompts:
+        raise InvalidInput(
+            f"[endpoint] logged must be answers to the task's own prompt, got {source}, whose answers were "
+            "given to another. Put [prompt] back as `jettison init --logs` wrote it, or leave `logged` out "
+            "to ask again."
+        )
+    copied = folder / LOGGED
+    if copied.resolve() != source.resolve():
+        shutil.copyfile(source, copied)  # no link: a log may be written on
+    return msgspec.structs.replace(endpoint, logged=LOGGED, logged_asked=_asked(settings))
+
+
+def _asked(settings: Mapping[str, Any]) -> str:
+    """Identity of all that an answer depends on besides the input."""
+    return value_sha256({key: settings.get(key) for key in ("prompt", "schema", "samples")})

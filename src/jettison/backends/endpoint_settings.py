@@ -57,6 +57,11 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     """Whether answers are kept, so that none is paid for twice."""
     answers: str | None = None
     """Folder in which they are kept; None is the run's, or the user's cache."""
+    logged: str | None = None
+    """File of answers that the model gave before, as `jettison init --logs` writes it: inputs that stand
+    there are not asked again. What such an answer cost is not known."""
+    logged_asked: str | None = None
+    """Digest of the settings that the logged answers were given to; filled in when they are taken in."""
     extra: dict[str, Any] = msgspec.field(default_factory=dict)
     """Further fields of every request, as `{"reasoning_effort": "low"}`."""
 

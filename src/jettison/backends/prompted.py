@@ -8,7 +8,7 @@ that only completes is asked for the answer, and is held to the labels where it 
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from jettison.language import Ask, Completion, Continuation, LanguageModel, Like
 from jettison.model import Decoder, Output, mapped_confidence, softmax
 from jettison.record import Cost
 from jettison.task import Input, Question
+from jettison.task.log_files import input_id
 from jettison.task.prompt import Prompt
 
 NORMALISE = ("none", "length", "unconditional")
@@ -28,7 +29,9 @@ WEIGHED = ("classify", "choose", "rank")
 SAMPLES_TEMPERATURE = 0.7
 
 
-def open_prompted(engine: LanguageModel, candidate: Candidate) -> "PromptedModel":
+def open_prompted(
+    engine: LanguageModel, candidate: Candidate, *, known: Mapping[str, str] | None = None
+) -> "PromptedModel":
     """A model of the task out of an engine and the candidate's settings.
 
     Settings: `kind` (of the task, `classify`), `prompt` (a `Prompt`), `normalise` (of likelihoods:
@@ -36,17 +39,25 @@ def open_prompted(engine: LanguageModel, candidate: Candidate) -> "PromptedModel
     `samples` (answers whose agreement is the confidence; 1 is one greedy answer), `schema` (of JSON
     to extract).
 
+    Args:
+        engine: What answers the prompt.
+        candidate: Its labels and settings are used.
+        known: Answers given before, by `jettison.task.log_files.input_id`; such inputs are not asked.
+
     Raises:
         BrokenArtifact: A setting is none that a prompt can have.
     """
-    return PromptedModel(engine, candidate)
+    return PromptedModel(engine, candidate, known=known)
 
 
 class PromptedModel:
     """A language model behind a prompt. `labels` is empty where answers are free text or choices."""
 
-    def __init__(self, engine: LanguageModel, candidate: Candidate) -> None:
+    def __init__(
+        self, engine: LanguageModel, candidate: Candidate, *, known: Mapping[str, str] | None = None
+    ) -> None:
         settings = candidate.settings
+        self._known = dict(known or {})
         self.labels = candidate.labels
         self._engine = engine
         self._settings = settings
@@ -78,8 +89,20 @@ class PromptedModel:
 
     def predict(self, inputs: Sequence[Input]) -> list[Output]:
         """One output per input, in the inputs' order."""
-        if not inputs:
-            return []
+        told = {
+            row: self._known[key]
+            for row, asked in enumerate(inputs)
+            # With choices of its own a question is more than its text.
+            if self._known and isinstance(asked, str) and (key := input_id(asked)) in self._known
+        }
+        unknown = [asked for row, asked in enumerate(inputs) if row not in told]
+        found = iter(self._asked(unknown) if unknown else ())
+        return [
+            self._read(asked, [Completion(text=told[row])]) if row in told else next(found)
+            for row, asked in enumerate(inputs)
+        ]
+
+    def _asked(self, inputs: Sequence[Input]) -> list[Output]:
         if self._kind in WEIGHED and self._likely:
             try:
                 return self._weighed(inputs)

@@ -131,7 +131,9 @@ def take_in_endpoint(
             'an endpoint must be given with its model, got none. Add `[endpoint]` with `model = "…"`.'
         )
     settings = language_settings(data)
-    key = value_sha256([url, dict(given), settings, data.labels, data.out_of_scope])[:20]
+    logged = Path(str(given["logged"])) if given.get("logged") else None
+    content = file_sha256(logged) if logged is not None and logged.is_file() else None
+    key = value_sha256([url, dict(given), content, settings, data.labels, data.out_of_scope])[:20]
     folder = cache / key
     if (made := _made_before(folder)) is not None:
         return made

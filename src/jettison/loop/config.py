@@ -24,6 +24,10 @@ COSTS = (
 )
 
 
+ENDPOINT_PATHS = ("answers", "logged")
+"""Settings of `[endpoint]` that are places on disk."""
+
+
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every setting of a run, defaults resolved."""
 
@@ -108,6 +112,10 @@ def read_config(path: Path) -> RunConfig:
         config,
         task=str(path.parent / config.task),
         incumbent=_resolve(path.parent, config.incumbent),
+        endpoint={
+            name: str(path.parent / value) if name in ENDPOINT_PATHS and isinstance(value, str) else value
+            for name, value in config.endpoint.items()
+        },
         safety_probes=tuple(str(path.parent / name) for name in config.safety_probes),
         student=None if config.student is None else _resolve(path.parent, config.student),
         output=str(path.parent / config.output),

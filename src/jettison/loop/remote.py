@@ -14,6 +14,7 @@ from jettison.candidate import MANIFEST, Candidate
 from jettison.cost.measure import measure_costs
 from jettison.decision import CostSummary, Interval
 from jettison.loop.workspace import Contender
+from jettison.record import Record
 from jettison.task import Input
 
 REMOTE = ("openai", "vllm")
@@ -63,7 +64,7 @@ def costs_of(
     rng = np.random.default_rng(seed)
     times = _resampled_mean(_latencies(contenders[0], costs[0]), rng)
     return [
-        _compared(cost, costs[0], _resampled_mean(_latencies(contender, cost), rng) / times)
+        _compared(cost, costs[0], _over(_resampled_mean(_latencies(contender, cost), rng), times))
         for contender, cost in zip(contenders, costs, strict=True)
     ]
 
@@ -84,13 +85,15 @@ def _cost(contender: Contender, here: CostSummary | None) -> CostSummary:
         return msgspec.structs.replace(here, cpu_ratio=None)
     own = here or CostSummary()
     latencies = _latencies(contender, own)
-    elsewhere = [record for record in contender.records if record.cost.latency_s is not None]
-    prices = [record.cost.price_usd for record in elsewhere]
-    usd: float | None = None
-    if None not in prices and (here is None or own.usd_per_1000 is not None):
-        paid = sum(price for price in prices if price is not None)
-        usd = (own.usd_per_1000 or 0.0) + 1000 * paid / max(1, len(contender.records))
+    elsewhere = [record for record in contender.records if _went(contender, record)]
+    # Of an answer out of a log, cost and time are unknown: the others stand for it.
+    asked = [record.cost.price_usd for record in elsewhere if record.cost.latency_s is not None]
+    prices = [price for price in asked if price is not None]
     share = len(elsewhere) / max(1, len(contender.records))
+    usd: float | None = None
+    known = len(prices) == len(asked) and (bool(asked) or not elsewhere)
+    if known and (here is None or own.usd_per_1000 is not None):
+        usd = (own.usd_per_1000 or 0.0) + 1000 * share * (sum(prices) / len(prices) if prices else 0.0)
     return msgspec.structs.replace(
         own,
         cpu_ratio=None,
@@ -114,24 +117,42 @@ def _latencies(contender: Contender, cost: CostSummary) -> np.ndarray:
     here = 0.0 if _local_part(contender) is None else cost.latency_p50_s or 0.0
     if not is_remote(contender.candidate):
         return np.array([here])
-    return np.array([here + (record.cost.latency_s or 0.0) for record in contender.records])
+    return np.array(
+        [
+            here + (record.cost.latency_s or 0.0)
+            for record in contender.records
+            if record.cost.latency_s is not None or not _went(contender, record)
+        ]
+    )
 
 
-def _resampled_mean(latencies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Means of bootstrap samples, shape (N_RESAMPLES,)."""
+def _went(contender: Contender, record: Record) -> bool:
+    """Whether an answer came from elsewhere."""
+    return contender.candidate.backend != "cascade" or record.escalated
+
+
+def _resampled_mean(latencies: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+    """Means of bootstrap samples, shape (N_RESAMPLES,); None where nothing is known."""
+    if not len(latencies):
+        return None
     return np.asarray(rng.choice(latencies, (N_RESAMPLES, len(latencies))).mean(axis=1))
 
 
-def _compared(cost: CostSummary, base: CostSummary, times: np.ndarray) -> CostSummary:
+def _over(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+    return None if one is None or other is None else np.asarray(one / other)
+
+
+def _compared(cost: CostSummary, base: CostSummary, times: np.ndarray | None) -> CostSummary:
     """With its ratio to the incumbent's money, or else mean latency."""
     if cost is base:
         one = Interval(value=1.0, low=1.0, high=1.0, method="the incumbent itself")
         return msgspec.structs.replace(
-            cost, usd_ratio=one if base.usd_per_1000 else None, latency_ratio=one
+            cost,
+            usd_ratio=one if base.usd_per_1000 else None,
+            latency_ratio=None if times is None else one,
         )
-    low, middle, high = (float(x) for x in np.quantile(times, [0.025, 0.5, 0.975]))
-    latency = Interval(value=middle, low=low, high=high, method="means, bootstrap over requests")
-    cost = msgspec.structs.replace(cost, latency_ratio=latency)
+    if times is not None:
+        cost = msgspec.structs.replace(cost, latency_ratio=_latency_ratio(times))
     if not base.usd_per_1000 or cost.usd_per_1000 is None:
         return cost
     value = cost.usd_per_1000 / base.usd_per_1000
@@ -139,3 +160,8 @@ def _compared(cost: CostSummary, base: CostSummary, times: np.ndarray) -> CostSu
     spread = 1.0 + (cost.noise or 0.0)
     ratio = Interval(value=value, low=value / spread, high=value * spread, method="prices as given")
     return msgspec.structs.replace(cost, usd_ratio=ratio)
+
+
+def _latency_ratio(times: np.ndarray) -> Interval:
+    low, middle, high = (float(x) for x in np.quantile(times, [0.025, 0.5, 0.975]))
+    return Interval(value=middle, low=low, high=high, method="means, bootstrap over requests")

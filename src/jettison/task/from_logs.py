@@ -4,7 +4,6 @@ The answers are the incumbent's outputs, not the truth: they go into a file of p
 examples stay unlabelled, unless the owner says that the answers may be trusted.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from jettison.files import write_atomic
 from jettison.task.examples import text_key
 from jettison.task.log_answers import answers_in
 from jettison.task.log_calls import Calls, read_calls
-from jettison.task.log_files import OUTPUTS_FILE, TASK_FILE, LoggedExample, files_of, task_content
+from jettison.task.log_files import OUTPUTS_FILE, TASK_FILE, LoggedExample, files_of, input_id, task_content
 from jettison.task.log_templates import Template, templates_of
 from jettison.task.pii import mask
 from jettison.task.prompting import check_template
@@ -179,16 +178,12 @@ def _examples(
             outputs[answer] += n
         asked[text] += call.n
     examples = [
-        LoggedExample(id=_id(text), input=text, n=asked[text], outputs=dict(outputs.most_common()))
+        LoggedExample(id=input_id(text), input=text, n=asked[text], outputs=dict(outputs.most_common()))
         for text, outputs in merged.items()
     ]
     turns, counts = mask(tuple(text for _, text in template.turns))
     said = [text for _, text in template.turns] if keep_pii else list(turns)
     return examples, found + counts, list(zip(said[::2], said[1::2], strict=False))
-
-
-def _id(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def _pii_in_prompt(template: Template) -> bool:

@@ -3,18 +3,66 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import tomli_w
 
+from jettison.errors import InvalidInput
 from jettison.task.examples import text_key
 from jettison.task.log_answers import Answers
 from jettison.task.log_templates import Template
+from jettison.task.prompt import Prompt
 
 TASK_FILE, OUTPUTS_FILE, TO_LABEL_FILE = "task.toml", "incumbent_outputs.jsonl", "to_label.jsonl"
 N_TO_LABEL = 400
 """Inputs set apart for people to answer, at most."""
+
+
+def input_id(text: str) -> str:
+    """What an input is called by in files made of logs: its content's digest."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+class Logged(msgspec.Struct, frozen=True, kw_only=True):
+    """Answers that a model gave before."""
+
+    answers: dict[str, str]
+    """`input_id` → the most frequent answer, as it was given."""
+    prompts: frozenset[str] = frozenset()
+    """Digests of what was asked, where the file says so."""
+
+
+def read_logged(path: Path) -> Logged:
+    """Read `incumbent_outputs.jsonl`, as `jettison init --logs` writes it.
+
+    Raises:
+        InvalidInput: There is no such file, or a line of it is none.
+    """
+    found: dict[str, str] = {}
+    prompts: set[str] = set()
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    row = msgspec.json.decode(line, type=_Answered)
+                except msgspec.MsgspecError as error:
+                    raise InvalidInput(
+                        f"{path}:{number} must be a line with id and output, got: {error}."
+                    ) from error
+                found[row.id] = next(iter(row.outputs), row.output)
+                prompts |= {row.prompt} if row.prompt else set()
+    except OSError as error:
+        raise InvalidInput(f"logged answers must be a file, got {path}: {error.strerror}.") from error
+    return Logged(answers=found, prompts=frozenset(prompts))
+
+
+class _Answered(msgspec.Struct, frozen=True):
+    id: str
+    output: str
+    outputs: dict[str, int] = {}
+    prompt: str | None = None
 
 
 class LoggedExample(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,10 +134,17 @@ def files_of(
         else "# Written by `jettison init --logs`. Nobody has checked an answer yet: fill in `expected`\n"
         f"# of {TO_LABEL_FILE} and name it under [data] as `test` to decide by it.\n"
     )
+    prompt = msgspec.convert(content["prompt"], Prompt).digest
     files = {
         TASK_FILE: about + tomli_w.dumps(content),
         OUTPUTS_FILE: _lines(
-            {"id": e.id, "output": answers.label(e.output) or e.output, "n": e.n, "outputs": e.outputs}
+            {
+                "id": e.id,
+                "output": answers.label(e.output) or e.output,
+                "n": e.n,
+                "outputs": e.outputs,
+                "prompt": prompt,
+            }
             for e in examples
         ),
     }

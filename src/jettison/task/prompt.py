@@ -60,8 +60,9 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def digest(self) -> str:
-        """Identity of everything said."""
-        return value_sha256(self)
+        """Identity of everything said: equal prompts have equal digests."""
+        # Not of `self`: whether a string is left out as a default goes by identity in msgspec.
+        return value_sha256(msgspec.structs.asdict(self))
 
     def word(self, label: str) -> str:
         """How a label is said."""
