@@ -12,6 +12,7 @@ from jettison.compress.anatomy import anatomy_of
 from jettison.compress.augment import augment
 from jettison.compress.checkpoint import bfloat16_is_fast, check_hf, save_torch, torch_run
 from jettison.compress.finetune import labelled_rows
+from jettison.compress.incumbent_language import is_language
 from jettison.compress.step import Made, StepContext
 from jettison.compress.teacher import teacher_logits, teacher_logits_until
 from jettison.compress.training import FitSettings, Rows, fit, label_targets, tokenize
@@ -37,8 +38,8 @@ class Distill(msgspec.Struct, frozen=True, kw_only=True):
     hidden_weight: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """Weight of the distance between hidden states, where both are torch and as wide; asks the
     teacher again for every batch."""
-    augment: Annotated[float, msgspec.Meta(ge=0)] = 1.0
-    """Invented texts per real one."""
+    augment: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """Invented texts per real one; None is one, or none where a language model would be asked them."""
     patience: Annotated[int, msgspec.Meta(ge=1)] = 4
     """Epochs without a better one after which it stops."""
     train_embeddings: bool = False
@@ -97,7 +98,10 @@ class Distill(msgspec.Struct, frozen=True, kw_only=True):
             raise NotEnoughData("step 'distill' needs train or unlabelled texts, got none.")
         columns = _columns(candidate, context.incumbent)
         logits = teacher_logits(context, texts)
-        invented = augment(texts, round(self.augment * len(texts)), seed=context.seed, labels=expected)
+        share = self.augment
+        if share is None:
+            share = 0.0 if is_language(context.incumbent) else 1.0
+        invented = augment(texts, round(share * len(texts)), seed=context.seed, labels=expected)
         until = None
         if context.deadline is not None:
             now = time.monotonic()

@@ -10,6 +10,7 @@ import numpy as np
 from jettison.backends.static import NGRAMS, WEIGHTS
 from jettison.candidate import Candidate
 from jettison.compress.checkpoint import LICENCE_FILES, bfloat16_is_fast, take_over, torch_run
+from jettison.compress.incumbent_language import is_language
 from jettison.compress.linear import DistillLinear, save_rows
 from jettison.compress.settings_check import check_settings
 from jettison.compress.step import Made, StepContext
@@ -53,7 +54,7 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
     """Texts are truncated to it, special tokens not counted."""
     augment: int | None = None
     """Made-up texts that the teacher labels; None fills up to 20,000 texts in all, with at
-    most ten for each known one."""
+    most ten for each known one, and takes none where the teacher is a language model."""
     epochs: int | None = None
     """Passes over all texts; None shows about 360,000 texts, in 3 to 60 passes."""
     patience: int = 6
@@ -92,6 +93,8 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
         need("torch", "torch")
         n_known = len(context.data.train) + len(context.data.unlabelled)
         fill = max(0, min(FILLED_UP_TO - n_known, 10 * n_known))
+        if is_language(context.incumbent):
+            fill = 0  # each answer costs money or a third of a second: real texts are worth more
         wanted = fill if self.augment is None else self.augment
         transfer = transfer_set(context, wanted)
         tokens = token_table(candidate, list(transfer.texts[: transfer.n_train + transfer.n_unlabelled]))
