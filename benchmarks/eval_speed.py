@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=16, help="of lm-eval")
-    parser.add_argument("--work", type=Path, default=Path(".jettison/benchmarks/eval_speed"))
+    parser.add_argument("--work", type=Path, default=Path("bench-runs/eval_speed"))
     parser.add_argument("--peer", type=Path, help="environment of lm-eval; made if it is not there")
     parser.add_argument("--skip-null", action="store_true")
     parser.add_argument("--child", nargs=4, metavar=("KIND", "MODEL", "N", "OUT"), help=argparse.SUPPRESS)
@@ -284,8 +284,8 @@ def peer_python(folder: Path) -> Path:
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         inside = next((folder / "lib").glob("python3*/site-packages"))
-        ours = next(Path(path) for path in sys.path if path.endswith("site-packages"))
-        (inside / "below.pth").write_text(f"{ours}\n")
+        ours = [path for path in sys.path if path.endswith("site-packages")]
+        (inside / "below.pth").write_text("".join(f"{path}\n" for path in ours))
         subprocess.run([str(python), "-m", "pip", "install", "-q", LM_EVAL], check=True)
     return python
 

@@ -1,0 +1,281 @@
+"""A language model behind an address sorts texts: what does the model that takes its place cost?
+
+Movie sentences, positive or negative (`sentiment_domains`). Qwen2.5-Coder-0.5B-Instruct, four bits, one
+thread, is served over HTTP by llama.cpp in a process of its own, and is the incumbent. It answers the
+team's traffic once; an encoder, a static and a linear student learn from its answers, and `jettison`'s loop
+judges them against it by labels of people. Nobody's labels are trained on: people's stand in dev and test.
+
+Cost is CPU-seconds per task at one request at a time, in turns, so many texts a round: for the incumbent
+of the server's whole process (what we spend on asking is not counted), for the release of its own process
+and of the server's, should it still ask there. No answer is kept while this is measured. Needs
+`pip install 'jettison[gguf,demo]'`.
+
+    python benchmarks/llm_out.py --model qwen2.5-0.5b-q4.gguf [--work DIR]
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from beside import SHARED, Timing, figure, ratio
+from jettison.backends.endpoint import endpoint_candidate
+from jettison.backends.open import open_model
+from jettison.backends.released import open_release_model
+from jettison.candidate import Candidate
+from jettison.cli.progress import Screen
+from jettison.decision import Decision
+from jettison.loop.config import read_config
+from jettison.loop.demo import fetch_model
+from jettison.loop.run import run
+from jettison.task.read import read_task
+
+TASK = """\
+format = 1
+name = "movies"
+kind = "classify"
+[data]
+dev = "dev.jsonl"
+test = "test.jsonl"
+unlabelled = "traffic.jsonl"
+[data.columns]
+input = "text"
+expected = "label"
+id = "id"
+[prompt]
+system = "You judge sentences of movie reviews."
+template = '''Is this sentence from a movie review positive or negative? Answer with one word.
+
+{input}'''
+max_tokens = 4
+"""
+SETTINGS = """\
+format = 1
+task = "task.toml"
+incumbent = "{url}"
+student = "model"
+output = "run"
+training_threads = 1
+seed = 0
+[endpoint]
+model = "qwen2.5-0.5b"
+revision = "{revision}"
+concurrency = 1
+[[gates]]
+type = "not_worse"
+margin = 0.02
+slices = ["all"]
+"""
+SIZES = {"test": 2000, "dev": 1000, "traffic": 5000}
+PORT = 18765
+"""Always the same, so that a second run finds what the first one made."""
+BLOCK = 12
+"""Requests to the language model in a round."""
+N_RELEASE = 200
+"""Requests to the release in a round."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True, help="GGUF file of the language model")
+    parser.add_argument("--work", type=Path, default=Path("bench-runs/llm_out"))
+    parser.add_argument("--rounds", type=int, default=16)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve:
+        serve(given.model)
+        return
+    if given.answer:
+        answer(given.answer)
+        return
+    if not SHARED.exists():
+        raise SystemExit(f"the shared data must stand in {SHARED}; set JETTISON_SHARED.")
+    given.work.mkdir(parents=True, exist_ok=True)
+    os.environ["JETTISON_ANSWERS"] = str(given.work / "answers")  # a second run asks for nothing twice
+    with Served(given.model) as served:
+        bench(served, given.work, given.rounds)
+
+
+def serve(model: Path) -> None:
+    """Be the server: tell the address, and go on until standard input ends."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(model)
+    params.n_ctx = 2048
+    params.n_parallel = 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.verbosity = -1
+    params.cache_ram_mib = 0
+    params.port = PORT
+    server = xllamacpp.Server(params)
+    print(server.listening_address, flush=True)
+    sys.stdin.read()
+
+
+class Served:
+    """The language model in a process of its own."""
+
+    def __init__(self, model: Path) -> None:
+        self.model = model
+
+    def __enter__(self) -> "Served":
+        command = [sys.executable, __file__, "--model", str(self.model), "--serve"]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert self.process.stdout is not None
+        self.url = f"{self.process.stdout.readline().strip()}/v1"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def cpu_s(self) -> float:
+        """CPU-seconds of the process so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def write_task(work: Path) -> None:
+    """Sentences that people found positive or negative, drawn with a seed; traffic without its labels."""
+    rows = [
+        row
+        for line in (SHARED / "data/sentiment_domains/sentiment_domains.jsonl").open()
+        if (row := json.loads(line))["domain"] == "movie_reviews" and row["label"] != "neutral"
+    ]
+    rng = random.Random(0)
+    pools = {
+        "test": [row for row in rows if row["split"] == "test"],
+        "dev": [row for row in rows if row["split"] == "dev"],
+        "traffic": [row for row in rows if row["split"] == "train"],
+    }
+    for name, n in SIZES.items():
+        chosen = rng.sample(pools[name], min(n, len(pools[name])))
+        kept = ("id", "text") if name == "traffic" else ("id", "text", "label")
+        text = "".join(json.dumps({key: row[key] for key in kept}) + "\n" for row in chosen)
+        (work / f"{name}.jsonl").write_text(text)
+    (work / "task.toml").write_text(TASK)
+    if not (work / "model" / "config.json").exists():
+        fetch_model(work / "model")
+
+
+def bench(served: Served, work: Path, rounds: int) -> None:
+    """Run the loop, time the release beside the language model, print the figures."""
+    write_task(work)
+    revision = f"{served.model.stat().st_size} bytes"  # answers belong to the file, whatever the port
+    (work / "jettison.toml").write_text(SETTINGS.format(url=served.url, revision=revision))
+    before, started = served.cpu_s(), time.perf_counter()
+    with Screen() as screen:
+        outcome = run(read_config(work / "jettison.toml"), watcher=screen)
+    decision = outcome.decision
+    asked_s = served.cpu_s() - before
+    print(f"loop: {time.perf_counter() - started:.0f} s, the server {asked_s:.0f} s CPU", file=sys.stderr)
+    for report in decision.candidates:
+        print(f"{report.role} {report.name}: {report.verdict}", file=sys.stderr)
+    facts = facts_of(decision)
+    if outcome.release is None:
+        empty = {"value": None, "low": None, "high": None, "unit": "ratio", "against": "no release"}
+        print(json.dumps({"name": "llm_out_ratio", **empty, **facts}))
+        return
+    test = read_task(work / "task.toml").read_test(purpose="timing of a finished release")
+    texts = [example.input for example in test.examples]
+    large, lean = timings(served, outcome.release, texts, work, rounds)
+    for one in (large, lean):
+        print(f"{one.name}: {1e3 * one.median_s:.3f} ms CPU per task", file=sys.stderr)
+    print(figure("llm_out_ratio", *ratio(large, lean), "ratio", large.name, **facts))
+
+
+def timings(
+    served: Served, release: Path, texts: list[str], work: Path, rounds: int
+) -> tuple[Timing, Timing]:
+    """CPU-seconds per task of the language model's server and of the release, round by round."""
+    rng = random.Random(0)
+    large: list[float] = []
+    lean: list[float] = []
+    with tempfile.TemporaryDirectory() as place:
+        asked = incumbent_at(Path(place), served, work)
+        model = open_model(asked)
+        for number in range(rounds):
+            before = served.cpu_s()
+            for text in rng.sample(texts, BLOCK):
+                model.predict([text])
+            large.append((served.cpu_s() - before) / BLOCK)
+            lean.append(release_s(served, release, rng.sample(texts, N_RELEASE), Path(place) / str(number)))
+        model.close()
+    return Timing("Qwen2.5-Coder-0.5B q4_k_m by llama.cpp", large), Timing("release", lean)
+
+
+def release_s(served: Served, release: Path, texts: list[str], answers: Path) -> float:
+    """CPU-seconds per task of the release, in a process of its own, and of the server while it answers."""
+    child = [sys.executable, __file__, "--model", str(served.model), "--answer", str(release)]
+    before = served.cpu_s()
+    done = subprocess.run(
+        child,
+        input=json.dumps(texts),
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "JETTISON_ANSWERS": str(answers)},
+    )
+    return (float(done.stdout) + served.cpu_s() - before) / len(texts)
+
+
+def answer(release: Path) -> None:
+    """Be the release's process: answer texts one at a time, tell the CPU-seconds of all of them."""
+    model = open_release_model(release)
+    texts = json.loads(sys.stdin.read())
+    started = time.process_time()
+    for text in texts:
+        model.predict([text])
+    print(time.process_time() - started)
+    model.close()
+
+
+def incumbent_at(folder: Path, served: Served, work: Path) -> Candidate:
+    """The incumbent asked as in the run, with no answer kept."""
+    config = read_config(work / "jettison.toml")
+    data = read_task(config.task).development
+    from jettison.compress.incumbent_language import language_settings
+
+    return endpoint_candidate(
+        folder,
+        url=served.url,
+        model=config.endpoint["model"],
+        labels=data.labels,
+        settings=language_settings(data),
+        keep_answers=False,
+        concurrency=1,
+    )
+
+
+def facts_of(decision: Decision) -> dict[str, Any]:
+    """Verdict, qualities and difference that go with the ratio."""
+    chosen = next((r for r in decision.candidates if r.name == decision.chosen), None)
+    facts: dict[str, Any] = {
+        "verdict": decision.verdict.value,
+        "release": decision.chosen,
+        "verdicts": dict(Counter(str(r.verdict) for r in decision.candidates if r.role != "incumbent")),
+    }
+    for gate in () if chosen is None else chosen.gates:
+        if gate.difference is not None:
+            d = gate.difference
+            facts[f"{gate.metric} {gate.slice}"] = [round(100 * x, 2) for x in (d.value, d.low, d.high)]
+    return facts
+
+
+if __name__ == "__main__":
+    main()
