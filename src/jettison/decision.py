@@ -5,6 +5,8 @@ from typing import Union
 
 import msgspec
 
+from jettison.errors import InvalidInput
+
 FORMAT = 1
 
 
@@ -189,3 +191,23 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EXIT_CODE = {Verdict.SHIP: 0, Verdict.BLOCK: 1, Verdict.NOT_ENOUGH_DATA: 1}
+
+
+def check_names(decision: Decision, place: str) -> None:
+    """Refuse a decision, perhaps edited by hand, that names candidates it does not hold.
+
+    Raises:
+        InvalidInput: The incumbent or the chosen candidate is not among `candidates`, or one is there twice.
+    """
+    names = [candidate.name for candidate in decision.candidates]
+    for field, name in (("incumbent", decision.incumbent), ("chosen", decision.chosen)):
+        if name is not None and name not in names:
+            raise InvalidInput(
+                f"decision.{field} must name one of candidates {names[:20]}, got {name!r} at {place}. "
+                "Write the file again with `jettison run`."
+            )
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidInput(
+            f"decision.candidates must have names of their own, got {twice!r} twice at {place}."
+        )

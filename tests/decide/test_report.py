@@ -16,7 +16,7 @@ from jettison.decide.report_labels import Box, place_labels
 from jettison.decide.report_markdown import escaped, markdown_page
 from jettison.decide.report_pages import html_page
 from jettison.decide.report_pareto import quality_against_cost
-from jettison.decide.report_types import ReportContent, read_report_content
+from jettison.decide.report_types import ReportContent, read_report_content, write_report_content
 from jettison.decide.report_words import (
     dollars,
     energy,
@@ -213,6 +213,24 @@ def test_the_command_says_where_the_pages_lie_and_what_is_missing(tmp_path: Path
         CliRunner().invoke(
             command, [str(tmp_path / "nowhere")], catch_exceptions=False, standalone_mode=False
         )
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (
+            {"incumbent": "nobody"},
+            r"decision\.incumbent must name one of candidates .*got 'nobody' at .*report\.json",
+        ),
+        ({"chosen": "nobody"}, r"decision\.chosen must name one of candidates .*got 'nobody'"),
+        ({"candidates": ()}, r"decision\.incumbent must name one of candidates \[\]"),
+    ],
+)
+def test_a_report_edited_by_hand_is_refused(tmp_path: Path, damage: dict[str, object], said: str) -> None:
+    decision = msgspec.structs.replace(example_decision(), **damage)
+    write_report_content(tmp_path, ReportContent(decision=decision))
+    with pytest.raises(InvalidInput, match=said):
+        rewrite_report(tmp_path)
 
 
 def test_many_long_flips_stay_under_half_a_megabyte() -> None:

@@ -5,7 +5,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from jettison.decide.words import figure, share, signed
-from jettison.decision import EXIT_CODE, FORMAT, CandidateReport, Decision, GateResult, Verdict
+from jettison.decision import (
+    EXIT_CODE,
+    FORMAT,
+    CandidateReport,
+    Decision,
+    GateResult,
+    Verdict,
+    check_names,
+)
 from jettison.errors import InvalidInput
 from jettison.files import read_json, write_atomic, write_json
 
@@ -38,6 +46,7 @@ def read_decision(path: Path) -> Decision:
             f"{file} must be of format {FORMAT} or older, got {decision.format}. "
             "Upgrade jettison to open it."
         )
+    check_names(decision, str(file))
     return decision
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from jettison.candidate import AppliedStep
-from jettison.decision import Decision
+from jettison.decision import Decision, check_names
 from jettison.files import read_json, write_json
 from jettison.task import Finding
 
@@ -103,4 +103,6 @@ def read_report_content(folder: Path) -> ReportContent:
     Raises:
         InvalidInput: The folder holds none, or one that does not fit.
     """
-    return read_json(folder / REPORT_FILE, ReportContent)
+    content = read_json(folder / REPORT_FILE, ReportContent)
+    check_names(content.decision, str(folder / REPORT_FILE))
+    return content
