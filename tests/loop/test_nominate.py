@@ -142,6 +142,12 @@ def test_short_training_ends_at_the_training_step():
     assert quick_version(Recipe(name="r", steps=({"step": "quantize"},))) is None
 
 
+def test_short_training_is_a_quarter_of_what_the_step_does_unasked():
+    quick = quick_version(Recipe(name="r", steps=({"step": "distill"},)))
+    assert quick is not None
+    assert quick.steps == ({"step": "distill", "epochs": 1},)
+
+
 def test_the_clock_learns_how_wrong_its_estimates_are():
     clock = Clock(budget_s=100.0)
     assert clock.corrected_s(10.0) == 10.0
