@@ -197,7 +197,7 @@ def check_names(decision: Decision, place: str) -> None:
     """Refuse a decision, perhaps edited by hand, that names candidates it does not hold.
 
     Raises:
-        InvalidInput: The incumbent or the chosen candidate is not among `candidates`, or one is there twice.
+        InvalidInput: The incumbent or the chosen candidate is no candidate, or one is there twice.
     """
     names = [candidate.name for candidate in decision.candidates]
     for field, name in (("incumbent", decision.incumbent), ("chosen", decision.chosen)):

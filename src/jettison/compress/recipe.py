@@ -12,6 +12,9 @@ from jettison.compress.recipe_types import Recipe as Recipe
 from jettison.compress.recipe_types import Surroundings as Surroundings
 from jettison.errors import InvalidInput, JettisonError
 
+HEALING_TEXTS = 120_000
+"""Texts that a pruned transformer is shown, repetitions included."""
+
 
 def auto_recipes(incumbent: Candidate, around: Surroundings) -> tuple[Recipe, ...]:
     """Recipes worth trying, the cheapest to make first.
@@ -240,6 +243,12 @@ def _students(around: Surroundings) -> list[Recipe]:
     ]
 
 
+def healing_epochs(n_train: int) -> int:
+    """Passes over `n_train` texts and as many made-up ones that show about 120,000: little data is shown
+    more often."""
+    return min(12, max(4, round(HEALING_TEXTS / (2 * max(1, n_train)))))
+
+
 def _pruned(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
     if incumbent.backend != "hf" or not {"torch", "onnx"} <= around.installed:
         return []
@@ -253,18 +262,19 @@ def _pruned(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
     if third != half:
         shapes.append((f"pruned-{third}-int8", {"depth": third}, 1.0, "every neuron"))
     pass_s = around.n_train * around.example_s
+    epochs = healing_epochs(around.n_train)
     return [
         Recipe(
             name=name,
             steps=(
                 {"step": "prune", **shape},
-                {"step": "distill"},
+                {"step": "distill", "epochs": epochs},
                 {"step": "export", "target": "onnx"},
                 {"step": "quantize", "method": "dynamic"},
                 {"step": "settings", "max_tokens": "data"},
             ),
             family="pruned",
-            estimate_s=40 + 3.5 * pass_s * work * shape["depth"] / around.n_layers,
+            estimate_s=40 + 0.9 * epochs * pass_s * work * shape["depth"] / around.n_layers,
             why=f"{shape['depth']} of {around.n_layers} layers with {neurons}, healed by the incumbent's "
             "own answers, in int8",
         )
