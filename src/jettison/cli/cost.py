@@ -1,4 +1,4 @@
-"""`jettison cost`: what candidates and releases cost per task on this machine, side by side."""
+"""`jettison cost`: what candidates, releases and addresses cost per task, side by side."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +9,14 @@ import click
 import msgspec
 from rich.markup import escape
 
+from jettison.cli.cost_load import (
+    address_target,
+    asked_of,
+    check_no_load_options,
+    is_address,
+    load_options,
+    run_load,
+)
 from jettison.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -19,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command("cost")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("targets", nargs=-1, required=True)
 @click.option("--input", "input_file", type=click.Path(path_type=Path), help="Texts, one a line, or JSONL.")
 @click.option(
     "--task", "task_file", type=click.Path(path_type=Path), help="A task.toml; its dev texts are used."
@@ -40,8 +48,9 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Draws the texts and the orders.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@load_options
 def command(
-    paths: Sequence[Path],
+    targets: Sequence[str],
     input_file: Path | None,
     task_file: Path | None,
     threads: int,
@@ -51,34 +60,72 @@ def command(
     usd_per_hour: float | None,
     seed: int,
     as_json: bool,
+    **load: Any,
 ) -> int:
-    """Measure PATHS (candidates, releases; with --task also plain model folders) side by side.
+    """Measure TARGETS (candidates, releases, addresses; with --task also model folders) side by side.
 
-    Ratios are taken against the first. Each is opened in its own process and answers the same
-    texts one at a time, in interleaved blocks; throughput is taken in batches.
+    Ratios are taken against the first. Without --scenario, local ones answer the same texts one at
+    a time, in interleaved blocks, and in batches for throughput. With one, or with an address
+    (http://...), they are measured under load, latency counted from the scheduled arrival.
     """
-    from jettison.cost.inputs import sample_inputs
-    from jettison.cost.measure import measure_costs
     from jettison.task.read import read_task
 
     if (input_file is None) == (task_file is None):
         given = "neither" if task_file is None else "both"
         raise InvalidInput(f"the texts must come from --input FILE or from --task task.toml, got {given}.")
     task = read_task(task_file) if task_file is not None else None
+    is_load = load["scenario"] is not None or any(is_address(target) for target in targets)
+    if is_load:
+        asked = asked_of(task, _read_texts(input_file) if input_file else [], n=n_inputs, seed=seed)
+        opened = [
+            address_target(target, load) if is_address(target) else _candidate_at(Path(target), task, seed)
+            for target in targets
+        ]
+        with _progress(shown=not as_json) as say:
+            return run_load(
+                opened,
+                asked,
+                load,
+                seed=seed,
+                threads=threads,
+                usd_per_hour=usd_per_hour,
+                as_json=as_json,
+                progress=say,
+            )
+    check_no_load_options(load)
+    paths = [Path(target) for target in targets]
     texts = _texts_of(task) if task is not None else _read_texts(input_file or Path())
-    candidates = [_candidate_at(path, task, seed) for path in paths]
+    return _run_single(
+        paths,
+        [_candidate_at(path, task, seed) for path in paths],
+        texts,
+        n_inputs=n_inputs,
+        as_json=as_json,
+        rounds=rounds,
+        seed=seed,
+        threads=threads,
+        budget_s=budget_s,
+        usd_per_hour=usd_per_hour,
+    )
+
+
+def _run_single(
+    paths: Sequence[Path],
+    candidates: "Sequence[Candidate]",
+    texts: Sequence[str],
+    *,
+    n_inputs: int,
+    as_json: bool,
+    seed: int,
+    **settings: Any,
+) -> int:
+    """One at a time, in interleaved blocks, and in batches."""
+    from jettison.cost.inputs import sample_inputs
+    from jettison.cost.measure import measure_costs
+
     inputs = sample_inputs(texts, n=n_inputs, seed=seed)
     with _progress(shown=not as_json) as say:
-        costs = measure_costs(
-            candidates,
-            inputs,
-            rounds=rounds,
-            seed=seed,
-            threads=threads,
-            budget_s=budget_s,
-            usd_per_hour=usd_per_hour,
-            progress=say,
-        )
+        costs = measure_costs(candidates, inputs, seed=seed, **settings, progress=say)
     names = _distinct_names([candidate.name for candidate in candidates], paths)
     if as_json:
         told = [

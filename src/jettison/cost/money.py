@@ -14,3 +14,13 @@ def usd_per_1000(throughput_per_s: float | None, usd_per_hour: float | None) -> 
     if usd_per_hour is None or not throughput_per_s:
         return None
     return 1000 * usd_per_hour / (3600 * throughput_per_s)
+
+
+def usd_at_rate(rate_per_s: float, usd_per_hour: float | None) -> float | None:
+    """US dollars per 1,000 tasks of a machine that is paid for while it waits, too.
+
+    Args:
+        rate_per_s: Tasks answered a second, above 0, whatever the machine could do.
+        usd_per_hour: Price of the machine; None is not known.
+    """
+    return usd_per_1000(rate_per_s, usd_per_hour)

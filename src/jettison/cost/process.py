@@ -12,6 +12,7 @@ from typing import Any
 
 from jettison import errors
 from jettison.candidate import Candidate
+from jettison.cost.http_target import HttpTarget
 from jettison.cost.protocol import receive_message, send_message
 from jettison.errors import JettisonError
 
@@ -35,10 +36,10 @@ def pinned_environment(threads: int) -> dict[str, str]:
 
 
 class MeasuredProcess:
-    """A fresh process that holds one candidate. Use it in a `with` block."""
+    """A fresh process that holds one candidate, or a client of one address. Use it in a `with` block."""
 
-    def __init__(self, candidate: Candidate, *, threads: int) -> None:
-        self.candidate = candidate
+    def __init__(self, target: Candidate | HttpTarget, *, threads: int) -> None:
+        self.target = target
         # A pipe would block a worker that says much.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed in `close`
         self._process = subprocess.Popen(
@@ -100,7 +101,7 @@ class MeasuredProcess:
     def _error(self, what: str) -> JettisonError:
         tail = self._stderr_tail()
         return JettisonError(
-            f"the process that measures {self.candidate.name!r} must answer until it is closed, "
+            f"the process that measures {self.target.name!r} must answer until it is closed, "
             f"but it {what}." + (f" Its last words:\n{tail}" if tail else "")
         )
 

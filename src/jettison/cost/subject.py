@@ -47,7 +47,7 @@ def open_subjects(
     subjects = []
     for candidate in candidates:
         say(f"opening {candidate.name}", None)
-        _forget_pages(candidate)
+        forget_pages(candidate)
         process = stack.enter_context(MeasuredProcess(candidate, threads=threads))
         opened = process.ask("open", path=str(candidate.path), threads=threads)
         first = process.ask("take", inputs=msgspec.to_builtins(list(inputs)))
@@ -94,7 +94,7 @@ def warm_up(subject: Subject, rows: list[int], budget_s: float | None) -> None:
     subject.task_s = float(np.median(medians[-3:]))
 
 
-def _forget_pages(candidate: Candidate) -> None:
+def forget_pages(candidate: Candidate) -> None:
     """Let the system drop the files from its cache, so that loading is cold; harmless where refused."""
     for entry in candidate.files:
         with contextlib.suppress(OSError, AttributeError):

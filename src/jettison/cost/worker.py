@@ -1,8 +1,8 @@
-"""The process in which one candidate is measured: `python -m jettison.cost.worker`.
+"""The process in which one target is measured: `python -m jettison.cost.worker`.
 
-It opens one candidate and answers as it is told over stdin and stdout. Only the
-standard library is imported before the clock starts, so that the time to load holds
-the imports too.
+It opens one candidate, or connects to one address, and does as it is told over stdin and
+stdout. Only the standard library is imported before the clock starts, so that the time to
+load holds the imports too.
 """
 
 import os
@@ -14,10 +14,12 @@ _STARTED_S = time.perf_counter()
 
 
 class Worker:
-    """One open candidate and the inputs it is measured on."""
+    """One open candidate or address, and the inputs it is measured on."""
 
     def __init__(self) -> None:
         self._model: Any = None
+        self._target: Any = None
+        self._player: Any = None
         self._inputs: list[Any] = []
 
     def open(self, path: str, threads: int) -> dict[str, Any]:
@@ -32,6 +34,15 @@ class Worker:
         self._model = open_model(msgspec.structs.replace(candidate, settings=settings))
         return {"load_s": time.perf_counter() - _STARTED_S}
 
+    def reach(self, target: dict[str, Any]) -> dict[str, Any]:
+        """Take an address instead of a candidate; nothing is sent before the first input."""
+        import msgspec
+
+        from jettison.cost.http_target import HttpTarget
+
+        self._target = msgspec.convert(target, HttpTarget)
+        return {}
+
     def take(self, inputs: list[Any]) -> dict[str, Any]:
         """Keep the inputs, and answer the first: the one that pays for what is set up late."""
         import msgspec
@@ -39,6 +50,12 @@ class Worker:
         from jettison.task import Question
 
         self._inputs = [i if isinstance(i, str) else msgspec.convert(i, Question) for i in inputs]
+        if self._target is not None:
+            from jettison.cost.play_http import HttpPlayer
+
+            self._player = HttpPlayer(self._target, self._inputs)
+            call = self._player.play([0], [0.0])
+            return {"first_answer_s": float(call.done_s[0]), "error": call.errors[0]}
         started = time.perf_counter()
         output = self._model.predict(self._inputs[:1])[0]
         return {"first_answer_s": time.perf_counter() - started, "error": output.error}
@@ -72,6 +89,37 @@ class Worker:
                 self._model.predict(part)
         return {"wall_s": time.perf_counter() - started, "n_tasks": repeats * len(texts)}
 
+    def play(
+        self,
+        rows: list[int],
+        due_s: list[float],
+        max_batch: int = 1,
+        timeout_s: float = 30.0,
+        concurrency: int | None = None,
+    ) -> dict[str, Any]:
+        """Answer inputs as they fall due: a `jettison.cost.calls.Calls`.
+
+        `max_batch` and `timeout_s` are of a candidate, `concurrency` is of an address.
+        """
+        import msgspec
+
+        from jettison.cost.play_local import play_local
+
+        if self._player is not None:
+            calls = self._player.play(rows, due_s, concurrency=concurrency)
+        else:
+            calls = play_local(
+                self._model.predict,
+                self._inputs,
+                rows,
+                due_s,
+                max_batch=max_batch,
+                timeout_s=timeout_s,
+                cpu_time_s=cpu_time_s,
+            )
+        found: dict[str, Any] = msgspec.to_builtins(calls)
+        return found
+
     def peak(self) -> dict[str, Any]:
         """Most memory this process ever held, in bytes."""
         from jettison.cost.meters import peak_resident_bytes
@@ -82,6 +130,8 @@ class Worker:
         """Give the candidate back."""
         if self._model is not None:
             self._model.close()
+        if self._player is not None:
+            self._player.close()
         return {}
 
 

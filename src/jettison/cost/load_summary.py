@@ -1,0 +1,139 @@
+"""One target's blocks as figures: percentiles with their intervals, ratios of paired blocks, bytes."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from jettison.cost.calls import Calls
+from jettison.cost.load_types import CDF_SHARES, Tail
+from jettison.cost.ratio import median_interval
+from jettison.decision import Interval
+from jettison.errors import NotEnoughData
+from jettison.stats.tail import percentile, percentile_interval
+
+LEAST_FOR_TAIL_RATIO = 59
+"""Fewest requests of a block whose 95th percentile is compared: log(0.05) / log(0.95)."""
+PACKET_BYTES = 40
+"""Least headers of IPv4 and TCP of one packet; with options, IPv6 or Ethernet there are more."""
+
+
+def tail_of(samples: np.ndarray, share: float) -> Tail | None:
+    """A percentile in the order of time, with its interval; None without samples."""
+    if not len(samples):
+        return None
+    try:
+        found = percentile_interval(samples, share)
+    except NotEnoughData as error:
+        return Tail(value_s=finite(percentile(samples, share)), low_s=None, high_s=None, reason=str(error))
+    return Tail(
+        value_s=finite(found.value),
+        low_s=finite(found.low),
+        high_s=found.high,
+        n_missing=found.n_missing,
+        reason=found.words,
+        method=found.method,
+    )
+
+
+def percentile_or_none(samples: np.ndarray, share: float) -> float | None:
+    """A percentile without interval; None without samples or among the failed."""
+    return finite(percentile(samples, share)) if len(samples) else None
+
+
+def cdf_of(samples: np.ndarray) -> tuple[float | None, ...]:
+    """Latencies at `CDF_SHARES`."""
+    ordered = np.sort(samples)
+    ranks = [max(0, int(np.ceil(share * len(ordered) - 1e-9)) - 1) for share in CDF_SHARES]
+    return tuple(finite(float(ordered[rank])) for rank in ranks)
+
+
+def block_ratio(
+    blocks: Sequence[Calls],
+    base: Sequence[Calls],
+    share: float,
+    *,
+    rng: np.random.Generator,
+    is_open: bool,
+) -> Interval | None:
+    """Ratio of a percentile of paired blocks; None with too few, or where one lies among the failed."""
+    pairs = list(zip(blocks, base, strict=False))
+    if share > 0.5 and any(min(len(a.rows), len(b.rows)) < LEAST_FOR_TAIL_RATIO for a, b in pairs):
+        return None
+    ratios = [
+        percentile(times_of(a, is_open=is_open), share) / percentile(times_of(b, is_open=is_open), share)
+        for a, b in pairs
+        if len(a.rows) and len(b.rows)
+    ]
+    return _median_ratio(ratios, rng, f"median of paired blocks' p{100 * share:g}, bootstrap over blocks")
+
+
+def throughput_ratio(
+    blocks: Sequence[Calls], base: Sequence[Calls], *, rng: np.random.Generator
+) -> Interval | None:
+    """Ratio of tasks a second of paired blocks."""
+    ratios = [_rate(a) / _rate(b) for a, b in zip(blocks, base, strict=False) if _rate(b) > 0]
+    return _median_ratio(ratios, rng, "median of paired blocks' tasks per second, bootstrap over blocks")
+
+
+def cpu_ratio(
+    blocks: Sequence[Calls], base: Sequence[Calls], *, rng: np.random.Generator
+) -> Interval | None:
+    """Ratio of CPU-seconds of paired blocks; None where the work is not done here."""
+    ratios = [
+        (a.cpu_s / len(a.rows)) / (b.cpu_s / len(b.rows))
+        for a, b in zip(blocks, base, strict=False)
+        if a.cpu_s and b.cpu_s and len(a.rows) and len(b.rows)
+    ]
+    return _median_ratio(ratios, rng, "median of paired blocks' CPU-seconds, bootstrap over blocks")
+
+
+def times_of(block: Calls, *, is_open: bool) -> np.ndarray:
+    """Latency from when each was due; of a closed loop, which has no such moment, the service time."""
+    return block.latency_s if is_open else block.service_s
+
+
+def failures_of(blocks: Sequence[Calls]) -> dict[str, int]:
+    """Reasons of failures, the commonest ten, and how often each came."""
+    counted = Counter(error[:120] for block in blocks for error in block.errors if error)
+    return dict(counted.most_common(10))
+
+
+class WireShares:
+    """Bytes per task; None where the kernel does not tell or nothing went over a wire."""
+
+    def __init__(self, blocks: Sequence[Calls]) -> None:
+        self.payload_bytes = self.protocol_bytes = self.packet_bytes = self.resent_bytes = None
+        wires = [block.wire for block in blocks if block.wire is not None]
+        n = sum(len(block.rows) for block in blocks)
+        if not wires or len(wires) < len(blocks) or not n:
+            return
+        payload = sum(sum(block.payload_bytes) for block in blocks)
+        streams = sum(wire.sent_bytes + wire.received_bytes for wire in wires)
+        self.payload_bytes = payload / n
+        self.protocol_bytes = max(0.0, (streams - payload) / n)
+        self.packet_bytes = PACKET_BYTES * sum(wire.n_segments for wire in wires) / n
+        resent = [wire.resent_bytes for wire in wires]
+        if None not in resent:
+            self.resent_bytes = sum(r for r in resent if r is not None) / n
+
+
+def mean_or_none(values: Sequence[int | None]) -> float | None:
+    """Mean of the known; None when none is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def finite(value: float) -> float | None:
+    """The value; None where it is infinite: among the failed."""
+    return value if np.isfinite(value) else None
+
+
+def _rate(block: Calls) -> float:
+    return float(block.is_ok.sum()) / block.wall_s if block.wall_s > 0 else 0.0
+
+
+def _median_ratio(ratios: list[float], rng: np.random.Generator, method: str) -> Interval | None:
+    if not ratios or not np.isfinite(ratios).all():
+        return None
+    return median_interval(ratios, rng=rng, method=method)

@@ -1,0 +1,231 @@
+"""One target under load: its process, the blocks it played, and the summary they make."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from jettison.candidate import Candidate
+from jettison.cost.calls import Calls
+from jettison.cost.energy import Energy, estimate_energy
+from jettison.cost.http_target import HttpTarget
+from jettison.cost.load_summary import (
+    WireShares,
+    block_ratio,
+    cdf_of,
+    failures_of,
+    mean_or_none,
+    percentile_or_none,
+    tail_of,
+    throughput_ratio,
+    times_of,
+)
+from jettison.cost.load_types import LoadSummary, ScenarioKind
+from jettison.cost.money import usd_at_rate
+from jettison.cost.per_correct import correct_share, per_correct
+from jettison.cost.process import MeasuredProcess
+from jettison.cost.slo import Found
+from jettison.cost.timers import TimerFloor
+from jettison.cost.validity import Validity, check_blocks
+from jettison.decision import Interval
+
+
+class Prices(msgspec.Struct, frozen=True, kw_only=True):
+    """What things cost, as the user gives it. None is not known."""
+
+    usd_per_hour: float | None = None
+    """Of the machine that a local candidate runs on."""
+
+
+@dataclass
+class LoadTarget:
+    """One open process and what it has played so far."""
+
+    target: Candidate | HttpTarget
+    process: MeasuredProcess
+    blocks: list[Calls] = field(default_factory=list)
+    """Warm-up left out."""
+    whole: list[Calls] = field(default_factory=list)
+    """The same blocks with it: counters of bytes are of whole blocks."""
+    found: Found | None = None
+    died: str | None = None
+    is_steady: bool = True
+
+    @property
+    def name(self) -> str:
+        """Of the candidate or address."""
+        return self.target.name
+
+
+def summarize(
+    target: LoadTarget,
+    base: LoadTarget,
+    *,
+    is_open: bool,
+    kind: ScenarioKind,
+    rate_per_s: float | None,
+    floor: TimerFloor,
+    threads: int,
+    prices: Prices,
+    judge: Callable[[int, str], float | None] | None,
+    seed: int,
+) -> LoadSummary:
+    """Everything that a target's blocks tell."""
+    rng = np.random.default_rng(seed)
+    blocks = [block for block in target.blocks if len(block.rows)]
+    times = _joined(blocks, lambda b: times_of(b, is_open=is_open))
+    service = _joined(blocks, lambda b: b.service_s)
+    first = _joined(blocks, lambda b: b.first_token_s)
+    gaps = _joined(blocks, lambda b: np.asarray(b.gaps_s))
+    late = _joined(blocks, lambda b: np.asarray(b.late_s))
+    n = len(times)
+    runs_here = isinstance(target.target, Candidate)
+    wall_s = sum(block.wall_s for block in target.whole)
+    n_whole = sum(len(block.rows) for block in target.whole)
+    n_answered = sum(int(block.is_ok.sum()) for block in target.whole)
+    rate = n_answered / wall_s if wall_s > 0 else 0.0
+    cpu_s = _cpu_s(target)
+    valid = (
+        check_blocks(blocks, floor=floor, is_poisson=kind == "server", is_open=is_open, runs_here=runs_here)
+        if blocks
+        else Validity(False, ("no claim: nothing was measured.",), None)
+    )
+    energy = _energy(cpu_s, rate, threads) if runs_here and rate > 0 else None
+    wire = WireShares(target.whole)
+    correct = _correct(target, judge)
+    usd = usd_at_rate(rate, prices.usd_per_hour) if runs_here and rate > 0 else None
+    is_base = target is base
+    return LoadSummary(
+        name=target.name,
+        kind="candidate" if runs_here else "address",
+        n_tasks=n,
+        n_failed=int(sum((~block.is_ok).sum() for block in blocks)),
+        failures=failures_of(blocks),
+        rate_asked_per_s=rate_per_s if kind == "server" else _asked(target) if kind == "trace" else None,
+        rate_delivered_per_s=rate,
+        utilisation_share=_utilisation(target, wall_s),
+        latency_p50_s=tail_of(times, 0.5),
+        latency_p95_s=tail_of(times, 0.95),
+        latency_p99_s=tail_of(times, 0.99),
+        latency_quantiles_s=cdf_of(times) if n else (),
+        service_p50_s=percentile_or_none(service, 0.5),
+        service_p95_s=percentile_or_none(service, 0.95),
+        first_token_p50_s=percentile_or_none(first, 0.5),
+        first_token_p95_s=percentile_or_none(first, 0.95),
+        between_tokens_p50_s=percentile_or_none(gaps, 0.5),
+        between_tokens_p95_s=percentile_or_none(gaps, 0.95),
+        token_p50_s=percentile_or_none(_joined(blocks, lambda b: b.token_s), 0.5),
+        cpu_s=cpu_s,
+        client_cpu_share=sum(b.client_cpu_s for b in target.whole) / wall_s if wall_s > 0 else 0.0,
+        late_p50_s=percentile_or_none(late, 0.5) or 0.0,
+        late_p99_s=percentile_or_none(late, 0.99) or 0.0,
+        late_max_s=percentile_or_none(late, 1.0) or 0.0,
+        gaps_ks_p=valid.gaps_ks_p,
+        latency_ratio=None
+        if is_base
+        else block_ratio(target.blocks, base.blocks, 0.5, rng=rng, is_open=is_open),
+        tail_ratio=None
+        if is_base
+        else block_ratio(target.blocks, base.blocks, 0.95, rng=rng, is_open=is_open),
+        throughput_ratio=throughput_ratio(target.whole, base.whole, rng=rng)
+        if kind == "offline" and not is_base
+        else None,
+        slo_rate_per_s=target.found.rate_per_s if target.found else None,
+        slo_reason=target.found.reason if target.found else "",
+        curve=target.found.curve if target.found else (),
+        wire_payload_bytes=wire.payload_bytes,
+        wire_protocol_bytes=wire.protocol_bytes,
+        wire_packet_bytes=wire.packet_bytes,
+        wire_resent_bytes=wire.resent_bytes,
+        prompt_tokens=mean_or_none([t for b in blocks for t in b.prompt_tokens]),
+        completion_tokens=mean_or_none([t for b in blocks for t in b.completion_tokens]),
+        energy_j=energy.energy_j if energy else None,
+        energy_dynamic_j=energy.dynamic_j if energy else None,
+        energy_idle_j=energy.idle_j if energy else None,
+        energy_tier=energy.tier if energy else None,
+        energy_factor=energy.factor if energy else None,
+        energy_boundary=energy.boundary if energy else None,
+        energy_source=energy.source if energy else None,
+        usd_per_1000=usd,
+        correct_share=correct_share(correct),
+        per_correct=_per_correct(target, correct, energy, usd, wire, is_open=is_open),
+        is_claim=valid.is_claim,
+        marks=(*valid.marks, *_own_marks(target, n_whole)),
+    )
+
+
+def _correct(target: LoadTarget, judge: Callable[[int, str], float | None] | None) -> list[float]:
+    """Score of each input's first answer; a failed one is wrong, one that nobody can judge is left out."""
+    if judge is None:
+        return []
+    found: dict[int, float] = {}
+    for block in target.whole:
+        for row, output in zip(block.rows, block.outputs, strict=True):
+            if row not in found:
+                score = 0.0 if output is None else judge(row, output)
+                if score is not None:
+                    found[row] = score
+    return list(found.values())
+
+
+def _per_correct(
+    target: LoadTarget,
+    correct: list[float],
+    energy: Energy | None,
+    usd_per_1000: float | None,
+    wire: WireShares,
+    *,
+    is_open: bool,
+) -> dict[str, Interval]:
+    """What one correct answer takes of each cost that was measured."""
+    means = [float(times_of(b, is_open=is_open).mean()) for b in target.blocks if len(b.rows)]
+    streams = None
+    if wire.payload_bytes is not None and wire.protocol_bytes is not None:
+        streams = wire.payload_bytes + wire.protocol_bytes
+    costs: dict[str, list[float]] = {
+        "latency_s": means,
+        "cpu_s": [b.cpu_s / len(b.rows) for b in target.whole if b.cpu_s is not None and len(b.rows)],
+        "energy_j": [energy.energy_j] if energy else [],
+        "usd": [usd_per_1000 / 1000] if usd_per_1000 else [],
+        "wire_bytes": [streams] if streams else [],
+    }
+    found = {name: per_correct(values, correct) for name, values in costs.items()}
+    return {name: interval for name, interval in found.items() if interval is not None}
+
+
+def _own_marks(target: LoadTarget, n: int) -> tuple[str, ...]:
+    marks = []
+    if target.died is not None:
+        marks.append(f"the target stopped answering after {n:,} requests, which are kept: {target.died}")
+    if not target.is_steady:
+        marks.append("the warm-up did not become steady: latencies may still fall.")
+    failed = sum(int((~block.is_ok).sum()) for block in target.blocks)
+    if failed:
+        marks.append(f"{failed:,} requests failed or timed out; they count as misses of every limit.")
+    return tuple(marks)
+
+
+def _cpu_s(target: LoadTarget) -> float | None:
+    spent = [b.cpu_s / len(b.rows) for b in target.whole if b.cpu_s is not None and len(b.rows)]
+    return float(np.median(spent)) if spent else None
+
+
+def _utilisation(target: LoadTarget, wall_s: float) -> float | None:
+    busy = [block.busy_s for block in target.whole]
+    return None if None in busy or wall_s <= 0 else sum(b for b in busy if b is not None) / wall_s
+
+
+def _asked(target: LoadTarget) -> float | None:
+    lengths = [block.due_s[-1] for block in target.whole if len(block.due_s)]
+    n = sum(len(block.rows) for block in target.whole)
+    return n / sum(lengths) if sum(lengths) > 0 else None
+
+
+def _energy(cpu_s: float | None, rate_per_s: float, threads: int) -> Energy | None:
+    """The estimate at this rate: between requests the machine is held too."""
+    return None if cpu_s is None else estimate_energy(cpu_s, 1 / rate_per_s, threads=threads)
+
+
+def _joined(blocks: list[Calls], of: Callable[[Calls], np.ndarray]) -> np.ndarray:
+    return np.concatenate([of(block) for block in blocks]) if blocks else np.empty(0)

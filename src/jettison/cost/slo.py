@@ -1,0 +1,106 @@
+"""The highest rate at which a percentile keeps to its limit, found by bisection."""
+
+import re
+from collections.abc import Callable
+from math import sqrt
+
+import msgspec
+
+from jettison.cost.load_types import RatePoint, Slo
+from jettison.errors import InvalidInput
+
+Probe = Callable[[float], RatePoint]
+"""Runs the target at a rate and says what was seen."""
+TOLERANCE = 1.1
+"""The search ends when the lowest rate that fails is within a tenth of the highest that holds."""
+MOST_PROBES = 14
+LEAST_SHARE = 1 / 8
+"""Of the rate that is tried first: where that too fails, no rate can meet the limit."""
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of a search."""
+
+    rate_per_s: float | None
+    reason: str
+    curve: tuple[RatePoint, ...]
+    """Every probe, by rate."""
+
+
+def read_slo(text: str) -> Slo:
+    """Read `p95=20ms`, `p99<=0.5s` and the like.
+
+    Raises:
+        InvalidInput: It is written otherwise, or the percentile or the limit is out of range.
+    """
+    found = re.fullmatch(r"p(\d+(?:\.\d+)?)\s*(?:<=|=|<)\s*(\d+(?:\.\d+)?)\s*(us|ms|s)", text.strip())
+    if not found:
+        raise InvalidInput(f"an SLO must be written as p95=20ms, got {text!r}.")
+    share, limit_s = float(found[1]) / 100, float(found[2]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[found[3]]
+    if not 0.01 <= share <= 0.9999 or limit_s <= 0:
+        raise InvalidInput(f"an SLO must be of a percentile in 1-99.99 and a time above 0, got {text!r}.")
+    return Slo(share=share, limit_s=limit_s)
+
+
+def find_rate(probe: Probe, *, first_per_s: float, slo: Slo) -> Found:
+    """Find the highest rate at which the limit is shown to hold.
+
+    A rate holds when the upper bound of its percentile keeps to the limit; one where the run
+    cannot tell counts as failing, and so does one that the client could not deliver. The search
+    doubles or halves until it has both kinds, then bisects on the logarithm of the rate.
+
+    Args:
+        probe: Runs the target at a rate.
+        first_per_s: Rate to try first; about half of what the target can do.
+        slo: The limit.
+    """
+    seen: dict[float, RatePoint] = {}
+
+    def holds(rate: float) -> bool:
+        seen[rate] = probe(rate)
+        return bool(seen[rate].is_met) and seen[rate].is_valid
+
+    low, high = None, None
+    rate = first_per_s
+    while len(seen) < MOST_PROBES:
+        if holds(rate):
+            low = rate
+        else:
+            high = rate
+        if low is None:
+            assert high is not None
+            if high <= first_per_s * LEAST_SHARE:
+                break
+            rate = high / 2
+        elif high is None:
+            rate = low * 2
+        elif high / low <= TOLERANCE:
+            break
+        else:
+            rate = sqrt(low * high)
+    curve = tuple(seen[rate] for rate in sorted(seen))
+    return Found(rate_per_s=low, reason=_reason(low, curve, slo), curve=curve)
+
+
+def _reason(rate: float | None, curve: tuple[RatePoint, ...], slo: Slo) -> str:
+    if rate is None:
+        least = curve[0]
+        if not least.is_valid:
+            why = "the client could not keep to its schedule there"
+        elif least.tail.value_s is None:
+            why = f"{least.missed_share:.0%} of the requests failed there"
+        elif least.is_met is None:
+            why = f"too few requests to tell there ({least.tail.reason or 'the interval covers the limit'})"
+        else:
+            why = f"the percentile was {1000 * least.tail.value_s:.3g} ms there"
+        return f"no rate was shown to meet {slo.words}: even at {least.rate_per_s:.3g} per second, {why}."
+    above = next((point for point in curve if point.rate_per_s > rate), None)
+    if above is None:
+        return f"{slo.words} held at every rate tried: the limit lies higher."
+    if not above.is_valid:
+        told = "the client could not keep to its schedule: the target may do more"
+    elif above.is_met is False:
+        told = "it did not"
+    else:
+        told = "the run could not tell"
+    return f"{slo.words} held at {rate:.3g} per second; at {above.rate_per_s:.3g} {told}."

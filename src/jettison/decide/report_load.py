@@ -1,0 +1,224 @@
+"""The table of a run under load, in units people read, and the sentences it rests on."""
+
+from collections.abc import Sequence
+
+from jettison.cost.load_types import LoadReport, LoadSummary, Tail
+from jettison.decide import report_words as words
+from jettison.decide.report_costs import CostRow
+from jettison.decision import Interval
+
+NOT_CERTIFIED = "not certifiable"
+
+
+def load_rows(report: LoadReport) -> list[CostRow]:
+    """Every figure that was measured of at least one target; figures in the targets' order."""
+    found = report.targets
+    counts = (
+        "scheduled arrival to end" if report.scenario in ("server", "trace") else "sent to end, no queue"
+    )
+    rows = [
+        CostRow("Claim", "", ["yes" if t.is_claim else "NO CLAIM" for t in found]),
+        CostRow("Requests", "", [f"{t.n_tasks:,}" for t in found]),
+        CostRow("Failed or timed out", "misses of every limit", [f"{t.n_failed:,}" for t in found]),
+        CostRow("Rate asked", "", [words.rate(t.rate_asked_per_s) for t in found]),
+        CostRow("Rate answered", "", [words.rate(t.rate_delivered_per_s) for t in found]),
+        CostRow("Highest rate that meets the SLO", _slo(report), [_slo_rate(t) for t in found]),
+        CostRow("Utilisation", "busy time over wall time", [_share(t.utilisation_share) for t in found]),
+        CostRow("Latency, median", counts, [tail_words(t.latency_p50_s) for t in found]),
+        CostRow("Latency, 95th percentile", "", [tail_words(t.latency_p95_s) for t in found]),
+        CostRow("Latency, 99th percentile", "", [tail_words(t.latency_p99_s) for t in found]),
+        CostRow(
+            "Median latency over the first's",
+            "paired blocks",
+            [ratio_words(t.latency_ratio) for t in found],
+        ),
+        CostRow(
+            "95th percentile over the first's", "paired blocks", [ratio_words(t.tail_ratio) for t in found]
+        ),
+        CostRow(
+            "Tasks per second over the first's",
+            "paired blocks",
+            [ratio_words(t.throughput_ratio) for t in found],
+        ),
+        CostRow(
+            "Service time, median", "without the queue", [words.seconds(t.service_p50_s) for t in found]
+        ),
+        CostRow("Service time, 95th percentile", "", [words.seconds(t.service_p95_s) for t in found]),
+        CostRow(
+            "First token, median",
+            "from the scheduled arrival",
+            [words.seconds(t.first_token_p50_s) for t in found],
+        ),
+        CostRow("First token, 95th percentile", "", [words.seconds(t.first_token_p95_s) for t in found]),
+        CostRow(
+            "Between tokens, median",
+            "every gap between chunks",
+            [words.seconds(t.between_tokens_p50_s) for t in found],
+        ),
+        CostRow(
+            "Between tokens, 95th percentile", "", [words.seconds(t.between_tokens_p95_s) for t in found]
+        ),
+        CostRow("Time per output token", "median", [words.seconds(t.token_p50_s) for t in found]),
+        CostRow("CPU time per task", "all threads", [words.seconds(t.cpu_s) for t in found]),
+        *_money_and_energy(found),
+        CostRow(
+            "On the wire, payload", "bodies, per task", [words.size(t.wire_payload_bytes) for t in found]
+        ),
+        CostRow("On the wire, protocol", "HTTP, TLS", [words.size(t.wire_protocol_bytes) for t in found]),
+        CostRow(
+            "On the wire, packet headers", "modelled", [words.size(t.wire_packet_bytes) for t in found]
+        ),
+        CostRow("On the wire, sent again", "", [words.size(t.wire_resent_bytes) for t in found]),
+        CostRow("Tokens of the prompt", "mean", [_count(t.prompt_tokens) for t in found]),
+        CostRow("Tokens of the answer", "mean", [_count(t.completion_tokens) for t in found]),
+        CostRow("Answers that are correct", "", [_interval(t.correct_share) for t in found]),
+        *_per_correct(found),
+        CostRow("Client late by, 99th percentile", "", [words.seconds(t.late_p99_s) for t in found]),
+        CostRow("CPU of the client", "of one core", [_share(t.client_cpu_share) for t in found]),
+    ]
+    return [row for row in rows if any(figure != words.UNKNOWN for figure in row.figures)]
+
+
+def load_notes(report: LoadReport) -> list[str]:
+    """What the figures rest on: noise floor, refusals, marks, sources."""
+    several = len(report.targets) > 1
+    notes = [_aa_words(report)]
+    for target in report.targets:
+        lead = f"{target.name}: " if several else ""
+        tails = (target.latency_p95_s, target.latency_p99_s)
+        notes += [f"{lead}{tail.reason}" for tail in tails if tail is not None and tail.reason]
+        notes += [f"{lead}{target.slo_reason}"] if target.slo_reason else []
+        notes += [f"{lead}{mark}" for mark in target.marks]
+        notes += [f"{lead}{n:,} times: {why}" for why, n in target.failures.items()]
+        if (target.utilisation_share or 0.0) > 0.7:
+            notes.append(
+                f"{lead}busy {target.utilisation_share:.0%} of the time: the queue rules the tail."
+            )
+    sources = {(t.energy_tier, t.energy_factor, t.energy_source) for t in report.targets if t.energy_source}
+    for tier, factor, source in sorted(sources, key=str):
+        kind = "measured" if str(tier).startswith("M") else "estimate"
+        notes.append(f"Energy ({kind}, tier {tier}: ×/÷ {factor:g}, idle share at this rate): {source}.")
+    notes += sorted({f"Money: {t.usd_source}." for t in report.targets if t.usd_source})
+    if any(t.wire_packet_bytes for t in report.targets):
+        notes.append(
+            "Packet headers are modelled: 40 bytes of IP and TCP for each packet that was counted."
+        )
+    notes.append(
+        f"Timers of this machine wake late by {words.seconds(report.timer_late_p50_s)} (median) and "
+        f"{words.seconds(report.timer_late_p99_s)} (99th percentile): the measurement floor."
+    )
+    notes += [mark[0].upper() + mark[1:] for mark in report.marks]
+    return [*dict.fromkeys(note for note in notes if note), *report.contexts]
+
+
+def scenario_words(report: LoadReport) -> str:
+    """The scenario in one line."""
+    said = {
+        "single-stream": "one request at a time, the next when the last is done",
+        "offline": "everything asked at once",
+        "server": "open loop, Poisson arrivals",
+        "trace": "open loop, the trace's own arrivals",
+    }[report.scenario]
+    rate = f" at {words.rate(report.rate_per_s)}" if report.rate_per_s else ""
+    return f"{report.scenario}: {said}{rate}; {report.n_blocks} interleaved blocks, seed {report.seed}"
+
+
+def tail_words(tail: Tail | None) -> str:
+    """A percentile with its interval, or that it cannot be told."""
+    if tail is None:
+        return words.UNKNOWN
+    if tail.value_s is None:
+        return "among the failed"
+    if tail.low_s is None:
+        return f"{words.seconds(tail.value_s)} (no interval)"
+    if tail.high_s is None:
+        return f"≥ {words.seconds(tail.low_s)}, {NOT_CERTIFIED}"
+    return f"{words.seconds(tail.value_s)} [{words.seconds(tail.low_s)}, {words.seconds(tail.high_s)}]"
+
+
+def ratio_words(ratio: Interval | None) -> str:
+    """A ratio with its interval; said so when it shows no difference."""
+    if ratio is None:
+        return words.UNKNOWN
+    shown = words.ratio(ratio)
+    return f"{shown}: no difference shown" if ratio.low <= 1 <= ratio.high else shown
+
+
+def _money_and_energy(found: Sequence[LoadSummary]) -> list[CostRow]:
+    """Measured and estimated joules are rows of their own: they never share one."""
+    measured = [t.energy_j if (t.energy_tier or "").startswith("M") else None for t in found]
+    estimated = [t.energy_j if (t.energy_tier or "").startswith("E") else None for t in found]
+    return [
+        CostRow("Energy per task, measured", "", [words.energy(j) for j in measured]),
+        CostRow(
+            "Energy per task, ESTIMATED",
+            "at this rate, idle included",
+            [f"≈ {words.energy(j)}" if j is not None else words.UNKNOWN for j in estimated],
+        ),
+        CostRow("CO₂e per task", "grid and PUE as given", [_grams(t.co2e_g) for t in found]),
+        CostRow(
+            "Price per 1,000 tasks",
+            "at this rate, idle included",
+            [words.dollars(t.usd_per_1000) for t in found],
+        ),
+    ]
+
+
+def _per_correct(found: Sequence[LoadSummary]) -> list[CostRow]:
+    shown = {
+        "latency_s": words.seconds,
+        "cpu_s": words.seconds,
+        "energy_j": words.energy,
+        "usd": words.dollars,
+        "wire_bytes": words.size,
+    }
+    rows = []
+    for name, say in shown.items():
+        figures = []
+        for target in found:
+            one = target.per_correct.get(name)
+            figures.append(f"{say(one.value)} [{say(one.low)}, {say(one.high)}]" if one else words.UNKNOWN)
+        label = {"latency_s": "mean latency", "usd": "money", "wire_bytes": "bytes on the wire"}
+        rows.append(
+            CostRow(f"Per correct answer: {label.get(name, words.metric_words(name))}", "", figures)
+        )
+    return rows
+
+
+def _aa_words(report: LoadReport) -> str:
+    if report.aa_ratio is None:
+        return (
+            "The first target against its own twin (A/A): too few blocks, so the noise floor is not known."
+        )
+    return (
+        "The first target against its own twin in the same run (A/A), median latency: "
+        f"{words.ratio(report.aa_ratio)}. That is the noise floor of this machine on this day."
+    )
+
+
+def _slo(report: LoadReport) -> str:
+    return report.slo.words if report.slo else ""
+
+
+def _slo_rate(target: LoadSummary) -> str:
+    if target.slo_rate_per_s is not None:
+        return words.rate(target.slo_rate_per_s)
+    return "none" if target.curve else words.UNKNOWN
+
+
+def _share(value: float | None) -> str:
+    return words.percent(value, 0)
+
+
+def _count(value: float | None) -> str:
+    return words.UNKNOWN if value is None else words.three_digits(value)
+
+
+def _grams(value: float | None) -> str:
+    return words.UNKNOWN if value is None else f"≈ {value:.2g} g"
+
+
+def _interval(share: Interval | None) -> str:
+    if share is None:
+        return words.UNKNOWN
+    return f"{words.percent(share.value)} [{words.percent(share.low)}, {words.percent(share.high)}]"
