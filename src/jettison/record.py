@@ -84,8 +84,18 @@ def write_records(path: Path, records: Iterable[Record], *, meta: dict[str, Any]
     Raises:
         CannotWrite: The disk is full or the folder is read-only.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
+
+    footer = {"jettison.format": "1", "jettison.meta": msgspec.json.encode(meta or {}).decode()}
+    table = records_table(records).replace_schema_metadata(footer)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    write_atomic(path, buffer.getvalue())
+
+
+def records_table(records: Iterable[Record]) -> Any:
+    """Records as an Arrow table, one column a field; maps are JSON text."""
+    import pyarrow as pa
 
     rows = list(records)
     columns = {
@@ -97,11 +107,7 @@ def write_records(path: Path, records: Iterable[Record], *, meta: dict[str, Any]
         columns[f"cost.{name}"] = pa.array(
             [getattr(row.cost, name) for row in rows], type=_arrow_type(pa, f"cost.{name}")
         )
-    footer = {"jettison.format": "1", "jettison.meta": msgspec.json.encode(meta or {}).decode()}
-    table = pa.table(columns).replace_schema_metadata(footer)
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    write_atomic(path, buffer.getvalue())
+    return pa.table(columns)
 
 
 def read_records(path: Path) -> list[Record]:

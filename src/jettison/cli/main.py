@@ -15,6 +15,8 @@ COMMANDS = {
     "compare": "judge one model against another, paired, with intervals",
     "predict": "answer texts with a release",
     "cost": "measure the cost per task of one or several models, interleaved",
+    "experiment": "start, watch, ramp and stop live comparisons that may be looked at any time",
+    "monitor": "watch a gateway's traffic: experiments, audits, drift, alarms, dashboard",
     "report": "write report.html and report.md of a finished run",
     "verify": "check every byte of a release",
     "doctor": "say what this machine can run and measure, and what is missing",

@@ -1,0 +1,1 @@
+"""Watches the traffic log: experiments, audits, drift, alarms. Needs no ML runtime."""

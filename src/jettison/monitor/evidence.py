@@ -1,0 +1,187 @@
+"""The one statistic of each metric: what is shown, promoted and rolled back are all read from it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import msgspec
+import numpy as np
+
+from jettison.monitor.plan import ExperimentPlan, Metric
+from jettison.stats.bernstein_sequence import EmpiricalBernsteinSequence, arm_increments
+from jettison.stats.betting_sequence import BettingSequence
+from jettison.stats.interval import Interval
+from jettison.stats.log_histogram import LogHistogram
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one metric stands."""
+
+    metric: str
+    role: str
+    margin: float
+    n: int
+    """Observations: keys of a split, pairs of a shadow."""
+    value: float | None
+    """Treatment minus control, positive is better; None before the first observation of both."""
+    low: float | None
+    high: float | None
+    verdict: str
+    """`holds` (low is above minus the margin), `broken` (high is below it) or `open`."""
+    method: str
+    control: float | None = None
+    treatment: float | None = None
+
+
+class PairedEvidence:
+    """Differences of shadow pairs, in [-1, 1]: betting."""
+
+    def __init__(self, metric: Metric, plan: ExperimentPlan) -> None:
+        self.metric = metric
+        self._sequence = BettingSequence(
+            alpha_low=plan.alpha, alpha_high=plan.alpha_each, means=_means(metric.margin)
+        )
+        self._sum = 0.0
+
+    def update(self, values: Sequence[float], treated: Sequence[bool], shares: Sequence[float]) -> None:
+        self._sequence.update((np.asarray(values, float) + 1) / 2)
+        for value in values:
+            self._sum += value
+
+    def finding(self) -> Finding:
+        shown = self._sequence.interval()
+        value = self._sum / self._sequence.n if self._sequence.n else None
+        return _finding(self.metric, shown, value, self._sequence.n, scale=2.0, shift=-1.0)
+
+    def state(self) -> dict[str, Any]:
+        return {"sequence": self._sequence.state(), "sum": self._sum}
+
+    @classmethod
+    def from_state(cls, metric: Metric, plan: ExperimentPlan, state: Mapping[str, Any]) -> Self:
+        found = cls(metric, plan)
+        found._sequence, found._sum = BettingSequence.from_state(state["sequence"]), state["sum"]
+        return found
+
+
+class ArmsEvidence:
+    """Outcomes of randomised arms, in [0, 1]: empirical Bernstein on inverse-propensity increments."""
+
+    def __init__(self, metric: Metric, plan: ExperimentPlan) -> None:
+        self.metric = metric
+        self._sequence = EmpiricalBernsteinSequence(alpha_low=plan.alpha, alpha_high=plan.alpha_each)
+        self._total, self._sums, self._counts = 0.0, [0.0, 0.0], [0, 0]
+
+    def update(self, values: Sequence[float], treated: Sequence[bool], shares: Sequence[float]) -> None:
+        if not values:
+            return
+        outcome, arm, share = np.asarray(values, float), np.asarray(treated, bool), np.asarray(shares)
+        # Each outcome is held against the mean of all before it, which takes most of the variance away.
+        totals = np.add.accumulate([self._total, *values])
+        center = (0.5 + totals[:-1]) / (sum(self._counts) + 1 + np.arange(len(values)))
+        reach = 1 / np.minimum(share, 1 - share)
+        self._sequence.update(
+            arm_increments(outcome, arm, share, np.clip(center, 0, 1)), low=-reach, high=reach
+        )
+        self._total = float(totals[-1])
+        for side, chosen in enumerate((~arm, arm)):
+            self._counts[side] += int(chosen.sum())
+            self._sums[side] = float(np.add.accumulate([self._sums[side], *outcome[chosen]])[-1])
+
+    def finding(self) -> Finding:
+        means = [s / n if n else None for s, n in zip(self._sums, self._counts, strict=True)]
+        shown = self._sequence.interval()
+        value = None if None in means else shown.value
+        found = _finding(self.metric, shown, value, self._sequence.n)
+        return msgspec.structs.replace(found, control=means[0], treatment=means[1])
+
+    def state(self) -> dict[str, Any]:
+        sums = {"total": self._total, "sums": self._sums, "counts": self._counts}
+        return {"sequence": self._sequence.state(), **sums}
+
+    @classmethod
+    def from_state(cls, metric: Metric, plan: ExperimentPlan, state: Mapping[str, Any]) -> Self:
+        found = cls(metric, plan)
+        found._sequence = EmpiricalBernsteinSequence.from_state(state["sequence"])
+        found._total, found._sums, found._counts = state["total"], state["sums"], state["counts"]
+        return found
+
+
+class QuantileEvidence:
+    """A latency quantile of each arm: sequential bounds of both, compared as a relative difference."""
+
+    def __init__(self, metric: Metric, plan: ExperimentPlan) -> None:
+        self.metric = metric
+        self._alpha = min(plan.alpha, plan.alpha_each) / 2  # each arm's bounds may fail
+        self._confidence = 1 - plan.alpha - plan.alpha_each
+        self._arms = (LogHistogram(), LogHistogram())
+
+    def update(self, values: Sequence[float], treated: Sequence[bool], shares: Sequence[float]) -> None:
+        seconds, arm = np.asarray(values, float), np.asarray(treated, bool)
+        for histogram, chosen in zip(self._arms, (~arm, arm), strict=True):
+            histogram.update(seconds[chosen])
+
+    def finding(self) -> Finding:
+        control, treatment = (arm.quantile(self.metric.quantile) for arm in self._arms)
+        bounds = [arm.bounds(self.metric.quantile, alpha=self._alpha) for arm in self._arms]
+        (low_c, high_c), (low_t, high_t) = bounds
+        # Positive is better: 1 - treatment / control.
+        low = 1 - high_t / low_c if low_c > 0 and high_t < float("inf") else float("-inf")
+        shown = Interval(
+            value=0.0,
+            low=low,
+            high=1 - low_t / high_c,
+            confidence=self._confidence,
+            method="sequential quantile bounds",
+        )
+        value = 1 - treatment / control if control and treatment is not None else None
+        found = _finding(self.metric, shown, value, sum(arm.n for arm in self._arms))
+        return msgspec.structs.replace(found, control=control, treatment=treatment)
+
+    def state(self) -> dict[str, Any]:
+        return {"arms": [arm.state() for arm in self._arms]}
+
+    @classmethod
+    def from_state(cls, metric: Metric, plan: ExperimentPlan, state: Mapping[str, Any]) -> Self:
+        found = cls(metric, plan)
+        control, treatment = (LogHistogram.from_state(arm) for arm in state["arms"])
+        found._arms = (control, treatment)
+        return found
+
+
+AnyEvidence = PairedEvidence | ArmsEvidence | QuantileEvidence
+
+
+def evidence_for(
+    metric: Metric, plan: ExperimentPlan, state: Mapping[str, Any] | None = None
+) -> AnyEvidence:
+    """The statistic that fits a metric, fresh or going on from a state."""
+    kind: type[AnyEvidence]
+    if plan.kind == "shadow":
+        kind = PairedEvidence
+    else:
+        kind = QuantileEvidence if metric.name == "latency_s" else ArmsEvidence
+    return kind(metric, plan) if state is None else kind.from_state(metric, plan, state)
+
+
+def _means(margin: float) -> np.ndarray:
+    """Hypothetical means of (difference + 1) / 2: fine around no difference, the margin among them."""
+    differences = np.concatenate([np.arange(-100, 101) / 100, np.arange(-100, 101) / 1000, [-margin, 0.0]])
+    return np.unique((differences + 1) / 2)
+
+
+def _finding(
+    metric: Metric, shown: Interval, value: float | None, n: int, *, scale: float = 1.0, shift: float = 0.0
+) -> Finding:
+    low, high = shown.low * scale + shift, shown.high * scale + shift
+    at_least, at_most = low >= -metric.margin - 1e-12, high <= -metric.margin + 1e-12
+    verdict = "open" if at_least == at_most else "holds" if at_least else "broken"
+    return Finding(
+        metric=metric.name,
+        role=metric.role,
+        margin=metric.margin,
+        n=n,
+        value=value,
+        low=low if np.isfinite(low) and n else None,
+        high=high if np.isfinite(high) and n else None,
+        verdict=verdict,
+        method=shown.method,
+    )
