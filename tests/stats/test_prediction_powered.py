@@ -1,0 +1,44 @@
+"""Prediction-powered means: the answers of ppi_py, and what must hold of any."""
+
+import numpy as np
+import pytest
+
+from jettison.errors import NotEnoughData
+from jettison.stats.prediction_powered import powered_mean
+
+Y, F, EVERYONE = (1, 0, 1, 1, 0), (0.9, 0.2, 0.8, 0.6, 0.4), (0.7, 0.3, 0.9, 0.5, 0.1, 0.8)
+
+
+def test_the_answers_of_ppi_py() -> None:
+    plain, tuned = powered_mean(Y, F, EVERYONE).interval, powered_mean(Y, F, EVERYONE, tune=True).interval
+    assert (plain.value, plain.low, plain.high) == pytest.approx((0.57, 0.233283, 0.906717), abs=1e-6)
+    assert (tuned.value, tuned.low, tuned.high) == pytest.approx((0.577246, 0.242564, 0.911928), abs=1e-6)
+
+
+def test_constant_predictions_give_the_classical_interval() -> None:
+    found = powered_mean(Y, [0.5] * 5, [0.5] * 6).interval
+    assert (found.low, found.high) == pytest.approx((0.170593, 1.029406), abs=1e-6)
+
+
+def test_weights_move_the_labels_to_another_population() -> None:
+    # Half the labels weigh 3: (3 * 1 + 1 * 0) / 4.
+    found = powered_mean([1, 0], [0.5, 0.5], [0.5, 0.5], weights=[3, 1])
+    assert found.interval.value == pytest.approx(0.75)
+    assert found.effective_labels == pytest.approx(16 / 10)
+
+
+def test_one_label_is_not_enough() -> None:
+    with pytest.raises(NotEnoughData, match="at least 2 labels and 2 predictions, got 1 and 6"):
+        powered_mean([1], [0.5], EVERYONE)
+
+
+def test_the_interval_covers_where_confidence_alone_is_off() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(300):
+        f = rng.beta(6, 2, 3000)
+        y = rng.random(3000) < 0.8 * f  # overconfident by a fifth
+        drawn = rng.choice(3000, 200, replace=False)
+        found = powered_mean(y[drawn], f[drawn], f, tune=True).interval
+        covered += found.low <= 0.8 * 0.75 <= found.high
+    assert covered / 300 > 0.91
