@@ -119,6 +119,11 @@ def test_the_commands_of_the_page_exist_with_those_options(page):
         root = click.Context(jettison)
         command = jettison.get_command(root, name)
         assert command is not None, name
+        if isinstance(command, click.Group):
+            name, *arguments = arguments
+            root = click.Context(command, parent=root)
+            command = command.get_command(root, name)
+            assert command is not None, name
         command.make_parser(click.Context(command, parent=root)).parse_args(list(arguments))
 
 

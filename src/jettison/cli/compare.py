@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from jettison.decide.compare import Comparison
     from jettison.decide.predictions import Predictions
 
@@ -116,13 +114,14 @@ def _predictions_of(
 def _show(found: "Comparison") -> None:
     from rich.console import Console
 
+    from jettison.cli.tables import table
     from jettison.decide.words import signed
 
     colors = {"SHIP": "green", "BLOCK": "red", "NOT ENOUGH DATA": "yellow"}
     console = Console(highlight=False)
     color = colors[found.verdict.value]
     console.print(f"[bold {color}]{found.verdict.value}[/]  {found.headline}", soft_wrap=True)
-    checks = _table("slice", "verdict", "A, %", "B, %", "B - A, points", "-/+/~", "n")
+    checks = table("slice", "verdict", "A, %", "B, %", "B - A, points", "-/+/~", "n")
     for result in found.results:
         flips, seen = result.flips, result.difference
         checks.add_row(
@@ -142,7 +141,7 @@ def _show(found: "Comparison") -> None:
     for result in found.results:
         if result.verdict.value != "SHIP" and result.reason not in found.headline:
             console.print(result.reason, soft_wrap=True)
-    metrics = _table("metric", "A", "B")
+    metrics = table("metric", "A", "B")
     for name in METRICS:
         if any(side.get(name) is not None for side in values):
             metrics.add_row(
@@ -150,12 +149,3 @@ def _show(found: "Comparison") -> None:
             )
     if metrics.row_count:
         console.print(metrics)
-
-
-def _table(*headers: str) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for header in headers:
-        table.add_column(header, no_wrap=True)
-    return table

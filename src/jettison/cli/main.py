@@ -13,6 +13,7 @@ COMMANDS = {
     "init": "look at a model and data, write task.toml and jettison.toml ready to run",
     "run": "compress, evaluate, decide, release: the whole loop, resumable",
     "compare": "judge one model against another, paired, with intervals",
+    "suites": "build tiers that show where a lean model fails; attack, find slices, lint, check",
     "predict": "answer texts with a release",
     "cost": "measure the cost per task of one or several models, interleaved",
     "experiment": "start, watch, ramp and stop live comparisons that may be looked at any time",

@@ -8,13 +8,10 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from jettison.errors import NotEnoughData
+from jettison.evaluate.features import N_FEATURES, gram_counts, nearness, weighted
 from jettison.task import Development, Example
 
 LENGTH, CLASS_FREQUENCY, DENSITY = "length", "class_frequency", "density"
-N_FEATURES = 2**15
-GRAM = 4
-"""Characters a gram."""
-N_NEIGHBOURS = 3
 MOST_REFERENCES = 4000
 """Train examples an input is compared with; more cost time and say little more."""
 LOW_DENSITY_SHARE = 0.2
@@ -69,15 +66,15 @@ class Slicer:
         if len(texts) > MOST_REFERENCES:
             chosen = np.random.default_rng(seed).choice(len(texts), MOST_REFERENCES, replace=False)
             texts = [texts[i] for i in sorted(chosen)]
-        grams = _gram_counts(texts)
+        grams = gram_counts(texts)
         seen_in = np.bincount(grams.indices, minlength=N_FEATURES)
         idf = np.log((1 + len(texts)) / (1 + seen_in)) + 1
-        reference = _weighted(grams, idf)
+        reference = weighted(grams, idf)
         # Without dev, or without anything else, texts are measured against each other, not themselves.
         near = (
-            _nearness(_weighted(_gram_counts([e.input for e in dev]), idf), reference)
+            nearness(weighted(gram_counts([e.input for e in dev]), idf), reference)
             if dev and seen is not dev
-            else _nearness(reference, reference, skip_best=True)
+            else nearness(reference, reference, skip_best=True)
         )
         return cls(
             length_limits=(float(np.quantile(lengths, 1 / 3)), float(np.quantile(lengths, 2 / 3))),
@@ -92,8 +89,8 @@ class Slicer:
         """The examples with their slices added, in order."""
         if not examples:
             return ()
-        weighted = _weighted(_gram_counts([example.input for example in examples]), self._idf)
-        low = _nearness(weighted, self._reference) < self._density_limit
+        rows = weighted(gram_counts([example.input for example in examples]), self._idf)
+        low = nearness(rows, self._reference) < self._density_limit
         return tuple(
             msgspec.structs.replace(
                 example,
@@ -122,47 +119,3 @@ def _rare_classes(counts: Counter[str]) -> frozenset[str]:
     """Classes with less than half the examples of the average class."""
     average = sum(counts.values()) / max(1, len(counts))
     return frozenset(label for label, count in counts.items() if count < average / 2)
-
-
-def _gram_counts(texts: Sequence[str]) -> csr_matrix:
-    """Hashed character 4-grams of each text, counted, shape (n_texts, N_FEATURES)."""
-    codes = [np.frombuffer(f" {text.lower()} ".encode("utf-32-le"), np.uint32) for text in texts]
-    columns, rows = [], []
-    for row, text_codes in enumerate(codes):
-        padded = np.pad(text_codes, (0, max(0, GRAM - len(text_codes)))).astype(np.uint64)
-        n = len(padded) - GRAM + 1
-        hashed = np.zeros(n, np.uint64)
-        for offset in range(GRAM):
-            hashed = (hashed ^ padded[offset : offset + n]) * np.uint64(0x9E3779B97F4A7C15)
-        columns.append((hashed >> np.uint64(49)).astype(np.int32))
-        rows.append(np.full(n, row, np.int32))
-    if not columns:
-        return csr_matrix((0, N_FEATURES), dtype=np.float32)
-    column, row_of = np.concatenate(columns), np.concatenate(rows)
-    ones = np.ones(len(column), np.float32)
-    counted = csr_matrix((ones, (row_of, column)), shape=(len(texts), N_FEATURES))
-    counted.sum_duplicates()
-    return counted
-
-
-def _weighted(grams: csr_matrix, idf: np.ndarray) -> csr_matrix:
-    """Unit-length TF-IDF rows with dampened counts."""
-    weighted = grams.copy()
-    weighted.data = (1 + np.log(weighted.data)) * idf[weighted.indices].astype(np.float32)
-    norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
-    weighted.data /= np.repeat(np.where(norms > 0, norms, 1), np.diff(weighted.indptr)).astype(np.float32)
-    return weighted
-
-
-def _nearness(rows: csr_matrix, reference: csr_matrix, *, skip_best: bool = False) -> np.ndarray:
-    """Mean cosine with the nearest reference rows, shape (n_rows,)."""
-    n_reference = reference.shape[0]
-    wanted = min(N_NEIGHBOURS + skip_best, n_reference)
-    transposed = reference.T.tocsr()
-    found = np.empty(rows.shape[0])
-    for start in range(0, rows.shape[0], 512):
-        cosines = (rows[start : start + 512] @ transposed).toarray()
-        best = np.sort(np.partition(cosines, n_reference - wanted, axis=1)[:, -wanted:], axis=1)
-        kept = best[:, :-1] if skip_best and wanted > 1 else best
-        found[start : start + 512] = kept.mean(axis=1)
-    return found

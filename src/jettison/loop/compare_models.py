@@ -12,6 +12,7 @@ from jettison.record import Record
 from jettison.release import open_release
 from jettison.release.read import read_candidate
 from jettison.route import candidate_folders
+from jettison.task import Task
 from jettison.task.read import read_task
 
 RELEASE = "release.json"
@@ -29,22 +30,31 @@ def records_of(source: str, task_path: str | Path, *, purpose: str) -> list[Reco
         JettisonError: The source cannot be opened, or the task cannot be read.
     """
     task = read_task(task_path)
-    scorers = task.scoring
     with tempfile.TemporaryDirectory() as cache:
-        candidate = _opened(Path(source))
-        if candidate is None:
-            taken = take_in(
-                source,
-                labels=task.labels,
-                out_of_scope=task.out_of_scope,
-                cache=Path(cache),
-                seed=0,
-                data=task.development,
-            )
-            candidate = calibrate(taken, task.development, cache=Path(cache), scope_rule="max_probability")
+        candidate = candidate_of(source, task, cache=Path(cache))
         reading = task.read_test(purpose=purpose)
         examples = Slicer.fit(task.development).apply(reading.examples)
-        return evaluate(candidate, examples, split="test", scorers=scorers)
+        return evaluate(candidate, examples, split="test", scorers=task.scoring)
+
+
+def candidate_of(source: str, task: Task, *, cache: Path) -> Candidate:
+    """The candidate or release in a folder as it is; any other model taken in and calibrated on dev.
+
+    Raises:
+        JettisonError: The source cannot be opened.
+    """
+    found = _opened(Path(source))
+    if found is not None:
+        return found
+    taken = take_in(
+        source,
+        labels=task.labels,
+        out_of_scope=task.out_of_scope,
+        cache=cache,
+        seed=0,
+        data=task.development,
+    )
+    return calibrate(taken, task.development, cache=cache, scope_rule="max_probability")
 
 
 def _opened(folder: Path) -> Candidate | None:

@@ -6,7 +6,7 @@ import msgspec
 
 from jettison.decide.costs import judge_at_most
 from jettison.decide.pairing import ScoredPair, count_flips, pair_records, score_pairs
-from jettison.decide.slices import expand_slices, in_slice
+from jettison.decide.slices import columns, expand_slices, in_slice
 from jettison.decision import AtMost, CostSummary, Gate, Verdict
 from jettison.loop.workspace import Contender
 from jettison.record import Record
@@ -110,7 +110,11 @@ def _chances(
         return [(gate.cost, 1.0 if result.verdict is Verdict.SHIP else 0.0)]
     scored = score_pairs(pair_records(incumbent, contender.records), gate.scorer)
     found: list[tuple[str, float]] = []
-    for name in expand_slices(gate.slices, incumbent):
+    known = columns(incumbent)
+    # A slice that only test has (a tier of a suite) says nothing on dev, for or against anyone.
+    seen = [s for s in gate.slices if s == "all" or s.partition("=")[0] in known]
+    seen = [s for s in seen if s == "all" or s.partition("=")[2] in ("*", *known[s.partition("=")[0]])]
+    for name in expand_slices(seen, incumbent):
         members = [pair for pair in scored if in_slice(pair.pair.incumbent, name)]
         n = n_test.get(name, 0)
         if not members or n == 0:

@@ -30,6 +30,8 @@ class Row:
     choices: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     relevance: tuple[float, ...] = ()
+    source: str | None = None
+    """Where the example came from before it was in the file, where the data says it."""
 
 
 def text_key(text: str) -> str:
@@ -60,6 +62,7 @@ def rows_of(table: Table, splits: Sequence[str], source: TaskSource) -> list[Row
         _optional(table, getattr(columns, role), role) for role in ("id", "group", "weight")
     )
     slices = {name: column_of(table, name, "slices") for name in columns.slices}
+    sources = _optional(table, columns.source, "source")
     answers = (
         _labels(table, splits, source) if source.kind == "classify" else answers_of(table, splits, source)
     )
@@ -76,6 +79,7 @@ def rows_of(table: Table, splits: Sequence[str], source: TaskSource) -> list[Row
             choices=answers[i].choices,
             references=answers[i].references,
             relevance=answers[i].relevance,
+            source=None if sources is None or sources[i] is None else str(sources[i]),
         )
         for i, split in enumerate(splits)
         if split != "ignore"
@@ -121,7 +125,7 @@ def examples_of(rows: Sequence[Row], *, out_of_scope: str | None) -> list[Exampl
                 group=row.group,
                 slices=slices,
                 weight=row.weight,
-                source=row.place,
+                source=row.source or row.place,
                 choices=row.choices,
                 references=row.references,
                 relevance=row.relevance,

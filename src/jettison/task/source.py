@@ -34,6 +34,8 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Column of lists: further right answers, or what a scorer checks an answer with."""
     relevance: str | None = None
     """Column of lists: a grade for each choice, 0 for one that does not answer."""
+    source: str | None = None
+    """Where an example came from, in words; None says the file and line."""
 
 
 class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

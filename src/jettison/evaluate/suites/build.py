@@ -1,0 +1,313 @@
+"""Builds the tiers of a task and writes them as an ordinary task folder that `run` and `compare` read."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import tomli_w
+
+from jettison.errors import InvalidInput, NotEnoughData
+from jettison.evaluate.suites.given import given_examples
+from jettison.evaluate.suites.long_tail import COLUMN as LONG_TAIL
+from jettison.evaluate.suites.long_tail import LongTail
+from jettison.evaluate.suites.out_of_domain import LABEL, from_files, from_traffic, held_out
+from jettison.evaluate.suites.perturbations import PERTURBATIONS
+from jettison.evaluate.suites.perturbed import perturbed
+from jettison.evaluate.suites.tier import TIER, TIERS, in_tier, with_slice
+from jettison.files import folder_atomic
+from jettison.task import Example, Task
+from jettison.task.ledger import count_test_read, read_ledger
+from jettison.task.read import read_task
+from jettison.task.types import SPLITS
+
+DATA, TASK, SCHEMA = "examples.jsonl", "task.toml", "schema.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuitePlan:
+    """What to build."""
+
+    tiers: tuple[str, ...] = ("in_domain", "long_tail", "out_of_domain", "perturbed", "adversarial")
+    gates: tuple[str, ...] = ()
+    """Slices that must hold by themselves: a tier's name, `column=value` or `column=*`."""
+    perturbations: tuple[str, ...] = tuple(PERTURBATIONS)
+    per_example: int = 2
+    out_of_domain: tuple[Path, ...] = ()
+    """Data files of other domains."""
+    most_out_of_domain: int | None = None
+    """At most so many of each file."""
+    hold_out: tuple[str, ...] = ()
+    """Classes taken out of the task and expected to be refused."""
+    given: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    """Tier → files of examples with right answers."""
+    made: tuple[Example, ...] = ()
+    """Examples that a search made (`attacked_examples`)."""
+    disagree: Mapping[str, bool] = field(default_factory=dict)
+    """Test example → whether two models answered it differently."""
+    seed: int = 0
+
+
+class Suite(msgspec.Struct, frozen=True, kw_only=True):
+    """What was built."""
+
+    folder: str
+    n: dict[str, int]
+    """Tier → test examples; `long_tail` counts examples of `in_domain` again."""
+    slices: dict[str, int]
+    """Slice of the test split → examples."""
+    required: tuple[str, ...]
+    notes: tuple[str, ...]
+    """What was left out, and why."""
+
+
+def build_suite(task: Task, plan: SuitePlan, folder: Path) -> Suite:
+    """Write the tiers of a task to a folder: `task.toml`, `examples.jsonl`.
+
+    Train and dev stay as they are, so that models are made and calibrated on what the task holds. The
+    test examples are read, which the ledger counts; the new folder's ledger starts with the readings of
+    the old one, since most of its test examples are the same.
+
+    Args:
+        task: Any kind.
+        plan: What to build.
+        folder: Becomes the suite's folder; what was there is replaced.
+
+    Raises:
+        InvalidInput: A tier, a gate or a file of the plan cannot be used.
+        NotEnoughData: The task has no test examples.
+        CannotWrite: The folder cannot be written.
+    """
+    _check(task, plan)
+    old = task.folder / ".jettison" / "test_reads.jsonl"
+    before = [line.purpose for line in read_ledger(old) if line.test_digest == task.test_digest]
+    test = task.read_test(purpose="suites build").examples
+    label, notes = task.out_of_scope, list[str]()
+    wants_label = "out_of_domain" in plan.tiers and (
+        plan.out_of_domain or plan.hold_out or "out_of_domain" in plan.given
+    )
+    if label is None and wants_label:
+        label = LABEL
+    tiers = _tiers(task, plan, test, label, notes)
+    with folder_atomic(folder) as partial:
+        _write(partial, task, plan, tiers, label)
+    required = _required(task, plan, tiers)
+    written = read_task(folder / TASK)
+    for purpose in before:
+        count_test_read(
+            folder / ".jettison" / "test_reads.jsonl", test_digest=written.test_digest, purpose=purpose
+        )
+    n = Counter(example.slices[TIER] for example in tiers)
+    tail = sum(example.slices.get(LONG_TAIL) == "yes" for example in tiers)
+    return Suite(
+        folder=str(folder),
+        n={**dict(n), **({LONG_TAIL: tail} if "long_tail" in plan.tiers else {})},
+        slices=dict(written.slice_counts),
+        required=required,
+        notes=tuple(notes),
+    )
+
+
+def gate_slice(name: str) -> str:
+    """The slice that a gate's name means: a tier's, or a slice as it is written."""
+    if name == LONG_TAIL:
+        return f"{LONG_TAIL}=yes"
+    return f"{TIER}={name}" if name in TIERS else name
+
+
+def _check(task: Task, plan: SuitePlan) -> None:
+    for tier in (*plan.tiers, *plan.given):
+        if tier not in TIERS:
+            raise InvalidInput(f"a tier must be one of {list(TIERS)}, got {tier!r}.")
+    if plan.per_example < 1:
+        raise InvalidInput(f"perturbations for each example must be at least 1, got {plan.per_example}.")
+    if (plan.out_of_domain or plan.hold_out) and task.kind != "classify":
+        raise InvalidInput(
+            "the tier out_of_domain must be of a task of kind 'classify', where a label can mean none of "
+            f"the others, got kind {task.kind!r}."
+        )
+    if not task.n_test:
+        raise NotEnoughData("a suite is built on a task's test split, got a task without test examples.")
+
+
+def _tiers(
+    task: Task, plan: SuitePlan, test: Sequence[Example], label: str | None, notes: list[str]
+) -> tuple[Example, ...]:
+    out: tuple[Example, ...] = ()
+    if plan.hold_out:
+        if label in plan.hold_out:
+            raise InvalidInput(
+                f"a held-out class must be another than the out-of-scope label, got {label!r}."
+            )
+        test, out = held_out(test, plan.hold_out, label=str(label))
+    if "long_tail" in plan.tiers:
+        test = LongTail(task.development, seed=plan.seed).mark(test)
+    if plan.disagree:
+        test = [with_slice(e, "disagreement", "yes" if plan.disagree.get(e.id) else "no") for e in test]
+    scope = {e.id: e.expected == task.out_of_scope and task.out_of_scope is not None for e in test}
+    found = [
+        in_tier(e, "out_of_domain", name="", source=e.source or e.id, slices={"ood": "task"})
+        if scope[e.id] and "out_of_domain" in plan.tiers
+        else in_tier(e, "in_domain", name="", source=e.source or e.id)
+        for e in test
+    ]
+    found += out
+    if "out_of_domain" in plan.tiers and label is not None:
+        known = (*task.train, *task.dev, *test)
+        found += from_files(
+            plan.out_of_domain, label=label, known=known, most=plan.most_out_of_domain, seed=plan.seed
+        )
+        found += from_traffic(task.development, label=label)
+    if "perturbed" in plan.tiers:
+        inside = [e for e in test if not scope[e.id]]
+        made = perturbed(
+            inside,
+            kinds=plan.perturbations,
+            per_example=plan.per_example,
+            copied_answers=task.kind in ("generate", "extract"),
+            seed=plan.seed,
+        )
+        applied = {e.slices["perturbation"] for e in made}
+        notes += [
+            f"no example that {kind!r} applies to" for kind in plan.perturbations if kind not in applied
+        ]
+        found += made
+    for tier, paths in plan.given.items():
+        found += given_examples(tier, paths, labels=task.labels, out_of_scope=label)
+    found += plan.made
+    for tier in plan.tiers:
+        if tier not in (LONG_TAIL, *(e.slices[TIER] for e in found)):
+            notes.append(f"tier {tier}: {_WAYS[tier]}")
+    return tuple(found)
+
+
+_WAYS = {
+    "in_domain": "nothing is left of the test split",
+    "out_of_domain": "give other data with --out-of-domain, or classes with --hold-out",
+    "perturbed": "no perturbation applies",
+    "adversarial": "give a set with --given adversarial=FILE, or a model to search on with --attack",
+    "safety": "give a set with --given safety=FILE; free text is asked the safety probes by every run",
+}
+
+
+def _required(task: Task, plan: SuitePlan, tiers: Sequence[Example]) -> tuple[str, ...]:
+    """The task's own slices and those asked for; `all` of the task is the tier `in_domain` of its suite."""
+    own = [name for name in task.required_slices if name not in ("all", "scope=in", "scope=out")]
+    required = dict.fromkeys(("tier=in_domain", *own, *map(gate_slice, plan.gates)))
+    present = {f"{c}={v}" for e in tiers for c, v in e.slices.items()}
+    columns = {name.partition("=")[0] for name in present}
+    for name in required:
+        column, _, value = name.partition("=")
+        if name != "all" and name not in present and not (value == "*" and column in columns):
+            raise InvalidInput(
+                f"a gate must be a tier or slice that the suite has, got {name!r}; "
+                f"it has {sorted(present)[:24]}."
+            )
+    return tuple(required)
+
+
+def _write(folder: Path, task: Task, plan: SuitePlan, test: Sequence[Example], label: str | None) -> None:
+    held, tested = set(plan.hold_out), {example.id for example in test}
+    splits: dict[str, Sequence[Example]] = {
+        "train": task.train,
+        "dev": task.dev,
+        "test": test,
+        "unlabelled": task.unlabelled,
+    }
+    lines, columns = [], set[str]()
+    required = _required(task, plan, test)
+    for split in SPLITS:
+        for example in splits[split]:
+            if split != "test" and (example.expected in held or example.id in tested):
+                continue
+            if split == "dev":
+                example = in_tier(example, "in_domain", name="", source=example.source or "")
+            columns |= set(example.slices)
+            lines.append(_row(example, split))
+    columns.discard("scope")  # made anew from the labels
+    (folder / DATA).write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+    if task.development.schema is not None:
+        (folder / SCHEMA).write_bytes(msgspec.json.encode(task.development.schema))
+    (folder / TASK).write_text(
+        tomli_w.dumps(_source(task, plan, lines, sorted(columns), required, label)), encoding="utf-8"
+    )
+
+
+def _row(example: Example, split: str) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        **{k: v for k, v in example.slices.items() if k != "scope"},
+        "id": example.id,
+        "text": example.input,
+        "split": split,
+        "source": example.source,
+    }
+    if example.expected is not None:
+        row["label"] = example.expected
+    if example.group is not None:
+        row["group"] = example.group
+    if example.weight != 1.0:
+        row["weight"] = example.weight
+    for name in ("choices", "references", "relevance"):
+        if value := getattr(example, name):
+            row[name] = list(value)
+    return row
+
+
+def _source(
+    task: Task,
+    plan: SuitePlan,
+    lines: Sequence[dict[str, Any]],
+    columns: Sequence[str],
+    required: Sequence[str],
+    label: str | None,
+) -> dict[str, Any]:
+    present = {name for line in lines for name in line}
+    roles = {
+        name: name
+        for name in ("group", "weight", "choices", "references", "relevance", "source")
+        if name in present and not (name == "references" and task.kind not in ("generate", "extract"))
+    }
+    development = task.development
+    source: dict[str, Any] = {
+        "format": 1,
+        "name": f"{task.name}-suite",
+        "kind": task.kind,
+        "scorers": list(development.scorers),
+        "data": {
+            "path": DATA,
+            "columns": {
+                "input": "text",
+                "expected": "label",
+                "id": "id",
+                "split": "split",
+                "slices": list(columns),
+                **roles,
+            },
+        },
+        "slices": {"required": list(required)},
+    }
+    if development.scorer_settings:
+        source["scorer"] = development.scorer_settings
+    if task.kind == "classify":
+        names = [n for n in task.labels if n not in plan.hold_out]
+        if label is not None and label not in names:
+            names.append(label)
+        source["labels"] = {"names": names, **({"out_of_scope": label} if label else {})}
+    if development.schema is not None:
+        source["schema"] = SCHEMA
+    if development.prompt is not None:
+        source["prompt"] = _prompt(development.prompt)
+    return source
+
+
+def _prompt(prompt: Any) -> dict[str, Any]:
+    """A resolved prompt as `[prompt]`, its shots written out."""
+    found = {k: v for k, v in msgspec.to_builtins(prompt).items() if v is not None}
+    if shots := found.get("shots"):
+        found["shots"] = [
+            {k: v for k, v in {**shot, "choices": list(shot.get("choices") or ())}.items() if v}
+            for shot in shots
+        ]
+    return found

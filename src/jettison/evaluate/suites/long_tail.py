@@ -1,0 +1,89 @@
+"""Tier `long_tail`: what the model saw seldom, marked on the test examples themselves.
+
+Its examples are of the domain, so that they stay in it and are marked in columns: `long_tail` (yes or
+no), and the reasons `tail_class`, `tail_density`, `tail_tokens`, `tail_length`. Every limit is fixed on
+train and dev, none on what a model answers.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from jettison.errors import NotEnoughData
+from jettison.evaluate.features import TextFeatures, nearness
+from jettison.evaluate.suites.tier import rng_of
+from jettison.task import Development, Example
+
+COLUMN = "long_tail"
+REASONS = ("tail_class", "tail_density", "tail_tokens", "tail_length")
+TAIL_SHARE = 0.1
+"""Share of dev beyond each limit."""
+MOST_REFERENCES = 4000
+
+
+class LongTail:
+    """Says of an example whether it is of the long tail, and why."""
+
+    def __init__(self, development: Development, *, seed: int = 0) -> None:
+        seen = development.train or development.unlabelled or development.dev
+        if not seen:
+            raise NotEnoughData("a long tail needs examples to tell rare from common, got none.")
+        dev = development.dev or seen
+        labelled = [e.expected for e in development.train or development.dev if e.expected is not None]
+        counts = Counter(labelled)
+        average = len(labelled) / max(1, len(counts))
+        self._rare = {label for label, n in counts.items() if n < average / 2}
+        self._known = frozenset(counts) if development.kind == "classify" else None
+        self._out_of_scope = development.out_of_scope
+        self._seen_in = Counter(word for e in seen for word in set(_words(e.input)))
+        texts = [e.input for e in seen]
+        if len(texts) > MOST_REFERENCES:
+            chosen = rng_of(seed, COLUMN).choice(len(texts), MOST_REFERENCES, replace=False)
+            texts = [texts[i] for i in sorted(chosen.tolist())]
+        self._features = TextFeatures(texts)
+        near = nearness(
+            self._features.of([e.input for e in dev]), self._features.rows, skip_best=dev is seen
+        )
+        self._density = float(np.quantile(near, TAIL_SHARE))
+        self._rarity = float(np.quantile([self._rarity_of(e.input) for e in dev], 1 - TAIL_SHARE))
+        lengths = [len(e.input) for e in seen]
+        self._lengths = np.quantile(lengths, [TAIL_SHARE / 2, 1 - TAIL_SHARE / 2]).tolist()
+
+    def mark(self, examples: Sequence[Example]) -> tuple[Example, ...]:
+        """The examples with their columns, in order."""
+        if not examples:
+            return ()
+        near = nearness(self._features.of([e.input for e in examples]), self._features.rows)
+        return tuple(
+            self._marked(example, float(value)) for example, value in zip(examples, near, strict=True)
+        )
+
+    def _marked(self, example: Example, near: float) -> Example:
+        short, long = self._lengths
+        found = {
+            "tail_class": self._is_rare(example.expected),
+            "tail_density": near < self._density,
+            "tail_tokens": self._rarity_of(example.input) > self._rarity,
+            "tail_length": not short <= len(example.input) <= long,
+        }
+        slices = {name: "yes" if is_so else "no" for name, is_so in found.items()}
+        slices[COLUMN] = "yes" if any(found.values()) else "no"
+        return msgspec.structs.replace(example, slices={**example.slices, **slices})
+
+    def _is_rare(self, label: str | None) -> bool:
+        if self._known is None or label is None or label == self._out_of_scope:
+            return False
+        return label in self._rare or label not in self._known
+
+    def _rarity_of(self, text: str) -> float:
+        """Mean of -log of each word's share of all words seen; an unseen one counts half."""
+        words = _words(text)
+        n = max(1, self._seen_in.total())
+        return float(np.mean([-np.log((self._seen_in[w] or 0.5) / n) for w in words])) if words else 0.0
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())

@@ -1,0 +1,123 @@
+"""Models against suites: attacks on them, and where two of them differ, before the tiers are written."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from jettison.backends.open import open_model
+from jettison.candidate import Candidate
+from jettison.decide.gates import judge_not_worse
+from jettison.decision import GateResult, NotWorse
+from jettison.errors import InvalidInput
+from jettison.evaluate.run import evaluate
+from jettison.evaluate.scorers import open_scorers
+from jettison.evaluate.suites.attack import ROBUST, Attack, attack_all, attack_records
+from jettison.loop.compare_models import candidate_of
+from jettison.record import Record
+from jettison.stats.binomial import clopper_pearson
+from jettison.stats.interval import Interval
+from jettison.task import Example, Task
+
+Progress = Callable[[str, float | None], None]
+
+
+class Attacked(msgspec.Struct, frozen=True, kw_only=True):
+    """One model under attack."""
+
+    name: str
+    digest: str
+    attacks: tuple[Attack, ...]
+    records: tuple[Record, ...]
+
+    @property
+    def n_right(self) -> int:
+        """Examples answered rightly before the attack."""
+        return sum(one.was_right for one in self.attacks)
+
+    @property
+    def success_share(self) -> Interval | None:
+        """Right answers that were turned wrong; None where none was right."""
+        won = sum(one.succeeded for one in self.attacks)
+        return clopper_pearson(won, self.n_right) if self.n_right else None
+
+    @property
+    def mean_queries(self) -> float:
+        return float(np.mean([one.n_queries for one in self.attacks]))
+
+
+def attacked(
+    source: str,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    budget: int,
+    seed: int,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Attacked:
+    """Attack a model (candidate, release, or whatever `take_in` takes) on examples of a task.
+
+    Raises:
+        JettisonError: The model cannot be opened, or the task brings choices.
+    """
+    if task.kind in ("choose", "rank"):
+        raise InvalidInput(f"an attack needs a task of one text an example, got kind {task.kind!r}.")
+    with tempfile.TemporaryDirectory() as folder:
+        candidate = candidate_of(source, task, cache=cache or Path(folder))
+        return attacked_candidate(
+            candidate, task, examples, name=source, budget=budget, seed=seed, progress=progress
+        )
+
+
+def attacked_candidate(
+    candidate: Candidate,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    name: str,
+    budget: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Attacked:
+    """The same for a candidate that is there already."""
+    first = task.scorers[0]
+    scorer = open_scorers({first: task.scoring[first]}, out_of_scope=task.out_of_scope)[first]
+    model = open_model(candidate)
+    try:
+        attacks = attack_all(model, examples, scorer, budget=budget, seed=seed, progress=progress)
+    finally:
+        model.close()
+        getattr(scorer, "close", lambda: None)()
+    return Attacked(
+        name=name,
+        digest=candidate.digest,
+        attacks=attacks,
+        records=attack_records(attacks, digest=candidate.digest),
+    )
+
+
+def judge_robust(
+    incumbent: Attacked, candidate: Attacked, *, margin: float, alpha: float = 0.025, seed: int = 0
+) -> GateResult:
+    """Whether the candidate stands its own attacks as well as the incumbent stands its."""
+    gate = NotWorse(scorer=ROBUST, margin=margin, alpha=alpha)
+    (result,) = judge_not_worse(gate, incumbent.records, candidate.records, seed=seed)
+    return result
+
+
+def drawn(examples: Sequence[Example], n: int, *, seed: int) -> tuple[Example, ...]:
+    """At most n examples, a draw that the seed fixes, in their order."""
+    if len(examples) <= n:
+        return tuple(examples)
+    chosen = np.random.default_rng(seed).choice(len(examples), n, replace=False)
+    return tuple(examples[i] for i in sorted(chosen.tolist()))
+
+
+def answers_of(source: str, task: Task, examples: Sequence[Example]) -> list[str | None]:
+    """What a model answers to examples, in order; None where it fails."""
+    with tempfile.TemporaryDirectory() as cache:
+        candidate = candidate_of(source, task, cache=Path(cache))
+        return [r.output for r in evaluate(candidate, examples, split="test", scorers=task.scoring)]
