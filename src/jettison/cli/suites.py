@@ -7,6 +7,8 @@ import click
 
 if TYPE_CHECKING:
     from jettison.evaluate.suites.build import Suite
+    from jettison.loop.suites import FoundSlices
+    from jettison.record import Record
 
 _TIERS = ("in_domain", "long_tail", "out_of_domain", "perturbed", "adversarial", "safety")
 
@@ -45,6 +47,9 @@ def command() -> None:
     "--attacked", type=int, default=200, show_default=True, help="Examples attacked, drawn by seed."
 )
 @click.option("--model", "models", multiple=True, help="Two models: mark where they disagree.")
+@click.option(
+    "--found", "found_file", type=click.Path(path_type=Path), help="Slices that `suites find` wrote."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print what was built as JSON.")
 def build(
@@ -62,6 +67,7 @@ def build(
     budget: int,
     attacked: int,
     models: tuple[str, ...],
+    found_file: Path | None,
     seed: int,
     as_json: bool,
 ) -> int:
@@ -97,8 +103,8 @@ def build(
                 found = attack(victim, read, some, budget=budget, seed=seed, progress=screen.progress)
                 made += attacked_examples(found.attacks, victim=Path(victim).name, seed=seed)
         if models:
-            one, other = (answers_of(model, read, examples) for model in models)
-            disagree = {e.id: a != b for e, a, b in zip(examples, one, other, strict=True)}
+            one, other = (answers_of(model, read, examples, split="test") for model in models)
+            disagree = {a.example_id: a.output != b.output for a, b in zip(one, other, strict=True)}
     plan = SuitePlan(
         tiers=tiers or SuitePlan().tiers,
         gates=gates,
@@ -110,6 +116,7 @@ def build(
         given=_given(given),
         made=tuple(made),
         disagree=disagree,
+        found=_read_found(found_file),
         seed=seed,
     )
     suite = build_suite(read, plan, output)
@@ -132,6 +139,16 @@ def _given(named: tuple[str, ...]) -> dict[str, tuple[Path, ...]]:
     return found
 
 
+def _read_found(path: Path | None) -> dict[str, dict[str, str]]:
+    from jettison.files import read_json
+    from jettison.loop.suites import FoundSlices
+
+    if path is None:
+        return {}
+    found = read_json(path, FoundSlices)
+    return {f"found_{i}": one.where for i, one in enumerate(found.slices, 1) if one.where}
+
+
 def _show_suite(suite: "Suite") -> None:
     from rich.console import Console
 
@@ -149,3 +166,87 @@ def _show_suite(suite: "Suite") -> None:
     for note in suite.notes:
         console.print(f"left out: {note}", soft_wrap=True, markup=False)
     console.print(f"written: {Path(suite.folder) / 'task.toml'}", soft_wrap=True, markup=False)
+
+
+@command.command("find")
+@click.argument("a")
+@click.argument("b")
+@click.option("--task", "task_file", type=click.Path(path_type=Path), required=True, help="task.toml")
+@click.option("--split", type=click.Choice(("dev", "test")), default="dev", show_default=True)
+@click.option("--scorer", help="Score that is lost; the task's first otherwise.")
+@click.option("--alpha", type=float, default=0.05, show_default=True, help="Chance of any false report.")
+@click.option("--output", type=click.Path(path_type=Path), help="Also write what was found as JSON.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def find(
+    a: str,
+    b: str,
+    task_file: Path,
+    split: str,
+    scorer: str | None,
+    alpha: float,
+    output: Path | None,
+    seed: int,
+    as_json: bool,
+) -> int:
+    """Search for slices where B loses more to A than elsewhere: metadata, labels, words, text clusters.
+
+    A and B are models, candidates, releases or prediction files. What is reported was searched on one
+    half of the split and confirmed on the other. Exit code 0: nothing found; 1: something.
+    """
+    import msgspec
+
+    from jettison.decide.predictions import complete, is_prediction_file, read_predictions
+    from jettison.files import value_sha256, write_json
+    from jettison.loop.suites import answers_of, find_slices
+    from jettison.task.read import read_task
+
+    task = read_task(task_file)
+    examples = task.dev if split == "dev" else task.read_test(purpose=value_sha256(["find", a, b])).examples
+    known = {example.id: example for example in examples}
+    sides: list[tuple[str, tuple[Record, ...]]] = []
+    for source in (a, b):
+        if is_prediction_file(source):
+            records = [r for r in read_predictions(Path(source)).records if r.example_id in known]
+            sides.append((source, complete(records, known)))
+        else:
+            sides.append((source, tuple(answers_of(source, task, examples, split=split))))
+    found = find_slices(
+        sides[0], sides[1], examples, scorer=scorer or task.scorers[0], split=split, alpha=alpha, seed=seed
+    )
+    if output is not None:
+        write_json(output, found)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+    else:
+        _show_found(found)
+    return 1 if found.slices else 0
+
+
+def _show_found(found: "FoundSlices") -> None:
+    from rich.console import Console
+
+    from jettison.cli.tables import table
+
+    console = Console(highlight=False)
+    console.print(
+        f"{found.n_searched:,} subgroups searched on {found.n_search:,} {found.split} examples, "
+        f"{found.n_tested} tested on {found.n_validate:,} others: {len(found.slices)} confirmed "
+        f"(chance of any false one at most {100 * found.alpha:g} %)."
+    )
+    if not found.slices:
+        return
+    shown = table("slice", "loss, points", "elsewhere", "n", "p")
+    for one in found.slices:
+        shown.add_row(
+            one.name,
+            f"{100 * one.loss:.1f}",
+            f"{100 * one.rest_loss:.1f}",
+            f"{one.n:,}",
+            f"{one.p_value:.2g}",
+        )
+    console.print(shown)
+    for one in found.slices:
+        console.print(f"{one.name}: A right, B wrong", markup=False)
+        for text in one.examples[:5]:
+            console.print(f"  {text}", markup=False, soft_wrap=True)

@@ -10,11 +10,13 @@ import numpy as np
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate
 from jettison.decide.gates import judge_not_worse
+from jettison.decide.pairing import pair_records, score_pairs
 from jettison.decision import GateResult, NotWorse
 from jettison.errors import InvalidInput
 from jettison.evaluate.run import evaluate
 from jettison.evaluate.scorers import open_scorers
 from jettison.evaluate.suites.attack import ROBUST, Attack, attack_all, attack_records
+from jettison.evaluate.suites.discover import discover_slices
 from jettison.loop.compare_models import candidate_of
 from jettison.record import Record
 from jettison.stats.binomial import clopper_pearson
@@ -116,8 +118,93 @@ def drawn(examples: Sequence[Example], n: int, *, seed: int) -> tuple[Example, .
     return tuple(examples[i] for i in sorted(chosen.tolist()))
 
 
-def answers_of(source: str, task: Task, examples: Sequence[Example]) -> list[str | None]:
-    """What a model answers to examples, in order; None where it fails."""
+def answers_of(source: str, task: Task, examples: Sequence[Example], *, split: str) -> list[Record]:
+    """Records of any model on examples, in order."""
     with tempfile.TemporaryDirectory() as cache:
         candidate = candidate_of(source, task, cache=Path(cache))
-        return [r.output for r in evaluate(candidate, examples, split="test", scorers=task.scoring)]
+        return evaluate(candidate, examples, split=split, scorers=task.scoring)
+
+
+class FoundSlices(msgspec.Struct, frozen=True, kw_only=True):
+    """What `jettison suites find` writes: confirmed subgroups where B loses most to A, with examples."""
+
+    a: str
+    b: str
+    split: str
+    scorer: str
+    slices: tuple["FoundSliceReport", ...]
+    n_searched: int
+    n_tested: int
+    n_search: int
+    n_validate: int
+    alpha: float
+
+
+class FoundSliceReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One confirmed subgroup."""
+
+    name: str
+    where: dict[str, str]
+    """Its rule, by which `suites build --found` marks test examples; empty for a cluster."""
+    n: int
+    loss: float
+    rest_loss: float
+    p_value: float
+    examples: tuple[str, ...]
+    """Texts that A answered rightly and B wrongly, up to ten."""
+
+
+def find_slices(
+    a: tuple[str, Sequence[Record]],
+    b: tuple[str, Sequence[Record]],
+    examples: Sequence[Example],
+    *,
+    scorer: str,
+    split: str,
+    alpha: float = 0.05,
+    seed: int = 0,
+) -> FoundSlices:
+    """Search for subgroups where B loses to A more than elsewhere (`discover_slices`).
+
+    Args:
+        a: Name and records of the incumbent.
+        b: Name and records of the candidate, on the same examples.
+        examples: With the texts.
+        scorer: What is lost.
+        split: Where the examples are from, for the reader.
+        alpha: Chance that anything is reported where nothing is to be found.
+        seed: Of the halves and the clusters.
+
+    Raises:
+        NotEnoughData: Too few examples are scored for both.
+    """
+    scored = {s.pair.incumbent.example_id: s for s in score_pairs(pair_records(a[1], b[1]), scorer)}
+    judged = [example for example in examples if example.id in scored]
+    loss = [scored[e.id].incumbent - scored[e.id].candidate for e in judged]
+    found = discover_slices(judged, loss, alpha=alpha, seed=seed)
+    reports = []
+    for one in found.found:
+        worst = [judged[i].input for i in one.members if loss[i] > 0][:10]
+        reports.append(
+            FoundSliceReport(
+                name=one.name,
+                where=one.where,
+                n=one.n,
+                loss=one.loss,
+                rest_loss=one.rest_loss,
+                p_value=one.p_value,
+                examples=tuple(worst),
+            )
+        )
+    return FoundSlices(
+        a=a[0],
+        b=b[0],
+        split=split,
+        scorer=scorer,
+        slices=tuple(reports),
+        n_searched=found.n_searched,
+        n_tested=found.n_tested,
+        n_search=found.n_search,
+        n_validate=found.n_validate,
+        alpha=alpha,
+    )

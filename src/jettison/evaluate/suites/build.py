@@ -10,6 +10,7 @@ import msgspec
 import tomli_w
 
 from jettison.errors import InvalidInput, NotEnoughData
+from jettison.evaluate.suites.discover import is_member
 from jettison.evaluate.suites.given import given_examples
 from jettison.evaluate.suites.long_tail import COLUMN as LONG_TAIL
 from jettison.evaluate.suites.long_tail import LongTail
@@ -47,6 +48,8 @@ class SuitePlan:
     """Examples that a search made (`attacked_examples`)."""
     disagree: Mapping[str, bool] = field(default_factory=dict)
     """Test example → whether two models answered it differently."""
+    found: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Column → rule of a slice that a search on dev found (`FoundSlice.where`): test is marked by it."""
     seed: int = 0
 
 
@@ -146,6 +149,8 @@ def _tiers(
         test = LongTail(task.development, seed=plan.seed).mark(test)
     if plan.disagree:
         test = [with_slice(e, "disagreement", "yes" if plan.disagree.get(e.id) else "no") for e in test]
+    for column, where in plan.found.items():
+        test = [with_slice(e, column, "yes" if is_member(e, where) else "no") for e in test]
     scope = {e.id: e.expected == task.out_of_scope and task.out_of_scope is not None for e in test}
     found = [
         in_tier(e, "out_of_domain", name="", source=e.source or e.id, slices={"ood": "task"})
