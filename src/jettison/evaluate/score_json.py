@@ -1,22 +1,19 @@
 """Scorers of answers that must be JSON: valid, of a schema, and with the right fields."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from jettison import registry
 from jettison.errors import InvalidInput
 from jettison.evaluate.score_text import check_choice, right_answers, squad_normalize
 from jettison.evaluate.scorers import Score
 from jettison.model import Output
 from jettison.task import Example
+from jettison.task.json_schema import parse_json, read_schema, schema_validator
 
-MOST_CHARACTERS = 1_000_000
 FIELD_FORMS = ("exact", "normalized", "number")
-_FENCE = "```"
+_HERE = "scorer 'json_schema'"
 
 
 class JsonValidScorer:
@@ -54,7 +51,7 @@ class JsonSchemaScorer:
     ) -> None:
         del out_of_scope
         self._fenced = fenced
-        self._validator = _validator(_schema(schema))
+        self._validator = schema_validator(read_schema(schema, of=_HERE), of=_HERE)
 
     def score(self, example: Example, output: Output) -> Score:
         """Judge one answer; the reason names the first place that does not fit."""
@@ -138,78 +135,6 @@ class FieldF1Scorer:
             if written:
                 found[path, written] += 1
         return found
-
-
-def parse_json(text: str, *, fenced: bool) -> Any:
-    """One JSON value, strictly: no NaN, no key twice, nothing before or after but a code fence.
-
-    Raises:
-        ValueError: It is none; the message says why.
-    """
-    bare = text.strip()
-    if len(bare) > MOST_CHARACTERS:
-        raise ValueError(f"longer than {MOST_CHARACTERS:,} characters")
-    if fenced and bare.startswith(_FENCE) and bare.endswith(_FENCE) and len(bare) > 6:
-        head, _, rest = bare[3:-3].partition("\n")
-        bare = rest if head.strip().lower() in ("", "json") else bare
-    try:
-        return json.loads(bare, object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("an object has one key twice")
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _schema(given: Mapping[str, Any] | str) -> dict[str, Any]:
-    if not isinstance(given, str):
-        return dict(given)
-    try:
-        found = parse_json(Path(given).read_text(encoding="utf-8"), fenced=False)
-    except (OSError, ValueError) as error:
-        raise InvalidInput(
-            f"schema of scorer 'json_schema' must be a table or a JSON file, got {given!r}: {error}."
-        ) from error
-    if not isinstance(found, dict):
-        raise InvalidInput(f"schema of scorer 'json_schema' must be a JSON object, got {given!r}.")
-    return found
-
-
-def _validator(schema: dict[str, Any]) -> Any:
-    jsonschema = registry.need("jsonschema", "scorers")
-    referencing = registry.need("referencing", "scorers")
-    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-    try:
-        kind.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        raise InvalidInput(
-            f"schema of scorer 'json_schema' must be a JSON schema: {error.message} at {error.json_path}."
-        ) from error
-    if (outside := next(_outside_references(schema), None)) is not None:
-        raise InvalidInput(
-            f"schema of scorer 'json_schema' must hold all it refers to, got {outside!r}. "
-            "Copy it under `$defs`."
-        )
-    return kind(schema, registry=referencing.Registry())
-
-
-def _outside_references(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key in ("$ref", "$dynamicRef") and isinstance(inner, str) and not inner.startswith("#"):
-                yield inner
-            yield from _outside_references(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _outside_references(inner)
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

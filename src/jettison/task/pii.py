@@ -7,7 +7,8 @@ looked for at all. A mask says its kind and number, so that one address stays on
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Collection
+from typing import NamedTuple
 
 KINDS = ("email", "iban", "card", "ip", "phone")
 _IBAN_LENGTHS = range(15, 35)
@@ -27,6 +28,56 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
         r")(?![\w-])(?! \d)"
     ),
 }  # fmt: skip
+_DIGIT = re.compile(r"\d")
+_CUTS = re.compile(r"[^\w.+\-@ /():]|(?<=[^\W\d_A-Z]) |(?<=\.) ")
+
+
+class Found(NamedTuple):
+    """One find in a text."""
+
+    kind: str
+    start: int
+    end: int
+
+
+def find(text: str, kinds: Collection[str] = KINDS) -> list[Found]:
+    """What was found in a text, in its order, no two of one place.
+
+    Args:
+        text: To look in.
+        kinds: Of `KINDS`; where two fit one place, the earlier in `KINDS` takes it.
+    """
+    found: list[Found] = []
+    has_digit = _DIGIT.search(text) is not None
+    for kind in KINDS:
+        if kind not in kinds or not _may_hold(kind, text, has_digit):
+            continue
+        for match in _PATTERNS[kind].finditer(text):
+            if _holds(kind, match[0]):
+                found.append(Found(kind, match.start(), match.end()))
+                # Taken: no other kind reads it, and what stands beside it stays where it was.
+                text = text[: match.start()] + "\0" * (match.end() - match.start()) + text[match.end() :]
+    return sorted(found, key=lambda one: one.start)
+
+
+def cut(text: str, start: int = 0) -> int:
+    """Where a text may be cut so that the finds of both parts are those of the whole, whatever follows.
+
+    White space ends a find where the word before it has a small letter or the sentence ends, and so do
+    all marks that no pattern knows. Patterns may look past their end by two characters, which such a
+    mark, or a full stop and its space, cover.
+
+    Args:
+        text: Any text.
+        start: Where to begin to look.
+
+    Returns:
+        The last such place, or 0 if there is none at or after `start`.
+    """
+    last = 0
+    for match in _CUTS.finditer(text, start):
+        last = match.end()
+    return last
 
 
 def mask(texts: tuple[str, ...]) -> tuple[tuple[str, ...], Counter[str]]:
@@ -41,26 +92,26 @@ def mask(texts: tuple[str, ...]) -> tuple[tuple[str, ...], Counter[str]]:
     counts: Counter[str] = Counter()
     names: dict[str, str] = {}
     numbers: Counter[str] = Counter()
-
-    def replace(kind: str) -> Callable[[re.Match[str]], str]:
-        def one(match: re.Match[str]) -> str:
-            if not _holds(kind, match[0]):
-                return match[0]
-            key = f"{kind}:{_plain(match[0])}"
+    masked = []
+    for text in texts:
+        parts, done = [], 0
+        for kind, start, end in find(text):
+            key = f"{kind}:{_plain(text[start:end])}"
             if key not in names:
                 numbers[kind] += 1
                 names[key] = f"[{kind.upper()}_{numbers[kind]}]"
             counts[kind] += 1
-            return names[key]
-
-        return one
-
-    masked = []
-    for text in texts:
-        for kind in KINDS:
-            text = _PATTERNS[kind].sub(replace(kind), text)
-        masked.append(text)
+            parts += [text[done:start], names[key]]
+            done = end
+        masked.append("".join((*parts, text[done:])))
     return tuple(masked), counts
+
+
+def _may_hold(kind: str, text: str, has_digit: bool) -> bool:
+    """Whether a search can find anything: most texts hold no digit and no @."""
+    if kind == "email":
+        return "@" in text
+    return has_digit or (kind == "ip" and ":" in text)
 
 
 def _plain(found: str) -> str:
