@@ -19,6 +19,8 @@ COMMANDS = {
     "experiment": "start, watch, ramp and stop live comparisons that may be looked at any time",
     "monitor": "watch a gateway's traffic: experiments, audits, drift, alarms, dashboard",
     "report": "write report.html and report.md of a finished run",
+    "serve": "answer over an OpenAI-compatible API: lean first, the incumbent behind it",
+    "record": "pass requests on to the incumbent and log them, so that traffic becomes a task",
     "verify": "check every byte of a release",
     "doctor": "say what this machine can run and measure, and what is missing",
     "demo": "run the whole loop on a real model and real data that come as packages",

@@ -1,0 +1,432 @@
+"""An OpenAI-compatible server behind the gateway: pooled, bounded, never replayed once it has begun."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import msgspec
+
+from jettison.errors import InvalidInput
+from jettison.files import value_sha256
+from jettison.registry import need
+from jettison.serve.api_error import ApiError
+from jettison.serve.breaker import Breaker, RetryBudget
+from jettison.serve.calls import Call, Reply
+from jettison.serve.config import UpstreamConfig
+from jettison.serve.metrics import Metrics
+from jettison.serve.reply_body import Facts, read_facts
+from jettison.serve.sse import DONE, Frames, data_of, has_content, read_chunk, text_in
+
+MAY_PASS = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
+"""Statuses that are asked again."""
+LONGEST_WAIT_S = 2.0
+"""A server that asks for more is not waited for: the client, or the fallback, is told at once."""
+MOST_TEXT = 256 * 1024
+"""Characters of a streamed answer that are kept for its record."""
+encode = msgspec.json.encode
+
+
+class Upstream:
+    """One server. Use from one event loop.
+
+    Args:
+        name: In the configuration.
+        config: Where and how.
+        metrics: Counts attempts, retries and the breaker's state.
+
+    Raises:
+        InvalidInput: The variable of its key is not set.
+        MissingExtra: aiohttp is not installed.
+    """
+
+    def __init__(self, name: str, config: UpstreamConfig, metrics: Metrics) -> None:
+        self.name, self.config = name, config
+        self.digest = value_sha256({"url": config.url, "model": config.model})
+        self.breaker = Breaker(config.breaker_failures, config.breaker_s)
+        self._budget = RetryBudget(config.retry_share)
+        self._base = config.url.rstrip("/")
+        self._metrics = metrics
+        self._key = _key_of(config)
+        self._http: Any = need("aiohttp", "serve")
+        self._session: Any = None
+
+    def _open(self) -> Any:
+        aiohttp = self._http
+        config = self.config
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=config.connections, keepalive_timeout=30, enable_cleanup_closed=False
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=True,
+            trust_env=False,
+            skip_auto_headers=("User-Agent", "Accept-Encoding"),
+            read_bufsize=2**17,
+        )
+        return self._session
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def answer(self, call: Call) -> Reply:
+        """Ask; a stream is returned once its first content is there.
+
+        Raises:
+            ApiError: There is no answer, after all the retries that are allowed.
+        """
+        self._budget.earn()
+        n_tries = 0
+        while True:
+            if not self.breaker.admit():
+                wait_s = self.breaker.wait_s()
+                self._metrics.upstream(self.name, "refused_open")
+                raise ApiError(
+                    503,
+                    "upstream_open",
+                    f"upstream {self.name!r} keeps failing and is left alone for a while.",
+                    retry_after_s=wait_s,
+                    should_retry=False,
+                )
+            n_tries += 1
+            try:
+                reply = await self._once(call)
+            except _Failed as failed:
+                self._metrics.upstream(self.name, failed.error.code)
+                (self.breaker.failed if failed.is_sick else self.breaker.released)()
+                if not failed.may_pass or n_tries > self.config.max_retries or not self._budget.spend():
+                    raise failed.error from failed
+                asked_s = failed.error.retry_after_s
+                if asked_s is not None and asked_s > LONGEST_WAIT_S:
+                    raise failed.error from failed
+                self._metrics.upstream(self.name, "retried")
+                await asyncio.sleep(asked_s if asked_s is not None else 0.05 * 2**n_tries)
+            except BaseException:  # cancelled: it says nothing of the server
+                self.breaker.released()
+                raise
+            else:
+                self.breaker.succeeded()
+                self._metrics.upstream(self.name, "ok")
+                return reply
+
+    async def _once(self, call: Call) -> Reply:
+        """One attempt.
+
+        Raises:
+            _Failed: No answer, or one that is none.
+        """
+        config = self.config
+        body = call.body
+        if config.model is not None and body.get("model") != config.model:
+            body = {**body, "model": config.model}
+        data = encode(body)
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(config.first_byte_s):
+                response = await (self._session or self._open()).post(
+                    self._base + call.path, data=data, headers=self._headers(call), allow_redirects=False
+                )
+        except BaseException as error:  # noqa: BLE001 - sorted there; what is not ours goes on
+            self._translate(error, "before an answer")
+        try:
+            if response.status != 200:
+                await self._refused(response)
+            if call.stream and "text/event-stream" in response.headers.get("content-type", ""):
+                return await self._stream(response, call, started, len(data))
+            raw = await self._whole(response, started)
+        except BaseException as error:
+            response.close()
+            if isinstance(error, _Failed):
+                raise
+            self._translate(error, "in the middle of an answer")
+        facts = read_facts(call.operation, raw)
+        if facts is None:
+            raise _Failed(
+                ApiError(
+                    502, "bad_upstream_reply", f"upstream {self.name!r} answered 200 with no such answer."
+                ),
+                may_pass=True,
+            )
+        return self._reply(facts, raw, started, len(data) + len(raw))
+
+    def _headers(self, call: Call) -> dict[str, str]:
+        headers = {"content-type": "application/json", "x-request-id": call.request_id}
+        if self._key is not None:
+            headers["authorization"] = f"Bearer {self._key}"
+        elif self.config.pass_key and call.authorization is not None:
+            headers["authorization"] = call.authorization
+        return headers
+
+    async def _whole(self, response: Any, started: float) -> bytes:
+        limit = self.config.max_reply_bytes
+        if (response.content_length or 0) > limit:
+            raise _Failed(self._too_long(), may_pass=False, is_sick=False)
+        left_s = max(0.01, self.config.total_s - (time.monotonic() - started))
+        async with asyncio.timeout(left_s):
+            if response.content_length is not None:
+                return bytes(await response.read())
+            parts: list[bytes] = []
+            size = 0
+            async for part in response.content.iter_any():
+                size += len(part)
+                if size > limit:
+                    raise _Failed(self._too_long(), may_pass=False, is_sick=False)
+                parts.append(part)
+            return b"".join(parts)
+
+    def _too_long(self) -> ApiError:
+        message = f"upstream {self.name!r} answered with over {self.config.max_reply_bytes} bytes."
+        return ApiError(502, "upstream_reply_too_long", message, should_retry=False)
+
+    async def _refused(self, response: Any) -> NoReturn:
+        """Turn a status into what the client, or the next arm, is told."""
+        status = response.status
+        async with asyncio.timeout(self.config.idle_s):
+            raw = bytes(await response.content.read(64 * 1024))
+            # Read to the end where that is cheap, so that the connection can be used again.
+            if response.content.at_eof() or (response.content_length or 2**30) <= len(raw):
+                response.release()
+            else:
+                response.close()
+        is_ours = status in (401, 403) and not self.config.pass_key
+        if status in MAY_PASS or status >= 500:
+            told = (
+                429
+                if status == 429
+                else 504
+                if status in (408, 504)
+                else 503
+                if status in (503, 529)
+                else 502
+            )
+            message = f"upstream {self.name!r} answered {status}."
+            error = ApiError(
+                told,
+                "upstream_busy" if status == 429 else "upstream_error",
+                message,
+                retry_after_s=_retry_after_s(response.headers),
+                should_retry=False,
+            )
+            raise _Failed(error, may_pass=status in MAY_PASS, is_sick=status != 429)
+        if is_ours:
+            message = f"upstream {self.name!r} does not take the gateway's key ({status})."
+            raise _Failed(ApiError(502, "upstream_auth", message, should_retry=False), may_pass=False)
+        if 300 <= status < 400:
+            message = f"upstream {self.name!r} redirects ({status}), which is not followed."
+            raise _Failed(ApiError(502, "upstream_redirect", message, should_retry=False), may_pass=False)
+        # 2xx other than 200, and refusals of the request itself: the client's own business, as it came.
+        body = raw if _is_error_body(raw) else None
+        message = f"upstream {self.name!r} refused the request ({status})."
+        told = status if status >= 400 else 502
+        error = ApiError(
+            told, "upstream_refused", message, should_retry=False, is_passable=False, body=body
+        )
+        raise _Failed(error, may_pass=False, is_sick=False)
+
+    async def _stream(self, response: Any, call: Call, started: float, n_sent: int) -> Reply:
+        """Hold frames back until there is content: up to then another arm, or another try, may answer."""
+        cut, held = Frames(), _Held()
+        needs_done = call.operation in ("chat", "completion")
+        reply = Reply(candidate=self.digest, model=self.config.model or "", wire_bytes=n_sent)
+        async with asyncio.timeout(max(0.01, self.config.first_byte_s - (time.monotonic() - started))):
+            while not held.is_ready:
+                part = await response.content.readany()
+                if not part and not needs_done:
+                    held.is_ready = held.is_done = True
+                    break
+                if not part:
+                    raise _Failed(self._cut_off(), may_pass=True)
+                reply.wire_bytes = (reply.wire_bytes or 0) + len(part)
+                for frame in cut.feed(part):
+                    held.take(frame)
+                if held.error is not None:
+                    message = f"upstream {self.name!r} began a stream with an error."
+                    raise _Failed(
+                        ApiError(502, "upstream_error", message, should_retry=False), may_pass=True
+                    )
+        reply.first_token_s = time.monotonic() - started
+        reply.frames = self._relayed(response, cut, held, reply, started, needs_done=needs_done)
+        return reply
+
+    async def _relayed(
+        self,
+        response: Any,
+        cut: Frames,
+        held: "_Held",
+        reply: Reply,
+        started: float,
+        *,
+        needs_done: bool,
+    ) -> AsyncIterator[bytes]:
+        """Frames as they come; whatever ends them early becomes an error event, and stands in the reply."""
+        texts, n_kept = held.texts, sum(map(len, held.texts))
+        is_done = held.is_done
+        usage = held.usage
+        try:
+            for frame in held.frames:
+                yield frame
+            while not is_done:
+                left_s = self.config.total_s - (time.monotonic() - started)
+                async with asyncio.timeout(max(0.01, min(self.config.idle_s, left_s))):
+                    part = await response.content.readany()
+                if not part:
+                    if needs_done:
+                        raise self._cut_off()
+                    break  # other APIs say so in an event of their own, which was passed on
+                reply.wire_bytes = (reply.wire_bytes or 0) + len(part)
+                for frame in cut.feed(part):
+                    data = data_of(frame)
+                    if data == DONE:
+                        is_done = True
+                    elif (chunk := read_chunk(data)) is not None:
+                        usage = chunk.usage or usage
+                        text = text_in(chunk)
+                        if text and n_kept < MOST_TEXT:
+                            texts.append(text)
+                            n_kept += len(text)
+                        if chunk.error is not None:
+                            reply.error, is_done = "upstream_error", True
+                            self.breaker.failed()
+                    yield frame
+        except GeneratorExit:
+            reply.error = reply.error or "client_gone"
+            raise
+        except ApiError as error:
+            reply.error = error.code
+            self.breaker.failed()
+            yield error.frame
+        except (TimeoutError, self._http.ClientError, OSError) as error:
+            is_late = isinstance(error, TimeoutError)
+            code = "upstream_idle" if is_late else "upstream_cut_off"
+            message = f"upstream {self.name!r} {'fell silent' if is_late else 'broke off'} in mid-stream."
+            reply.error = code
+            self.breaker.failed()
+            yield ApiError(504 if is_late else 502, code, message).frame
+        finally:
+            reply.output = "".join(texts)
+            reply.latency_s = time.monotonic() - started
+            self._count(reply, Facts.of_usage(usage))
+            if is_done and reply.error is None:
+                response.release()
+            else:
+                response.close()
+
+    def _cut_off(self) -> ApiError:
+        message = f"upstream {self.name!r} ended a stream before its end."
+        return ApiError(502, "upstream_cut_off", message, should_retry=False)
+
+    def _reply(self, facts: Facts, raw: bytes, started: float, wire_bytes: int) -> Reply:
+        latency_s = time.monotonic() - started
+        reply = Reply(
+            candidate=self.digest,
+            model=self.config.model or "",
+            body=raw,
+            output=facts.text,
+            latency_s=latency_s,
+            confidence=facts.confidence,
+            wire_bytes=wire_bytes,
+        )
+        self._count(reply, facts)
+        return reply
+
+    def _count(self, reply: Reply, facts: Facts) -> None:
+        reply.prompt_tokens, reply.completion_tokens = facts.prompt_tokens, facts.completion_tokens
+        a, b = self.config.usd_per_million_input, self.config.usd_per_million_output
+        if None not in (a, b, facts.prompt_tokens, facts.completion_tokens):
+            assert a is not None
+            assert b is not None
+            reply.price_usd = ((facts.prompt_tokens or 0) * a + (facts.completion_tokens or 0) * b) / 1e6
+
+    def _translate(self, error: BaseException, when: str) -> NoReturn:
+        """Turn what the network did into an error of ours; anything else goes on as it is."""
+        aiohttp = self._http
+        if isinstance(error, asyncio.CancelledError):
+            raise error
+        if isinstance(error, aiohttp.ServerTimeoutError):  # of connecting
+            message = f"upstream {self.name!r} takes no connection."
+            raise _Failed(ApiError(504, "upstream_unreachable", message, should_retry=False), may_pass=True)
+        if isinstance(error, TimeoutError):
+            message = f"upstream {self.name!r} took too long {when}."
+            raise _Failed(ApiError(504, "upstream_timeout", message, should_retry=False), may_pass=False)
+        if isinstance(error, aiohttp.ClientConnectorError):
+            message = f"upstream {self.name!r} cannot be reached."
+            raise _Failed(ApiError(502, "upstream_unreachable", message, should_retry=False), may_pass=True)
+        if isinstance(error, aiohttp.ClientError | OSError | ValueError):
+            message = f"upstream {self.name!r} broke off {when}."
+            raise _Failed(ApiError(502, "upstream_cut_off", message, should_retry=False), may_pass=True)
+        if isinstance(error, ApiError):
+            raise _Failed(error, may_pass=False)
+        raise error
+
+
+class _Failed(Exception):
+    """One attempt that came to nothing."""
+
+    def __init__(self, error: ApiError, *, may_pass: bool, is_sick: bool = True) -> None:
+        super().__init__(error.message)
+        self.error, self.may_pass, self.is_sick = error, may_pass, is_sick
+        if error.should_retry is None:
+            error.should_retry = False
+
+
+class _Held:
+    """Frames of a stream that has not yet had any content."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.texts: list[str] = []
+        self.usage: Any = None
+        self.is_ready = self.is_done = False
+        self.error: Any = None
+
+    def take(self, frame: bytes) -> None:
+        self.frames.append(frame)
+        data = data_of(frame)
+        if data == DONE:
+            self.is_ready = self.is_done = True
+            return
+        chunk = read_chunk(data)
+        if chunk is None:
+            self.is_ready = True  # of an API we do not know: not ours to hold back
+            return
+        if chunk.error is not None and not self.is_ready:
+            self.error = chunk.error
+        self.usage = chunk.usage or self.usage
+        if text := text_in(chunk):
+            self.texts.append(text)
+        self.is_ready = self.is_ready or has_content(chunk)
+
+
+def _key_of(config: UpstreamConfig) -> str | None:
+    if config.api_key_env is None:
+        return None
+    key = os.environ.get(config.api_key_env, "").strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise InvalidInput(
+            f"environment variable {config.api_key_env} must hold the key for {config.url}, "
+            f"got {'nothing' if not key else 'characters that no key has'}."
+        )
+    return key
+
+
+def _retry_after_s(headers: Any) -> float | None:
+    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            value = float(headers[name]) * scale
+        except (KeyError, ValueError):
+            continue
+        if 0 <= value < 86400:
+            return value
+    return None
+
+
+def _is_error_body(raw: bytes) -> bool:
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return isinstance(body, dict) and isinstance(body.get("error"), dict)
