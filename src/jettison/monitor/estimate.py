@@ -67,8 +67,9 @@ def estimate_quality(
             correction_low=None,
             correction_high=None,
             assumption=(
-                f"calibration alone: with {len(labelled)} labels (of {FEWEST_LABELS} needed) nothing checks "
-                "that confidence still means what it meant at release. A change in what is right cannot be seen."
+                f"calibration alone: with {len(labelled)} labels (of {FEWEST_LABELS} needed) nothing "
+                "checks that confidence still means what it meant at release. A change in what is right "
+                "cannot be seen."
             ),
             is_calibrated=None,
         )
