@@ -36,7 +36,7 @@ from jettison.task import Input
 
 WARM_SHARE, MOST_WARM_WINDOWS = 0.1, 10
 LEAST_BLOCKS, MOST_BLOCKS, BLOCK_S = 6, 30, 2.0
-MOST_PROBE_S = 30.0
+MOST_PROBE_S, LEAST_PROBE_TASKS, UNLOADED_TASKS = 30.0, 150.0, 60
 Judge = Callable[[int, str], float | None]
 """Judges the answer to the input of a row: 1 right, 0 wrong, None cannot tell."""
 
@@ -70,6 +70,9 @@ class _Run:
     scenario: Scenario
     inputs: Sequence[Input]
     rng: np.random.Generator
+    """Draws the blocks, and nothing else: they hang on the seed alone."""
+    spare_rng: np.random.Generator
+    """Draws what may be long or short: warm-ups, probes."""
     say: Progress
     canary_s: list[float] = field(default_factory=list)
     marks: list[str] = field(default_factory=list)
@@ -106,7 +109,13 @@ def measure_load(
         JettisonError: A target does not open or does not answer its first request.
     """
     _check(targets, inputs, scenario)
-    run = _Run(scenario, inputs, np.random.default_rng(seed), progress or _silent)
+    run = _Run(
+        scenario,
+        inputs,
+        np.random.default_rng(seed),
+        np.random.default_rng([seed, 1]),
+        progress or _silent,
+    )
     before = read_machine_state()
     floor = measure_timers()
     with contextlib.ExitStack() as stack:
@@ -191,10 +200,10 @@ def _open(
     return LoadTarget(target=target, process=process)
 
 
-def _play(target: LoadTarget, run: _Run, block: _Block) -> Calls:
-    more: dict[str, Any] = {"timeout_s": run.scenario.timeout_s}
-    if run.scenario.kind == "single-stream":
-        more["concurrency"] = 1
+def _play(target: LoadTarget, run: _Run, block: _Block, *, concurrency: int | None = None) -> Calls:
+    more: dict[str, Any] = {"timeout_s": run.scenario.timeout_s, "concurrency": concurrency}
+    if run.scenario.kind == "single-stream" or concurrency == 1:
+        more |= {"concurrency": 1, "timeout_s": 1e9}
     elif run.scenario.kind == "offline":
         # Everything is due at once: nothing may time out for waiting its turn.
         more |= {"timeout_s": 1e9, "max_batch": max(run.scenario.max_batch, 32)}
@@ -202,8 +211,6 @@ def _play(target: LoadTarget, run: _Run, block: _Block) -> Calls:
             more["concurrency"] = target.target.concurrency
     else:
         more["max_batch"] = run.scenario.max_batch
-    if run.scenario.kind == "single-stream":
-        more["timeout_s"] = 1e9
     found = target.process.ask("play", rows=block.rows, due_s=block.due_s, **more)
     return msgspec.convert(found, Calls)
 
@@ -219,13 +226,13 @@ def _schedules(everyone: Sequence[LoadTarget], run: _Run, rate: float | None) ->
         assert rate is not None
         warm_s = min(0.25 * block_s, max(WARM_SHARE * block_s, 5 / rate))
         drawn = [poisson_schedule(rate, warm_s + block_s, rng=run.rng) for _ in range(n_blocks)]
-        blocks = [_Block(_rows(len(due), run), due, warm_s) for due in drawn]
+        blocks = [_Block(_rows(len(due), run, run.rng), due, warm_s) for due in drawn]
         for target in everyone:
             _warm_up(target, run, lambda: _poisson_block(rate, min(0.5, block_s), run))
         return blocks
     slowest_s = max(_warm_up(target, run, lambda: _closed_block(8, run)) for target in everyone)
     n = int(np.clip(block_s / max(slowest_s, 1e-6), 4, 20_000))
-    return [_closed_block(n, run) for _ in range(n_blocks)]
+    return [_closed_block(n, run, run.rng) for _ in range(n_blocks)]
 
 
 def _trace_blocks(everyone: Sequence[LoadTarget], run: _Run, n_blocks: int) -> list[_Block]:
@@ -237,21 +244,21 @@ def _trace_blocks(everyone: Sequence[LoadTarget], run: _Run, n_blocks: int) -> l
         )
     for target in everyone:
         _warm_up(target, run, lambda: _closed_block(8, run))
-    return [_Block(_rows(len(due), run), due) for due in cut_trace(kept, n_blocks)]
+    return [_Block(_rows(len(due), run, run.rng), due) for due in cut_trace(kept, n_blocks)]
 
 
-def _closed_block(n: int, run: _Run) -> _Block:
-    return _Block(_rows(n, run), [0.0] * n)
+def _closed_block(n: int, run: _Run, rng: np.random.Generator | None = None) -> _Block:
+    return _Block(_rows(n, run, rng or run.spare_rng), [0.0] * n)
 
 
 def _poisson_block(rate: float, block_s: float, run: _Run) -> _Block:
-    due = poisson_schedule(rate, max(block_s, 5 / rate), rng=run.rng)
-    return _Block(_rows(len(due), run), due)
+    due = poisson_schedule(rate, max(block_s, 5 / rate), rng=run.spare_rng)
+    return _Block(_rows(len(due), run, run.spare_rng), due)
 
 
-def _rows(n: int, run: _Run) -> list[int]:
+def _rows(n: int, run: _Run, rng: np.random.Generator) -> list[int]:
     """Rows of the inputs: every input once in random order, then again in another."""
-    passes = [run.rng.permutation(len(run.inputs)) for _ in range(n // len(run.inputs) + 1)]
+    passes = [rng.permutation(len(run.inputs)) for _ in range(n // len(run.inputs) + 1)]
     return [int(row) for row in np.concatenate(passes)[:n]]
 
 
@@ -302,14 +309,23 @@ def _run_block(target: LoadTarget, run: _Run, block: _Block) -> None:
 def _search(targets: Sequence[LoadTarget], run: _Run, slo: Slo) -> float | None:
     """Search every target's highest rate; the one to compare them at is the least of these."""
     for target in targets:
-        service_s = _warm_up(target, run, lambda: _closed_block(8, run))
+        _warm_up(target, run, lambda: _closed_block(8, run))
+        unloaded = _unloaded(target, run, slo)
         target.found = find_rate(
             lambda rate, target=target: _probe(target, run, rate, slo),  # type: ignore[misc]
-            first_per_s=0.5 / max(service_s, 1e-6),
+            first_per_s=0.5 * unloaded.rate_per_s,
             slo=slo,
+            unloaded=unloaded,
         )
     rates = [target.found.rate_per_s for target in targets if target.found and target.found.rate_per_s]
     return min(rates) if rates else None
+
+
+def _unloaded(target: LoadTarget, run: _Run, slo: Slo) -> RatePoint:
+    """What one request at a time shows: no rate can do better."""
+    calls = _play(target, run, _closed_block(UNLOADED_TASKS, run), concurrency=1)
+    rate = max(1, int(calls.is_ok.sum())) / max(calls.wall_s, 1e-6)
+    return _point(calls.service_s, [0.0], rate, slo)
 
 
 def _probe(target: LoadTarget, run: _Run, rate: float, slo: Slo) -> RatePoint:
@@ -321,8 +337,8 @@ def _probe(target: LoadTarget, run: _Run, rate: float, slo: Slo) -> RatePoint:
     length_s = min(MOST_PROBE_S, _probe_tasks(slo.share) / rate)
     for _ in range(3):
         warm_s = WARM_SHARE * length_s
-        due = poisson_schedule(rate, length_s + warm_s, rng=run.rng)
-        calls = _play(target, run, _Block(_rows(len(due), run), due)).since(warm_s)
+        due = poisson_schedule(rate, length_s + warm_s, rng=run.spare_rng)
+        calls = _play(target, run, _Block(_rows(len(due), run, run.spare_rng), due)).since(warm_s)
         parts.append(calls.latency_s)
         late_s += calls.late_s
         point = _point(np.concatenate(parts), late_s, rate, slo)
@@ -334,7 +350,7 @@ def _probe(target: LoadTarget, run: _Run, rate: float, slo: Slo) -> RatePoint:
 
 def _probe_tasks(share: float) -> float:
     """Twice as many as a finite upper bound takes where samples are independent: t squared p / (1 - p)."""
-    return max(400.0, 2 * 4.4 * share / (1 - share))
+    return max(LEAST_PROBE_TASKS, 2 * 4.4 * share / (1 - share))
 
 
 def _point(latency_s: np.ndarray, late_s: list[float], rate: float, slo: Slo) -> RatePoint:

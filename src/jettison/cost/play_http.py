@@ -42,6 +42,7 @@ class HttpPlayer:
         self._aiohttp = _aiohttp()
         self._loop = asyncio.new_event_loop()
         self._wire = WireCounter()
+        self._health = _Health()
         self._most_at_once = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64)
         self._session: Any = self._loop.run_until_complete(self._open())
 
@@ -78,7 +79,7 @@ class HttpPlayer:
         asked = [_Call(row, due) for row, due in zip(rows, due_s, strict=True)]
         wire_before, cpu_from, clock = self._wire.read(), time.process_time(), time.perf_counter
         gate = None if concurrency is None else asyncio.Semaphore(concurrency)
-        health = _Health()
+        health = self._health
         started = clock()
         running: set[asyncio.Task[None]] = set()
         n_sent = 0
@@ -128,7 +129,7 @@ class HttpPlayer:
             health.answered()
         except errors.ClientConnectionError as error:
             call.fail(f"no connection: {_words(error)}", clock() - started)
-            health.lost(call.done_s)
+            health.lost(clock(), started)
         except (errors.ClientError, OSError, ValueError) as error:
             call.fail(_words(error), clock() - started)
 
@@ -202,14 +203,16 @@ class _Health:
     def __init__(self) -> None:
         self._n_lost = 0
         self._first_lost_s = 0.0
+        self._into_block_s = 0.0
         self.is_gone = False
 
     def answered(self) -> None:
         self._n_lost = 0
 
-    def lost(self, now_s: float) -> None:
+    def lost(self, now_s: float, started_s: float) -> None:
         if self._n_lost == 0:
             self._first_lost_s = now_s
+            self._into_block_s = now_s - started_s
         self._n_lost += 1
         if self._n_lost >= GONE_AFTER and now_s - self._first_lost_s >= 1.0:
             self.is_gone = True
@@ -218,8 +221,8 @@ class _Health:
         if not self.is_gone:
             return None
         return (
-            f"it took no more connections {self._first_lost_s:.1f} s into a block: "
-            f"{n_sent:,} of {n:,} requests had been sent."
+            f"it took no more connections {self._into_block_s:.1f} s into a block: "
+            f"{n_sent:,} of the {n:,} requests of the last block had been sent."
         )
 
 

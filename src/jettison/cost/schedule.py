@@ -81,7 +81,7 @@ def cut_trace(due_s: Sequence[float], n_blocks: int) -> list[list[float]]:
     blocks: list[list[float]] = [[] for _ in range(n_blocks)]
     for due in due_s:
         index = min(n_blocks - 1, int(due / length_s))
-        blocks[index].append(due - index * length_s)
+        blocks[index].append(float(due - index * length_s))
     return [block for block in blocks if block]
 
 

@@ -36,24 +36,31 @@ def read_slo(text: str) -> Slo:
     found = re.fullmatch(r"p(\d+(?:\.\d+)?)\s*(?:<=|=|<)\s*(\d+(?:\.\d+)?)\s*(us|ms|s)", text.strip())
     if not found:
         raise InvalidInput(f"an SLO must be written as p95=20ms, got {text!r}.")
-    share, limit_s = float(found[1]) / 100, float(found[2]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[found[3]]
+    share, limit_s = (
+        round(float(found[1]) / 100, 6),
+        float(found[2]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[found[3]],
+    )
     if not 0.01 <= share <= 0.9999 or limit_s <= 0:
         raise InvalidInput(f"an SLO must be of a percentile in 1-99.99 and a time above 0, got {text!r}.")
     return Slo(share=share, limit_s=limit_s)
 
 
-def find_rate(probe: Probe, *, first_per_s: float, slo: Slo) -> Found:
+def find_rate(probe: Probe, *, first_per_s: float, slo: Slo, unloaded: RatePoint | None = None) -> Found:
     """Find the highest rate at which the limit is shown to hold.
 
     A rate holds when the upper bound of its percentile keeps to the limit; one where the run
     cannot tell counts as failing, and so does one that the client could not deliver. The search
-    doubles or halves until it has both kinds, then bisects on the logarithm of the rate.
+    doubles, or goes down to a quarter, until it has both kinds, then bisects on the logarithm of the rate.
 
     Args:
         probe: Runs the target at a rate.
         first_per_s: Rate to try first; about half of what the target can do.
         slo: The limit.
+        unloaded: What was seen with one request at a time: where that misses the limit, so does every
+            rate, and none is tried.
     """
+    if unloaded is not None and unloaded.is_met is False:
+        return Found(rate_per_s=None, reason=_reason(None, (unloaded,), slo), curve=(unloaded,))
     seen: dict[float, RatePoint] = {}
 
     def holds(rate: float) -> bool:
@@ -71,7 +78,7 @@ def find_rate(probe: Probe, *, first_per_s: float, slo: Slo) -> Found:
             assert high is not None
             if high <= first_per_s * LEAST_SHARE:
                 break
-            rate = high / 2
+            rate = high / 4
         elif high is None:
             rate = low * 2
         elif high / low <= TOLERANCE:

@@ -53,8 +53,8 @@ def _curve_words(report: LoadReport) -> str:
         return ""
     return (
         f"The {100 * report.slo.share:g}th percentile with its 95 % interval at every rate that was tried. "
-        f"A dot is full where {report.slo.words} was shown to hold, hollow where it was not; an interval "
-        "that runs to the top has no upper end."
+        f"A dot is full where {report.slo.words} was shown to hold, hollow where it was not; "
+        "an interval that runs to the top has no upper end."
     )
 
 

@@ -1,0 +1,237 @@
+"""Schedules, and what is made of them by a model here and by a server on the loopback."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from http_load_server import LoadServer
+from jettison.cost.http_target import HttpTarget, http_target
+from jettison.cost.play_http import HttpPlayer
+from jettison.cost.play_local import QUEUE_TIMEOUT, play_local
+from jettison.cost.schedule import cut_trace, poisson_schedule, read_trace
+from jettison.errors import InvalidInput
+from jettison.model import Output
+
+
+def slow_model(service_s: float) -> "tuple[list[int], object]":
+    sizes: list[int] = []
+
+    def predict(inputs: Sequence[str]) -> list[Output]:
+        sizes.append(len(inputs))
+        time.sleep(service_s)
+        return [Output(label=text.upper(), confidence=1.0) for text in inputs]
+
+    return sizes, predict
+
+
+def test_poisson_arrivals_have_the_rate_and_come_again_from_the_seed() -> None:
+    due = poisson_schedule(100, 50, rng=np.random.default_rng(0))
+    assert due == poisson_schedule(100, 50, rng=np.random.default_rng(0))
+    assert abs(len(due) - 5000) < 5 * np.sqrt(5000)
+    gaps = np.diff(due)
+    assert gaps.min() >= 0
+    assert np.std(gaps) == pytest.approx(np.mean(gaps), rel=0.1)
+    with pytest.raises(InvalidInput, match=r"rate and the duration must be above 0, got 0 per second"):
+        poisson_schedule(0, 5, rng=np.random.default_rng(0))
+    with pytest.raises(InvalidInput, match=r"must hold 5,000,000 requests at most"):
+        poisson_schedule(1e6, 50, rng=np.random.default_rng(0))
+
+
+def test_a_trace_is_read_from_seconds_iso_times_and_json_lines(tmp_path: Path) -> None:
+    plain, iso, lines = tmp_path / "a.csv", tmp_path / "b.txt", tmp_path / "c.jsonl"
+    plain.write_text("timestamp\n5.0\n5.5\n7\n")
+    iso.write_text("2026-01-01T00:00:00Z\n2026-01-01T00:00:00.500Z\n2026-01-01T00:00:02Z\n")
+    lines.write_text('{"time": 5.0}\n{"time": 5.5}\n{"time": "7"}\n')
+    assert read_trace(plain) == read_trace(iso) == read_trace(lines) == [0.0, 0.5, 2.0]
+    assert cut_trace([0.0, 0.5, 2.0], 2) == [[0.0, 0.5], [1.0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1\n0.5\n", r"must not go back in time, got a gap of -0.5 s at line 2 of .* Sort it by time"),
+        ("1\nsoon\n", r"an arrival must be seconds or an ISO time .* got 'soon' at line 2"),
+        ('{"at": 1}\n', r"in JSON under one of"),
+        ("", r"a trace must hold at least one arrival, got none"),
+        ("nan\n", r"an arrival must be seconds"),
+    ],
+)
+def test_a_bad_trace_is_named_by_its_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "trace.txt").write_text(text)
+    with pytest.raises(InvalidInput, match=message):
+        read_trace(tmp_path / "trace.txt")
+
+
+def test_a_queue_before_a_model_counts_from_when_each_was_due() -> None:
+    _, predict = slow_model(0.02)
+    calls = play_local(predict, ["a", "b"], [0, 1, 0], [0.0, 0.0, 0.1])
+    # The second waits for the first: 20 ms, then 40 ms; the third finds nobody: 20 ms again.
+    assert calls.outputs == ["A", "B", "A"]
+    first, second, third = calls.latency_s
+    assert first == pytest.approx(0.02, abs=0.015)
+    assert second == pytest.approx(0.04, abs=0.03)
+    assert second > 1.8 * 0.02
+    assert third < second
+    assert calls.service_s[1] < 0.035
+    assert calls.busy_s == pytest.approx(calls.service_s.sum(), rel=0.05)
+    assert calls.late_s[1] < 0.01  # waiting for the model is not the client's lateness
+
+
+def test_a_model_that_takes_batches_takes_what_waits_and_no_more() -> None:
+    sizes, predict = slow_model(0.02)
+    calls = play_local(predict, ["a"], [0] * 6, [0.0, 0.001, 0.002, 0.003, 0.004, 0.5], max_batch=3)
+    assert sizes[0] == 1
+    assert max(sizes) == 3
+    assert sizes[-1] == 1
+    assert sum(sizes) == 6
+    assert calls.is_ok.all()
+
+
+def test_a_request_that_waited_too_long_is_a_miss_and_the_model_is_not_asked() -> None:
+    sizes, predict = slow_model(0.05)
+    calls = play_local(predict, ["a"], [0, 0, 0], [0.0, 0.0, 0.0], timeout_s=0.03)
+    assert calls.errors == [None, QUEUE_TIMEOUT, QUEUE_TIMEOUT]
+    assert sizes == [1]
+    assert list(np.isinf(calls.latency_s)) == [False, True, True]
+
+
+def player(server: LoadServer, **given: object) -> HttpPlayer:
+    return HttpPlayer(http_target(f"{server.url}/predict", **given), ["one", "two"])  # type: ignore[arg-type]
+
+
+def test_a_server_is_sent_every_request_when_it_is_due_whatever_became_of_the_others() -> None:
+    with LoadServer(delay=lambda _: 0.2) as server:
+        client = player(server, answer="label")
+        calls = client.play([0, 1, 0], [0.0, 0.02, 0.04])
+        client.close()
+    assert server.bodies == [b'{"input": "one"}', b'{"input": "two"}', b'{"input": "one"}']
+    assert calls.outputs == ["a", "a", "a"]
+    # In a closed loop the third would have been sent after 0.4 s.
+    assert calls.sent_s[2] < 0.19
+    assert calls.wall_s < 0.5
+
+
+def test_an_endpoint_that_stalls_is_seen_from_the_schedule_and_hidden_by_a_closed_loop() -> None:
+    # Every answer takes 5 ms, but for 0.4 s of every 2 s the server, one at a time, takes none.
+    def stalling(now_s: float) -> float:
+        into = (now_s - 0.5) % 2.0
+        return 0.4 - into if now_s > 0.5 and into < 0.4 else 0.001
+
+    n = 260
+    with LoadServer(delay=stalling, serial=True) as server:
+        client = player(server)
+        opened = client.play([0] * n, list(np.arange(n) * 0.01))
+        client.close()
+    with LoadServer(delay=stalling, serial=True) as server:
+        client = player(server)
+        closed = client.play([0] * n, [0.0] * n, concurrency=1)
+        client.close()
+    told = float(np.quantile(closed.service_s, 0.95))
+    truth = float(np.quantile(opened.latency_s, 0.95))
+    # One request in the closed loop met each stall; in truth 40 of each 200 were due within one.
+    assert truth > 0.2
+    assert told < 0.25 * truth
+
+
+def test_failures_and_time_outs_are_misses_and_never_dropped() -> None:
+    with LoadServer(fail_every=4) as server:
+        client = player(server)
+        calls = client.play([0] * 20, list(np.arange(20) * 0.005))
+        client.close()
+    assert [e for e in calls.errors if e] == ["HTTP 500"] * 5
+    assert np.isinf(calls.latency_s).sum() == 5
+    with LoadServer(delay=lambda _: 5.0) as server:
+        client = player(server, timeout_s=0.1)
+        slow = client.play([0, 0], [0.0, 0.0])
+        client.close()
+    assert slow.errors == ["no whole answer in time"] * 2
+
+
+def test_a_stream_tells_the_first_token_every_gap_and_the_tokens() -> None:
+    with LoadServer(chunks=5, gap_s=0.03) as server:
+        target = http_target(f"{server.url}/v1", model="m", stream=True)
+        client = HttpPlayer(target, ["hi"])
+        calls = client.play([0, 0], [0.0, 0.0])
+        client.close()
+    assert calls.outputs == ["t0 t1 t2 t3 t4 "] * 2
+    assert calls.completion_tokens == [5, 5]
+    assert calls.prompt_tokens == [7, 7]
+    assert len(calls.gaps_s) == 8
+    assert np.median(calls.gaps_s) == pytest.approx(0.03, abs=0.02)
+    assert (calls.first_token_s < calls.latency_s - 0.08).all()
+    assert calls.token_s[0] == pytest.approx(0.03, abs=0.02)
+
+
+def test_bytes_on_the_wire_are_those_that_both_sides_wrote() -> None:
+    with LoadServer(answer=b'{"label": "%s"}' % (b"x" * 5000)) as server:
+        client = player(server)
+        calls = client.play([0, 0, 0], [0.0, 0.05, 0.1])
+        client.close()
+    assert calls.wire is not None
+    sent = sum(len(h) + len(b) for h, b in zip(server.headers, server.bodies, strict=True))
+    head = len(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 5013\r\n\r\n")
+    assert calls.wire.sent_bytes == sent
+    assert calls.wire.received_bytes == 3 * (5013 + head)
+    assert calls.wire.resent_bytes == 0
+    assert sum(calls.payload_bytes) == sum(map(len, server.bodies)) + 3 * 5013
+
+
+def test_a_server_that_dies_leaves_what_was_measured_up_to_then() -> None:
+    server = LoadServer(die_after=40)
+    client = player(server)
+    n = 1000
+    calls = client.play([0] * n, list(np.arange(n) * 0.005))
+    client.close()
+    assert calls.stopped is not None
+    assert "it took no more connections" in calls.stopped
+    assert len(calls.rows) < n
+    assert calls.is_ok[:30].all()
+    server.close()
+    assert not calls.is_ok[-10:].any()
+
+
+def test_a_key_comes_from_the_environment_and_is_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "sk-secret")
+    with LoadServer() as server:
+        client = player(server, api_key_env="A_KEY")
+        client.play([0], [0.0])
+        client.close()
+    assert b"Authorization: Bearer sk-secret" in server.headers[0]
+    monkeypatch.setenv("A_KEY", "")
+    with pytest.raises(InvalidInput, match=r"variable A_KEY must hold the key for .* got nothing"):
+        HttpPlayer(http_target("http://127.0.0.1:9/x", api_key_env="A_KEY"), ["a"])
+
+
+@pytest.mark.parametrize(
+    ("url", "given", "message"),
+    [
+        ("ftp://host/x", {}, r"must be http\(s\)://host/path"),
+        ("http://me:pw@host/x", {}, r"without user or key in it, got 'http://host'"),
+        ("http://host/v1", {}, r"needs the model's name, got none .* Give --model"),
+        ("http://host/v1", {"model": "m", "prompt": "no place"}, r"the prompt must hold \{input\}"),
+        ("http://host/x", {"body": "{input"}, r"the body must be JSON once"),
+        ("http://host/x", {"timeout_s": 0.0}, r"time-out must be in 0.01-3600 s"),
+        ("http://host/x", {"api_key_env": "sk-123"}, r"NAME of an environment variable, never itself"),
+    ],
+)
+def test_a_bad_address_is_refused_before_anything_is_sent(
+    url: str, given: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        http_target(url, **given)  # type: ignore[arg-type]
+
+
+def test_an_address_tells_its_api() -> None:
+    apis = {
+        "http://h/v1": ("chat", "http://h/v1/chat/completions"),
+        "http://h/v1/chat/completions": ("chat", "http://h/v1/chat/completions"),
+        "http://h/v1/completions": ("completions", "http://h/v1/completions"),
+        "http://h/predict": ("http", "http://h/predict"),
+    }
+    for url, (api, whole) in apis.items():
+        target = http_target(url, model="m")
+        assert isinstance(target, HttpTarget)
+        assert (target.api, target.url) == (api, whole)
