@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from jettison.evaluate.suites.behaviour import BehaviourResult
     from jettison.evaluate.suites.build import Suite
     from jettison.loop.suites import FoundSlices
     from jettison.record import Record
@@ -250,3 +251,88 @@ def _show_found(found: "FoundSlices") -> None:
         console.print(f"{one.name}: A right, B wrong", markup=False)
         for text in one.examples[:5]:
             console.print(f"  {text}", markup=False, soft_wrap=True)
+
+
+@command.command("lint")
+@click.argument("task", type=click.Path(path_type=Path))
+@click.option("--records", type=click.Path(path_type=Path), help="The incumbent's records or predictions.")
+@click.option(
+    "--embedder", type=click.Path(path_type=Path), help="Folder of an embedder: finds paraphrases."
+)
+@click.option("--margin", type=float, default=0.01, show_default=True, help="Of the gates.")
+@click.option("--alpha", type=float, default=0.025, show_default=True, help="Of the gates.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def lint(
+    task: Path, records: Path | None, embedder: Path | None, margin: float, alpha: float, as_json: bool
+) -> int:
+    """Look for what weakens a task: duplicates, leakage, doubtful labels, slices that cannot decide.
+
+    No model is asked. Exit code 0: notes at most; 1: warnings or errors.
+    """
+    import msgspec
+
+    from jettison.decide.predictions import complete, read_predictions
+    from jettison.evaluate.suites.lint import lint as look
+    from jettison.task.read import read_task
+
+    read = read_task(task)
+    answered: tuple[Record, ...] = ()
+    if records is not None:
+        known = {e.id: e for e in (*read.dev, *read.test_for_inspection())}
+        answered = complete(read_predictions(records).records, known)
+    found = look(read, embedder=embedder, records=answered, margin=margin, alpha=alpha)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+    else:
+        for one in found:
+            click.echo(f"{one.severity}: {one.rule}: {one.message}")
+            if one.examples:
+                click.echo(f"    {', '.join(one.examples)}")
+        click.echo(f"{len(found)} findings.")
+    return 1 if any(one.severity != "note" for one in found) else 0
+
+
+@command.command("check")
+@click.argument("tests", type=click.Path(path_type=Path))
+@click.argument("models", nargs=-1, required=True)
+@click.option("--task", "task_file", type=click.Path(path_type=Path), required=True, help="task.toml")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of perturbations.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def check(tests: Path, models: tuple[str, ...], task_file: Path, seed: int, as_json: bool) -> int:
+    """Run TESTS (JSONL or TOML rows: MFT, INV, DIR) on MODELS. Exit code 0: all hold; 1: some fail."""
+    import msgspec
+
+    from jettison.evaluate.suites.behaviour import read_tests
+    from jettison.loop.suites import tested
+    from jettison.task.read import read_task
+
+    rows, task = read_tests(tests), read_task(task_file)
+    found = {model: tested(model, task, rows, seed=seed) for model in models}
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+    else:
+        _show_tests(found)
+    return 0 if all(one.passed for results in found.values() for one in results) else 1
+
+
+def _show_tests(found: "dict[str, tuple[BehaviourResult, ...]]") -> None:
+    from rich.console import Console
+
+    from jettison.cli.tables import table
+
+    console = Console(highlight=False)
+    shown = table("test", "type", "cases", *(f"failed: {Path(model).name}" for model in found))
+    for row in zip(*found.values(), strict=True):
+        cells = [
+            f"{'[green]' if one.passed else '[red]'}{one.n_failed}[/] "
+            f"[dim]({100 * one.failed_low:.1f} to {100 * one.failed_high:.1f} %)[/]"
+            for one in row
+        ]
+        shown.add_row(row[0].name, row[0].type, f"{row[0].n:,}", *cells)
+    console.print(shown)
+    for model, results in found.items():
+        for one in results:
+            if not one.passed:
+                console.print(f"{Path(model).name}, {one.name}:", markup=False)
+                for failure in one.failures[:5]:
+                    console.print(f"  {failure}", markup=False, soft_wrap=True)

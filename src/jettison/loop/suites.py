@@ -16,6 +16,7 @@ from jettison.errors import InvalidInput
 from jettison.evaluate.run import evaluate
 from jettison.evaluate.scorers import open_scorers
 from jettison.evaluate.suites.attack import ROBUST, Attack, attack_all, attack_records
+from jettison.evaluate.suites.behaviour import BehaviourResult, BehaviourTest, run_tests
 from jettison.evaluate.suites.discover import discover_slices
 from jettison.loop.compare_models import candidate_of
 from jettison.record import Record
@@ -208,3 +209,15 @@ def find_slices(
         n_validate=found.n_validate,
         alpha=alpha,
     )
+
+
+def tested(
+    source: str, task: Task, tests: Sequence[BehaviourTest], *, seed: int
+) -> tuple[BehaviourResult, ...]:
+    """Run tests of behaviour on any model."""
+    with tempfile.TemporaryDirectory() as cache:
+        model = open_model(candidate_of(source, task, cache=Path(cache)))
+        try:
+            return run_tests(model, tests, seed=seed)
+        finally:
+            model.close()

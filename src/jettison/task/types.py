@@ -186,6 +186,13 @@ class Task:
         n_reads = count_test_read(path, test_digest=self.test_digest, purpose=purpose)
         return TestReading(examples=self._load_test(), n_reads=n_reads)
 
+    def test_for_inspection(self) -> tuple[Example, ...]:
+        """The test examples for a look at the data alone, which is not counted.
+
+        Whoever takes them this way must not ask a model about them: that is `read_test`.
+        """
+        return self._load_test()
+
 
 class TestReading(msgspec.Struct, frozen=True, kw_only=True):
     """The test examples, and how often they have been asked for."""

@@ -69,9 +69,9 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
 def build_suite(task: Task, plan: SuitePlan, folder: Path) -> Suite:
     """Write the tiers of a task to a folder: `task.toml`, `examples.jsonl`.
 
-    Train and dev stay as they are, so that models are made and calibrated on what the task holds. The
-    test examples are read, which the ledger counts; the new folder's ledger starts with the readings of
-    the old one, since most of its test examples are the same.
+    Train and dev stay as they are, so that models are made and calibrated on what the task holds. No model
+    is asked here. The new folder's ledger starts with the readings of the old one, since most of its test
+    examples are the same.
 
     Args:
         task: Any kind.
@@ -86,7 +86,7 @@ def build_suite(task: Task, plan: SuitePlan, folder: Path) -> Suite:
     _check(task, plan)
     old = task.folder / ".jettison" / "test_reads.jsonl"
     before = [line.purpose for line in read_ledger(old) if line.test_digest == task.test_digest]
-    test = task.read_test(purpose="suites build").examples
+    test = task.test_for_inspection()
     label, notes = task.out_of_scope, list[str]()
     wants_label = "out_of_domain" in plan.tiers and (
         plan.out_of_domain or plan.hold_out or "out_of_domain" in plan.given

@@ -1,0 +1,259 @@
+"""Tests of behaviour as data: rows that a person writes by hand, and models that pass or fail them.
+
+`MFT` (minimum functionality): this input must get this answer. `INV` (invariance): the answer stays when
+the input changes so. `DIR` (direction): trust in a label rises or falls when the input changes so.
+Rows are JSONL, or `[[tests]]` in TOML; a template with `fill` stands for all its fillings.
+
+Source: Ribeiro et al. 2020, "Beyond accuracy: behavioral testing of NLP models with CheckList".
+"""
+
+import itertools
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from jettison.backends.ask import ask
+from jettison.errors import InvalidInput
+from jettison.evaluate.suites.perturbations import PERTURBATIONS
+from jettison.evaluate.suites.tier import rng_of
+from jettison.model import Model, Output, softmax
+from jettison.stats.binomial import clopper_pearson
+from jettison.stats.interval import Interval
+
+MOST_FILLINGS = 1000
+DIRECTIONS = ("up", "down", "not_up", "not_down")
+
+
+class BehaviourTest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One row."""
+
+    name: str
+    """Rows of one name are one test, with one share of failures."""
+    type: Literal["MFT", "INV", "DIR"]
+    input: str
+    """A text, or a template with `{slots}`."""
+    capability: str = ""
+    """What it is about: negation, names, spelling, fairness, ..."""
+    expected: str | list[str] | None = None
+    """MFT: the answer, or any of several."""
+    not_expected: str | list[str] | None = None
+    """MFT: answers that are wrong, where it matters only what it must not be."""
+    variants: list[str] = msgspec.field(default_factory=list)
+    """INV, DIR: the changed inputs, templates too."""
+    perturbation: str | list[str] = msgspec.field(default_factory=list)
+    """INV: names of perturbations that make further variants."""
+    label: str | None = None
+    """DIR: whose trust is watched."""
+    direction: str | None = None
+    """DIR: `up`, `down`, `not_up`, `not_down`."""
+    by: float = 0.0
+    """DIR: least change for `up` and `down`, largest allowed one for the others, in 0-1."""
+    fill: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    """Slot → what may stand in it; every combination is asked."""
+    most_failures: float = 0.0
+    """Share of cases, in 0-1, that may fail."""
+
+
+class BehaviourResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One test of one model."""
+
+    name: str
+    type: str
+    capability: str
+    n: int
+    n_failed: int
+    failed_low: float
+    failed_high: float
+    """95 % interval of the share of failures, exact."""
+    most_failures: float
+    passed: bool
+    failures: tuple[str, ...]
+    """Up to ten, in words."""
+
+    @property
+    def failed_share(self) -> float:
+        return self.n_failed / self.n
+
+
+def read_tests(path: Path) -> tuple[BehaviourTest, ...]:
+    """Read and check a file of tests.
+
+    Raises:
+        InvalidInput: It is missing, or a row breaks a rule; the message says which.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"tests must be a JSONL or TOML file, got {path}: {error}.") from error
+    rows = _toml_rows(text, path) if path.suffix == ".toml" else _json_rows(text, path)
+    if not rows:
+        raise InvalidInput(f"{path} must hold at least one test, got none.")
+    found = []
+    for place, row in rows:
+        try:
+            test = msgspec.convert(row, BehaviourTest)
+        except msgspec.ValidationError as error:
+            raise InvalidInput(f"{place}: {error}.") from error
+        _check(test, place)
+        found.append(test)
+    return tuple(found)
+
+
+def run_tests(
+    model: Model, tests: Sequence[BehaviourTest], *, seed: int = 0
+) -> tuple[BehaviourResult, ...]:
+    """Ask a model every case and say which tests hold; results in the order of the tests' names.
+
+    Raises:
+        InvalidInput: A `DIR` test watches a label that the model does not know.
+    """
+    cases = [case for test in tests for case in _cases(test, seed)]
+    texts = list(dict.fromkeys(text for case in cases for text in case.texts))
+    answers: dict[str, Output] = {}
+    for start in range(0, len(texts), 256):
+        part = texts[start : start + 256]
+        answers.update(zip(part, ask(model, part), strict=True))
+    judged: dict[str, list[tuple[BehaviourTest, str | None]]] = {}
+    for case in cases:
+        fault = _fault(case, [answers[text] for text in case.texts], model.labels)
+        judged.setdefault(case.test.name, []).append((case.test, fault))
+    return tuple(_result(name, found) for name, found in judged.items())
+
+
+class _Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One filled-in row, and one variant of it where it has some."""
+
+    test: BehaviourTest
+    texts: tuple[str, ...]
+
+
+def _cases(test: BehaviourTest, seed: int) -> list[_Case]:
+    slots = list(test.fill)
+    found = []
+    for values in itertools.product(*test.fill.values()):
+        filling = dict(zip(slots, values, strict=True))
+        text = _filled(test.input, filling)
+        if test.type == "MFT":
+            found.append(_Case(test=test, texts=(text,)))
+            continue
+        variants = [_filled(one, filling) for one in test.variants]
+        for kind in _listed(test.perturbation):
+            made = PERTURBATIONS[kind](text, rng_of(seed, text, kind), frozenset())
+            variants += [] if made is None else [made]
+        found += [_Case(test=test, texts=(text, one)) for one in dict.fromkeys(variants) if one != text]
+    return found
+
+
+def _fault(case: _Case, outputs: Sequence[Output], labels: Sequence[str]) -> str | None:
+    """What is wrong with the answers; None when nothing is."""
+    test = case.test
+    for text, output in zip(case.texts, outputs, strict=True):
+        if output.error is not None:
+            return f"{text!r}: no answer ({output.error})"
+    if test.type == "MFT":
+        said = outputs[0].label
+        right, wrong = _listed(test.expected), _listed(test.not_expected)
+        bad = (right and said not in right) or said in wrong
+        return f"{case.texts[0]!r}: {said!r}" if bad else None
+    before, after = outputs
+    if test.type == "INV":
+        if before.label == after.label:
+            return None
+        return f"{case.texts[0]!r}: {before.label!r}, but {case.texts[1]!r}: {after.label!r}"
+    change = _trust(after, str(test.label), labels) - _trust(before, str(test.label), labels)
+    holds = {
+        "up": change >= test.by and change > 0,
+        "down": change <= -test.by and change < 0,
+        "not_up": change <= test.by,
+        "not_down": change >= -test.by,
+    }[str(test.direction)]
+    told = f"{case.texts[0]!r} → {case.texts[1]!r}: {test.label!r} {change:+.2f}"
+    return None if holds else told
+
+
+def _trust(output: Output, label: str, labels: Sequence[str]) -> float:
+    if label not in labels or output.logits is None:
+        raise InvalidInput(
+            f"a DIR test must watch one of the model's labels, got {label!r}; it has {list(labels)[:12]}."
+        )
+    return float(softmax(np.asarray(output.logits)[None])[0][list(labels).index(label)])
+
+
+def _result(name: str, judged: Sequence[tuple[BehaviourTest, str | None]]) -> BehaviourResult:
+    test = judged[0][0]
+    faults = [fault for _, fault in judged if fault is not None]
+    seen: Interval = clopper_pearson(len(faults), len(judged))
+    return BehaviourResult(
+        name=name,
+        type=test.type,
+        capability=test.capability,
+        n=len(judged),
+        n_failed=len(faults),
+        failed_low=seen.low,
+        failed_high=seen.high,
+        most_failures=test.most_failures,
+        passed=len(faults) <= test.most_failures * len(judged) + 1e-9,
+        failures=tuple(faults[:10]),
+    )
+
+
+def _check(test: BehaviourTest, place: str) -> None:
+    """The rules that types cannot say."""
+    varied = bool(test.variants) or bool(test.perturbation)
+    n_fillings = int(np.prod([len(values) for values in test.fill.values()] or [1]))
+    rules = [
+        (bool(test.input.strip()), "input must be non-empty text"),
+        (
+            test.type != "MFT" or bool(test.expected or test.not_expected),
+            "MFT needs expected or not_expected",
+        ),
+        (test.type == "MFT" or varied, f"{test.type} needs variants or a perturbation"),
+        (test.type != "DIR" or test.label is not None, "DIR needs the label that is watched"),
+        (test.type != "DIR" or test.direction in DIRECTIONS, f"DIR needs direction, one of {DIRECTIONS}"),
+        (0 <= test.by <= 1, "by must be in 0-1"),
+        (0 <= test.most_failures < 1, "most_failures must be in [0, 1)"),
+        (0 < n_fillings <= MOST_FILLINGS, f"fill must make 1 to {MOST_FILLINGS} texts, got {n_fillings}"),
+        (
+            all(kind in PERTURBATIONS for kind in _listed(test.perturbation)),
+            f"perturbation must be of {list(PERTURBATIONS)}",
+        ),
+    ]
+    for holds, rule in rules:
+        if not holds:
+            raise InvalidInput(f"{rule}, at test {test.name!r} of {place}.")
+
+
+def _json_rows(text: str, path: Path) -> list[tuple[str, Any]]:
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                rows.append((f"{path}:{number}", msgspec.json.decode(line)))
+            except msgspec.DecodeError as error:
+                raise InvalidInput(f"{path}:{number} must be one JSON object: {error}.") from error
+    return rows
+
+
+def _toml_rows(text: str, path: Path) -> list[tuple[str, Any]]:
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"{path} must be valid TOML: {error}.") from error
+    rows = content.get("tests")
+    if set(content) != {"tests"} or not isinstance(rows, list):
+        raise InvalidInput(f"{path} must hold [[tests]] and nothing else, got {sorted(content)}.")
+    return [(f"{path}, [[tests]] {i}", row) for i, row in enumerate(rows, 1)]
+
+
+def _filled(template: str, filling: Mapping[str, str]) -> str:
+    for slot, value in filling.items():
+        template = template.replace(f"{{{slot}}}", value)
+    return template
+
+
+def _listed(value: str | list[str] | None) -> list[str]:
+    return [] if value is None else [value] if isinstance(value, str) else value

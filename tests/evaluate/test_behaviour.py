@@ -1,0 +1,137 @@
+"""Tests as data: rows that a person writes, cases made of them, verdicts with intervals."""
+
+import json
+
+import pytest
+
+from jettison.backends.open import open_model
+from jettison.candidate import write_candidate
+from jettison.cli.main import main
+from jettison.errors import InvalidInput
+from jettison.evaluate.suites.behaviour import read_tests, run_tests
+from task_writing import write_task
+
+LABELS = ("buy", "sell")
+TOML = """
+[[tests]]
+name = "names a label"
+type = "MFT"
+capability = "vocabulary"
+input = "please {verb} {n} shares"
+fill = { verb = ["buy"], n = ["1", "2", "3"] }
+expected = "buy"
+
+[[tests]]
+name = "negation"
+type = "MFT"
+input = "please sell, do not keep"
+expected = ["sell"]
+not_expected = "buy"
+
+[[tests]]
+name = "greeting"
+type = "INV"
+input = "sell my shares now"
+variants = ["hello, sell my shares now"]
+perturbation = ["suffix", "casing"]
+most_failures = 0.5
+
+[[tests]]
+name = "more sell"
+type = "DIR"
+input = "buy now"
+variants = ["sell now"]
+label = "sell"
+direction = "up"
+by = 0.2
+"""
+
+
+@pytest.fixture
+def model(tmp_path):
+    """The fake backend answers the first label that a text names, `buy` if none."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_candidate(folder, name="m", backend="fake", labels=LABELS)
+    from jettison.candidate import Candidate
+
+    return open_model(Candidate.at(folder))
+
+
+def written(tmp_path, text, name="tests.toml"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def test_every_kind_of_test_passes_or_fails_as_it_should(tmp_path, model):
+    results = {one.name: one for one in run_tests(model, read_tests(written(tmp_path, TOML)))}
+    assert (results["names a label"].n, results["names a label"].n_failed) == (3, 0)
+    assert results["negation"].passed
+    assert results["more sell"].passed
+    # The fake model looks for `sell` in small letters: SELL or Sell may be lost, and half may fail.
+    assert results["greeting"].n == 3
+    assert results["greeting"].passed
+    # No failure in 3: the share may still be 1 - 0.025^(1/3) = 0.708.
+    assert results["names a label"].failed_high == pytest.approx(0.708, abs=1e-3)
+
+
+def test_failures_say_what_was_asked_and_answered(tmp_path, model):
+    rows = [
+        {"name": "wrong", "type": "MFT", "input": "hold", "expected": "sell"},
+        {"name": "moves", "type": "INV", "input": "buy it", "variants": ["sell it"]},
+        {
+            "name": "falls",
+            "type": "DIR",
+            "input": "buy",
+            "variants": ["sell"],
+            "label": "sell",
+            "direction": "down",
+        },
+    ]
+    path = written(tmp_path, "\n".join(json.dumps(row) for row in rows), "tests.jsonl")
+    wrong, moves, falls = run_tests(model, read_tests(path))
+    assert wrong.failures == ("'hold': 'buy'",)
+    assert moves.failures == ("'buy it': 'buy', but 'sell it': 'sell'",)
+    assert falls.failures[0].startswith("'buy' → 'sell': 'sell' +")
+    assert not any(one.passed for one in (wrong, moves, falls))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"type": "MFT", "input": "x"}, "MFT needs expected or not_expected, at test 't' of .*:1"),
+        ({"type": "INV", "input": "x"}, "INV needs variants or a perturbation"),
+        ({"type": "DIR", "input": "x", "variants": ["y"]}, "DIR needs the label"),
+        ({"type": "INV", "input": "x", "perturbation": "typo"}, "perturbation must be of"),
+        ({"type": "ABC", "input": "x"}, "Invalid enum value 'ABC'"),
+        ({"type": "MFT", "input": "x", "expect": "y"}, "unknown field `expect`"),
+        (
+            {"type": "MFT", "input": "{a}", "expected": "y", "fill": {"a": []}},
+            "fill must make 1 to 1000 texts",
+        ),
+    ],
+)
+def test_a_row_that_means_nothing_is_refused_with_its_place(tmp_path, row, message):
+    path = written(tmp_path, json.dumps({"name": "t", **row}), "tests.jsonl")
+    with pytest.raises(InvalidInput, match=message):
+        read_tests(path)
+
+
+def test_a_direction_of_an_unknown_label_is_refused(tmp_path, model):
+    row = {"name": "t", "type": "DIR", "input": "x", "variants": ["y"], "label": "hold", "direction": "up"}
+    with pytest.raises(InvalidInput, match=r"one of the model's labels, got 'hold'"):
+        run_tests(model, read_tests(written(tmp_path, json.dumps(row), "t.jsonl")))
+
+
+def test_the_command_compares_models_and_fails_where_one_does(tmp_path, capsys, model):
+    path = write_task(tmp_path)
+    tests = written(tmp_path, TOML)
+    with pytest.raises(SystemExit) as end:
+        main(["suites", "check", str(tests), str(tmp_path / "model"), "--task", str(path)])
+    assert end.value.code == 0
+    assert "names a label" in capsys.readouterr().out
+    failing = written(tmp_path, TOML.replace('expected = "buy"', 'expected = "sell"'), "failing.toml")
+    with pytest.raises(SystemExit) as end:
+        main(["suites", "check", str(failing), str(tmp_path / "model"), "--task", str(path)])
+    assert end.value.code == 1
