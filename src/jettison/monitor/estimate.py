@@ -68,7 +68,7 @@ def estimate_quality(
             correction_high=None,
             assumption=(
                 f"calibration alone: with {len(labelled)} labels (of {FEWEST_LABELS} needed) nothing "
-                "checks that confidence still means what it meant at release. A change in what is right "
+                "checks that confidence still means what it meant at release; a change in what is right "
                 "cannot be seen."
             ),
             is_calibrated=None,
