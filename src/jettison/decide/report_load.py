@@ -17,7 +17,7 @@ def load_rows(report: LoadReport) -> list[CostRow]:
         "scheduled arrival to end" if report.scenario in ("server", "trace") else "sent to end, no queue"
     )
     rows = [
-        CostRow("Claim", "", ["yes" if t.is_claim else "NO CLAIM" for t in found]),
+        CostRow("Claim", "", [_claim(t, report) for t in found]),
         CostRow("Requests", "", [f"{t.n_tasks:,}" for t in found]),
         CostRow("Failed or timed out", "misses of every limit", [f"{t.n_failed:,}" for t in found]),
         CostRow("Rate asked", "", [words.rate(t.rate_asked_per_s) for t in found]),
@@ -183,6 +183,13 @@ def _per_correct(found: Sequence[LoadSummary]) -> list[CostRow]:
             CostRow(f"Per correct answer: {label.get(name, words.metric_words(name))}", "", figures)
         )
     return rows
+
+
+def _claim(target: LoadSummary, report: LoadReport) -> str:
+    """Never a plain yes where anything was found that may have disturbed it."""
+    if not target.is_claim:
+        return "NO CLAIM"
+    return "marked, see notes" if target.marks or report.marks else "yes"
 
 
 def _aa_words(report: LoadReport) -> str:
