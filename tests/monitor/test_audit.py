@@ -93,6 +93,16 @@ def test_a_restart_goes_on_to_the_last_digit() -> None:
     assert parts.status() == whole.status()
 
 
+def test_an_audit_logged_before_its_answer_counts_as_one_logged_after() -> None:
+    exchanges = list(simulate_cascade(np.random.default_rng(0), 300, audit_share=0.5))
+    turned = [Exchange(records=one.records[::-1], feedback=()) for one in exchanges]
+    before, after = Audits(AuditPlan(threshold=0.8)), Audits(AuditPlan(threshold=0.8))
+    before.take(news(turned))
+    after.take(news(exchanges))
+    assert before.status() == after.status()
+    assert before.status().n_audits > 100
+
+
 def test_records_of_other_routes_are_not_counted() -> None:
     exchanges = list(simulate_cascade(np.random.default_rng(0), 100, audit_share=0.5))
     audits = Audits(AuditPlan(place="treatment"))

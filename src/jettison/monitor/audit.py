@@ -23,6 +23,8 @@ from jettison.stats.mixtures import share_sequence
 
 MOST_WAITING = 200_000
 """Stood answers remembered until their audit comes; one that is later still is not counted."""
+MOST_EARLY = 10_000
+"""Audits remembered until the answer they are of is logged, which a long stream may be after them."""
 ALL_TO_FALLBACK = 1.01
 
 
@@ -79,6 +81,7 @@ class Audits:
         self.plan = plan
         self._sequence = BettingSequence(alpha_low=plan.delta / 2, alpha_high=plan.delta / 2, means=_MEANS)
         self._waiting: OrderedDict[str, tuple[float, str | None]] = OrderedDict()
+        self._early: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
         self._unlabelled: OrderedDict[str, tuple[float, str | None, str | None, float]] = OrderedDict()
         self._n_requests, self._n_stood, self._weighted = 0, 0, 0.0
         self._fallback = [0, 0]
@@ -97,28 +100,34 @@ class Audits:
     def _record(self, record: Record) -> None:
         route = record.route or ""
         lean = _inside(self.plan.place, "lean", route)
-        if record.role == "audit" and _inside(self.plan.place, "fallback", route):
-            self._audit(record)
+        if record.role == "audit" and record.error is None and record.propensity:
+            self._audit(record.example_id, record.output, record.propensity)
         elif record.role in ("answer", None) and lean and record.error is None:
             self._n_requests += 1
             self._n_stood += 1
             self._waiting[record.example_id] = (_confidence(record), record.output)
             if len(self._waiting) > MOST_WAITING:
                 self._waiting.popitem(last=False)
+            if record.example_id in self._early:
+                self._audit(record.example_id, *self._early.pop(record.example_id))
         elif record.role in ("answer", None) and _inside(self.plan.place, "fallback", route):
             self._n_requests += 1
 
-    def _audit(self, record: Record) -> None:
-        stood = self._waiting.pop(record.example_id, None)
-        if stood is None or not record.propensity or record.error is not None:
+    def _audit(self, request: str, big: str | None, propensity: float) -> None:
+        """Join an audit with the answer that it is of, whichever is logged first."""
+        stood = self._waiting.pop(request, None)
+        if stood is None:
+            self._early[request] = (big, propensity)
+            if len(self._early) > MOST_EARLY:
+                self._early.popitem(last=False)
             return
         confidence, output = stood
         if self.plan.truth == "label":
-            self._unlabelled[record.example_id] = (confidence, output, record.output, record.propensity)
+            self._unlabelled[request] = (confidence, output, big, propensity)
             if len(self._unlabelled) > MOST_WAITING:
                 self._unlabelled.popitem(last=False)
         else:
-            self._count(confidence, output != record.output, record.propensity)
+            self._count(confidence, output != big, propensity)
 
     def _labelled(
         self, confidence: float, lean: str | None, big: str | None, propensity: float, label: str
@@ -190,6 +199,7 @@ class Audits:
             "plan": msgspec.to_builtins(self.plan),
             "sequence": self._sequence.state(),
             "waiting": list(self._waiting.items()),
+            "early": list(self._early.items()),
             "unlabelled": list(self._unlabelled.items()),
             "counts": [self._n_requests, self._n_stood, self._weighted, self._fallback],
             "audited": self._audited,
@@ -201,6 +211,7 @@ class Audits:
         found = cls(msgspec.convert(state["plan"], AuditPlan))
         found._sequence = BettingSequence.from_state(state["sequence"])
         found._waiting = OrderedDict((name, tuple(stood)) for name, stood in state["waiting"])
+        found._early = OrderedDict((name, tuple(audit)) for name, audit in state["early"])
         found._unlabelled = OrderedDict((name, tuple(pair)) for name, pair in state["unlabelled"])
         found._n_requests, found._n_stood, found._weighted, fallback = state["counts"]
         found._fallback = list(fallback)
