@@ -122,8 +122,9 @@ async def _whole(gateway: "Gateway", plan: "Plan", call: Call, reply: Reply, sen
     if call.stream and call.operation != "other":
         return await _stream_whole(gateway, call, reply, headers, send)
     body = reply.body if reply.body is not None else _body(gateway, call, reply)
-    await send_body(send, 200, [JSON, *headers], body)
+    # Recorded first: whoever has the answer can find its record.
     _finish(gateway, call, reply, 200)
+    await send_body(send, 200, [JSON, *headers], body)
     return _took(reply)
 
 
@@ -158,10 +159,10 @@ async def _stream_whole(gateway: "Gateway", call: Call, reply: Reply, headers: H
         frames = list(shapes.completion_frames(call, said, model))
     else:
         frames = list(frames_of_body(call, reply.body or b"{}"))
-    await send({"type": "http.response.start", "status": 200, "headers": [EVENTS, *headers]})
-    await send({"type": "http.response.body", "body": b"".join(frames)})
     reply.first_token_s = time.monotonic() - call.started_s
     _finish(gateway, call, reply, 200)
+    await send({"type": "http.response.start", "status": 200, "headers": [EVENTS, *headers]})
+    await send({"type": "http.response.body", "body": b"".join(frames)})
     return _took(reply)
 
 
@@ -270,8 +271,8 @@ async def _embedding(gateway: "Gateway", plan: "Plan", call: Call, send: Send) -
     body = shapes.embeddings(vectors, str(call.body.get("model")), n_tokens, as_base64=as_base64)
     reply = Reply(candidate=engine.name, model=engine.name, prompt_tokens=n_tokens, completion_tokens=0)
     reply.latency_s = time.monotonic() - call.started_s
-    await send_body(send, 200, [JSON, *reply_headers(gateway, plan, call, reply)], body)
     _finish(gateway, call, reply, 200)
+    await send_body(send, 200, [JSON, *reply_headers(gateway, plan, call, reply)], body)
     return _took(reply)
 
 
@@ -296,9 +297,9 @@ async def _infer(gateway: "Gateway", plan: "Plan", call: Call, send: Send) -> To
     arms = [reply.place or "single" for reply in found]
     body = shapes.infer_response(name, gateway.release_digest[:12], asked, answers, arms)
     headers = reply_headers(gateway, plan, call, _least_sure(found))
-    await send_body(send, 200, [JSON, *headers], body)
     for one, reply in zip(calls, found, strict=True):
         _finish(gateway, one, reply, 200)
+    await send_body(send, 200, [JSON, *headers], body)
     return _sum(found)
 
 
@@ -341,6 +342,8 @@ async def _completions(gateway: "Gateway", plan: "Plan", call: Call, send: Send)
         if reply.answer is not None
     ]
     headers = reply_headers(gateway, plan, call, _least_sure(found))
+    for one, reply in zip(calls, found, strict=True):
+        _finish(gateway, one, reply, 200)
     if call.stream:
         frames = b"".join(shapes.completion_frames(call, said, gateway.model_name))
         await send({"type": "http.response.start", "status": 200, "headers": [EVENTS, *headers]})
@@ -348,6 +351,4 @@ async def _completions(gateway: "Gateway", plan: "Plan", call: Call, send: Send)
     else:
         body = shapes.completion(call, said, gateway.model_name)
         await send_body(send, 200, [JSON, *headers], body)
-    for one, reply in zip(calls, found, strict=True):
-        _finish(gateway, one, reply, 200)
     return _sum(found)

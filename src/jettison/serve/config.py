@@ -57,6 +57,15 @@ class InputConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     words: dict[str, str] = msgspec.field(default_factory=dict)
     """Label → how it is said."""
 
+    @property
+    def says_json(self) -> bool:
+        """Whether an answer is a JSON object or list, with the label in it as text."""
+        try:
+            found = msgspec.json.decode(self.answer.replace("{label}", "x"))
+        except msgspec.DecodeError:
+            return False
+        return isinstance(found, dict | list)
+
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Child processes that hold models."""

@@ -207,22 +207,33 @@ class Child:
         ours.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=ours, limit=2**22)
         try:
+            hello = await self._greeted(reader)
+        except BaseException:  # cancelled too: the gateway may stop while a child starts
+            writer.close()
+            raise
+        self._hello, self._writer = hello, writer
+        self._metrics.engine(self.name, "started")
+        self._metrics.engine_ready.labels(self.name).set(1)
+        return reader
+
+    async def _greeted(self, reader: asyncio.StreamReader) -> Hello:
+        """The child's first frame.
+
+        Raises:
+            BrokenArtifact: It ended, took too long, or could not load its model.
+        """
+        try:
             async with asyncio.timeout(self._config.start_s):
                 data = await _frame(reader)
             hello = msgspec.msgpack.decode(data, type=Hello)
         except (TimeoutError, asyncio.IncompleteReadError, msgspec.DecodeError, OSError) as error:
-            writer.close()
             why = "took too long" if isinstance(error, TimeoutError) else "ended"
             raise BrokenArtifact(
                 f"engine {self.name!r} must load {self._folder}, but {why} before it had."
             ) from error
         if hello.error is not None:
-            writer.close()
             raise BrokenArtifact(f"engine {self.name!r} must load {self._folder}: {hello.error}")
-        self._hello, self._writer = hello, writer
-        self._metrics.engine(self.name, "started")
-        self._metrics.engine_ready.labels(self.name).set(1)
-        return reader
+        return hello
 
     async def _keep(self, reader: asyncio.StreamReader) -> None:
         """Read answers; when the child dies or hangs, fail what it had and start another, more slowly."""

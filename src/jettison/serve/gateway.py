@@ -138,7 +138,7 @@ class Gateway:
             return text
         config = self.config.input
         word = config.words.get(text, text)
-        if config.answer.lstrip().startswith(("{", "[")):
+        if config.says_json:
             word = msgspec.json.encode(word).decode()[1:-1]
         return config.answer.replace("{label}", word)
 

@@ -28,7 +28,7 @@ class LocalArm:
 
     def __init__(self, candidate: Candidate, engine: Engine, config: InputConfig) -> None:
         self.candidate, self.engine = candidate, engine
-        self._says_json = config.answer.lstrip().startswith(("{", "["))
+        self._says_json = config.says_json
         self._is_default_input = config.template == "{input}"
         self._temperatures = _temperatures(candidate)
         self._map = candidate.settings.get("confidence_map")
