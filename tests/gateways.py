@@ -42,6 +42,7 @@ class Running:
         self._thread.start()
         assert self._started.wait(60)
         if self._error is not None:
+            self._sock.close()
             raise self._error
 
     def _main(self, config: ServeConfig, given: dict[str, Any]) -> None:

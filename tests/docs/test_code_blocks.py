@@ -9,6 +9,7 @@ from pathlib import Path
 from shutil import copytree
 
 import click
+import msgspec
 import pytest
 
 from decide.report_example import example_decision
@@ -19,6 +20,7 @@ from jettison.compress.recipe import check_recipe_applies, recipes_from
 from jettison.decide.render import write_decision
 from jettison.loop.config import RunConfig, check_config, read_config
 from jettison.loop.run import Outcome
+from jettison.serve.config import ServeConfig, check_serve_config
 from jettison.task.source import parse_task_source
 from releasing import make_release
 
@@ -93,6 +95,10 @@ def test_the_toml_of_the_page_is_accepted(page, tmp_path):
         content = tomllib.loads(block)
         if "project" in content:
             continue  # a plugin's own pyproject.toml
+        if page.name == "serve.md":
+            config = msgspec.convert({"release": "releases/7", **content}, ServeConfig)
+            check_serve_config(config, page.name)
+            continue
         if "data" in content:
             parse_task_source(block, where=page.name)
             continue

@@ -1,6 +1,6 @@
 """`jettison init MODEL DATA`: look at both, write task.toml and jettison.toml, say what was found.
 
-`jettison init --logs FILE...` makes the task of request logs instead.
+`--logs FILE...` makes the task of request logs instead, `--from-traffic FOLDER` of a gateway's log.
 """
 
 import sys
@@ -15,6 +15,12 @@ import click
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.argument("more", nargs=-1, metavar="")
 @click.option("--logs", is_flag=True, help="The arguments are request logs: make a task of them.")
+@click.option(
+    "--from-traffic",
+    "traffic",
+    type=click.Path(path_type=Path),
+    help="Make a task of what a gateway has logged in this folder; the options of --logs apply.",
+)
 @click.option("--trust-answers", is_flag=True, help="With --logs: take the answers for the truth.")
 @click.option("--keep-pii", is_flag=True, help="With --logs: do not mask addresses and numbers of persons.")
 @click.option(
@@ -51,6 +57,7 @@ def command(
     data: Path | None,
     more: tuple[str, ...],
     logs: bool,
+    traffic: Path | None,
     trust_answers: bool,
     keep_pii: bool,
     template: int,
@@ -68,24 +75,31 @@ def command(
     JSONL, JSON, CSV, TSV or Parquet file, or a Hugging Face data set folder.
 
     With --logs every argument is a log of requests and answers; task.toml, the inputs and the answers
-    as the incumbent's outputs are written.
+    as the incumbent's outputs are written. With --from-traffic they are made of a gateway's own log.
     """
-    if logs:
+    if logs or traffic is not None:
         from jettison.cli.init_logs import tell_logs
+        from jettison.cli.init_traffic import task_from_traffic
         from jettison.task.from_logs import task_from_logs
 
         files = [Path(one) for one in (model, data, *more) if one is not None]
-        if not files:
+        given: Any = {
+            "name": hints["name"],
+            "template": template,
+            "trust_answers": trust_answers,
+            "keep_pii": keep_pii,
+            "force": force,
+        }
+        if traffic is not None:
+            if files or logs:
+                raise click.UsageError(
+                    "--from-traffic takes its folder alone: no MODEL, no DATA, no --logs."
+                )
+            report = task_from_traffic(traffic, out, **given)
+        elif not files:
             raise click.UsageError("Missing argument 'FILE': --logs needs one log or more.")
-        report = task_from_logs(
-            files,
-            out,
-            name=hints["name"],
-            template=template,
-            trust_answers=trust_answers,
-            keep_pii=keep_pii,
-            force=force,
-        )
+        else:
+            report = task_from_logs(files, out, **given)
         tell_logs(report, as_json=as_json)
         return 0
     if model is None or data is None:
@@ -93,11 +107,13 @@ def command(
     if more:
         raise click.UsageError(f"Got unexpected extra argument ({more[0]})")
     if trust_answers or keep_pii or template != 1:
-        raise click.UsageError("--trust-answers, --keep-pii and --template go with --logs.")
+        raise click.UsageError(
+            "--trust-answers, --keep-pii and --template go with --logs or --from-traffic."
+        )
     from jettison.loop.init import Hints, look
 
-    given = Hints(input=input_, id=id_, aliases=_aliases(aliases), **hints)
-    looked = look(model, data, out=out, hints=given, force=force)
+    known = Hints(input=input_, id=id_, aliases=_aliases(aliases), **hints)
+    looked = look(model, data, out=out, hints=known, force=force)
     if as_json:
         import msgspec
 

@@ -75,12 +75,12 @@ class Gateway:
             JettisonError: A part cannot start; nothing is left running.
         """
         self._salt = _salt(self.state)
+        self._moderation = _moderation(self.config)
         plan = Plan(self.config, self.metrics, self.record)
         await plan.start()
         self.plan = plan
         if self.config.log.is_on:
             self.log = TrafficLog(self.state / "traffic", self.config.log, salt=self._salt)
-        self._moderation = _moderation(self.config)
         self._take_control()
         self._tasks.append(asyncio.create_task(self._look_after()))
         self.metrics.ready.set(1)
@@ -307,6 +307,7 @@ class Gateway:
             try:
                 config = self._read_again()
                 _check_same_ground(self.config, config)
+                moderation = _moderation(config)
                 plan = Plan(config, self.metrics, self.record)
                 await plan.start()
             except (JettisonError, ApiError, OSError) as error:
@@ -317,7 +318,6 @@ class Gateway:
                 plan.steer(self._control)
             except InvalidInput as error:
                 tell("control_refused", error=str(error))
-            moderation = _moderation(config)
             old, self.plan = self.plan, plan
             self.access = Access(config.keys, self.state, before=self.access)
             self.task_text, self.config, self._moderation = TaskText(config.input), config, moderation

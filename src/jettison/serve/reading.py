@@ -51,7 +51,8 @@ def check_chat(body: dict[str, Any]) -> None:
     if not isinstance(messages, list) or not messages:
         raise bad_request("messages must be a list of at least one message.", param="messages")
     for i, message in enumerate(messages):
-        if not isinstance(message, dict) or message.get("role") not in _ROLES:
+        role = message.get("role") if isinstance(message, dict) else None
+        if not isinstance(role, str) or role not in _ROLES:
             raise bad_request(f"messages[{i}] must be an object with a role.", param=f"messages[{i}]")
         content = message.get("content")
         if content is not None and not isinstance(content, str | list):
