@@ -51,23 +51,22 @@ def test_requests_of_the_schema_never_find_a_fault_of_ours(case, gateway):
 
 
 PATHS = sorted(path.replace("{name}", "fruit") for path, item in OPENAPI["paths"].items() if "post" in item)
-SHARED = [
-    "n",
-    "stop",
-    "logprobs",
-    "top_logprobs",
-    "response_format",
-    "tool_choice",
-    "stream",
-    "stream_options",
-    "user",
-    "metadata",
-]
+SAMPLING = ["n", "stop", "logprobs", "top_logprobs", "response_format", "tool_choice", "stream"]
+SHARED = [*SAMPLING, "stream_options", "user", "metadata"]
 OPTIONS = [*SHARED, "max_tokens", "temperature", "seed", "tools"]
-FIELDS = [
-    *SHARED,
-    *["messages", "prompt", "input", "questions", "state", "model", "request_id", "score", "inputs", "id"],
+CONTENT = [
+    "messages",
+    "prompt",
+    "input",
+    "questions",
+    "state",
+    "model",
+    "request_id",
+    "score",
+    "inputs",
+    "id",
 ]
+FIELDS = [*SHARED, *CONTENT]
 
 
 @pytest.mark.parametrize("path", PATHS)

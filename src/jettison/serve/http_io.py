@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -15,6 +16,7 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 JSON = (b"content-type", b"application/json")
+MOST_HEADERS = 256
 EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 
 
@@ -22,9 +24,13 @@ class ClientGone(Exception):
     """Nobody is there to answer."""
 
 
+# Seeded by the system once: asking it for every id would cost more than parsing the request.
+_draw = random.Random(int.from_bytes(os.urandom(32))).getrandbits
+
+
 def new_request_id() -> str:
-    """Different for every request; begins with the time, so that ids sort as they came."""
-    return f"req_{int(time.time()):08x}{os.urandom(8).hex()}"
+    """Different for every request, and no secret; begins with the time, so that ids sort as they came."""
+    return f"req_{int(time.time()):08x}{_draw(64):016x}"
 
 
 def read_headers(scope: Any, limits: LimitsConfig) -> dict[bytes, bytes]:
@@ -44,7 +50,7 @@ def read_headers(scope: Any, limits: LimitsConfig) -> dict[bytes, bytes]:
                 )
             continue
         found[name] = value
-    if size > limits.header_bytes:
+    if size > limits.header_bytes or len(scope["headers"]) > MOST_HEADERS:
         raise ApiError(431, "headers_too_long", f"headers must be at most {limits.header_bytes} bytes.")
     return found
 

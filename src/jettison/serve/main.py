@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import Callable
@@ -37,6 +38,10 @@ def serve(
     sock = bind(config.host, config.port)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            # What is loaded by now stays: the collector need not look at it again and again.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(20_000, 20, 20)
             runner.run(run(config, sock, read_again=read_again, watched=watched, on_started=on_started))
     finally:
         sock.close()

@@ -110,6 +110,7 @@ def _protocol(limits: LimitsConfig) -> Any:
 
     class Protocol(impl.HttpToolsProtocol):  # type: ignore[misc, name-defined]
         _timer: Any = None
+        _is_in_head = True
         _n_head = 0
 
         def connection_made(self, transport: Any) -> None:
@@ -120,37 +121,35 @@ def _protocol(limits: LimitsConfig) -> Any:
             self._wait_for_head()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._heads_in()
+            self._stop_waiting()
             if self.transport is not None:
                 super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
             if self.transport is None:
                 return
-            if self._timer is None and (self.cycle is None or self.cycle.response_complete):
-                self._wait_for_head()  # the first bytes of a further request
-            if self._timer is not None:
-                self._n_head += len(data)
-                # A body may come with the headers; what matters is that nobody sends headers for ever.
-                if self._n_head > limits.header_bytes + limits.body_bytes:
-                    self.transport.abort()
-                    return
             super().data_received(data)
+            # Headers that came in one piece, as nearly all do, need no timer.
+            if self._is_in_head and self.parser is not None:
+                self._n_head += len(data)
+                if self._n_head > limits.header_bytes:
+                    self.transport.abort()
+                elif self._timer is None:
+                    self._wait_for_head()
 
-        def on_header(self, name: bytes, value: bytes) -> None:
-            super().on_header(name, value)
-            if len(self.headers) > 256:
-                self.transport.abort()
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._is_in_head, self._n_head = True, 0
 
         def on_headers_complete(self) -> None:
-            self._heads_in()
+            self._is_in_head = False
+            self._stop_waiting()
             super().on_headers_complete()
 
         def _wait_for_head(self) -> None:
-            self._n_head = 0
             self._timer = self.loop.call_later(limits.header_s, self._too_slow)
 
-        def _heads_in(self) -> None:
+        def _stop_waiting(self) -> None:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None

@@ -8,12 +8,12 @@ counted as dropped, and the file is tried again; answers go on.
 import contextlib
 import hashlib
 import os
-import queue
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,13 @@ class TrafficLog:
         self.folder, self.config = folder, config
         self.state = LogState()
         self._salt = salt
-        self._queue: queue.Queue[_Row | threading.Event | None] = queue.Queue(config.queue)
+        # A deque that the writer looks into: waking a thread for each row would cost more than the row.
+        self._rows: deque[_Row] = deque()
+        self._wake = threading.Event()
+        self._is_idle = False
+        self._is_over = False
+        self._n_taken = 0
+        self._n_put = 0
         self._db: sqlite3.Connection | None = None
         self._tried_s = -RETRY_S
         self._since_roll_s = time.monotonic()
@@ -73,64 +79,73 @@ class TrafficLog:
             row: With its texts as they are.
             is_label: Whether the output is a label, which is always kept.
         """
-        try:
-            self._queue.put_nowait((row, is_label))
-        except queue.Full:
+        if len(self._rows) >= self.config.queue:
             self.state.n_dropped += 1
+            return
+        self._rows.append((row, is_label))
+        self._n_put += 1
+        if self._is_idle:
+            self._is_idle = False
+            self._wake.set()
 
     def flush(self, timeout_s: float = 10.0) -> None:
         """Wait until everything handed over so far is written, or dropped."""
-        done = threading.Event()
-        with contextlib.suppress(queue.Full):
-            self._queue.put(done, timeout=timeout_s)
-            done.wait(timeout_s)
+        target, deadline = self._n_put, time.monotonic() + timeout_s
+        while self._n_taken < target and time.monotonic() < deadline and self._thread.is_alive():
+            self._wake.set()
+            time.sleep(0.002)
 
     def close(self) -> None:
         """Write the rest and stop. May be called twice."""
+        self._is_over = True
+        self._wake.set()
         if self._thread.is_alive():
-            with contextlib.suppress(queue.Full):
-                self._queue.put(None, timeout=10)
-            self._thread.join(10)
+            self._thread.join(40)
 
     def _run(self) -> None:
         while True:
-            batch, waiting, is_over = self._gather()
+            is_over = self._is_over  # before looking: what is put before the end is still seen
+            batch = self._gather()
             if batch:
                 self._write(batch)
-            for event in waiting:
-                event.set()
-            if not is_over:
-                self._tend()
-                continue
-            if self._roller is not None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._roller.wait(30)
-                self._take_roll()
-            if self._db is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.close()
-            return
+                self._n_taken += len(batch)
+            elif is_over:
+                break
+            if len(batch) < BATCH and not self._is_over:
+                self._rest(had_rows=bool(batch))
+            self._tend()
+        self._end()
 
-    def _gather(self) -> tuple[list[_Row], list[threading.Event], bool]:
-        """Up to one batch; waits for the first row, and then no longer than a batch may."""
+    def _gather(self) -> list[_Row]:
+        """Up to one batch of what waits."""
         batch: list[_Row] = []
-        waiting: list[threading.Event] = []
-        deadline: float | None = None
-        while len(batch) < BATCH:
-            left_s = 0.5 if deadline is None else deadline - time.monotonic()
-            try:
-                row = self._queue.get(timeout=max(0.0, left_s)) if left_s > 0 else self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if row is None:
-                return batch, waiting, True
-            if isinstance(row, threading.Event):
-                waiting.append(row)
-                break
-            batch.append(row)
-            if deadline is None:
-                deadline = time.monotonic() + BATCH_S
-        return batch, waiting, False
+        while len(batch) < BATCH and self._rows:
+            batch.append(self._rows.popleft())
+        return batch
+
+    def _rest(self, *, had_rows: bool) -> None:
+        """Let a batch gather; where there is no traffic, sleep until there is."""
+        if had_rows:
+            self._wake.wait(BATCH_S)
+        else:
+            self._is_idle = True
+            # A row is put before the flag is read, the flag set before the rows are: none is missed.
+            if not self._rows and not self._is_over:
+                self._wake.wait(0.5)
+            self._is_idle = False
+            if not self._is_over:
+                time.sleep(BATCH_S / 5)
+        self._wake.clear()
+
+    def _end(self) -> None:
+        if self._roller is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._roller.wait(30)
+            if self._roller.poll() is not None:
+                self._take_roll()
+        if self._db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.close()
 
     def _write(self, batch: list[_Row]) -> None:
         try:
