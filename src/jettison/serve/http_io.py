@@ -65,7 +65,13 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], limits: Limit
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length) > limits.body_bytes:
         raise _too_long(limits)
-    message = await _next(receive, limits.body_s)
+    cycle = getattr(receive, "__self__", None)
+    if cycle is not None and getattr(cycle, "more_body", True) is False:
+        message = await receive()  # uvicorn has all of it already: nothing to wait for
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+    else:
+        message = await _next(receive, limits.body_s)
     body: bytes = message.get("body", b"")
     if not message.get("more_body"):
         if len(body) > limits.body_bytes:

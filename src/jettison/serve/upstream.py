@@ -125,20 +125,23 @@ class Upstream:
             body = {**body, "model": config.model}
         data = encode(body)
         started = time.monotonic()
+        response: Any = None
         try:
-            async with asyncio.timeout(config.first_byte_s):
+            # One timer for both waits: up to the answer's head, and then to its end.
+            async with asyncio.timeout(config.first_byte_s) as limit:
                 response = await (self._session or self._open()).post(
                     self._base + call.path, data=data, headers=self._headers(call), allow_redirects=False
                 )
-        except BaseException as error:  # noqa: BLE001 - sorted there; what is not ours goes on
-            self._translate(error, "before an answer")
-        try:
-            if response.status != 200:
-                await self._refused(response)
-            if call.stream and "text/event-stream" in response.headers.get("content-type", ""):
-                return await self._stream(response, call, started, len(data))
-            raw = await self._whole(response, started)
+                if response.status != 200:
+                    limit.reschedule(limit.when() + config.idle_s)  # type: ignore[operator]
+                    await self._refused(response)
+                if call.stream and "text/event-stream" in response.headers.get("content-type", ""):
+                    return await self._stream(response, call, started, len(data))
+                limit.reschedule(limit.when() - config.first_byte_s + config.total_s)  # type: ignore[operator]
+                raw = await self._whole(response)
         except BaseException as error:
+            if response is None:
+                self._translate(error, "before an answer")
             response.close()
             if isinstance(error, _Failed):
                 raise
@@ -161,22 +164,20 @@ class Upstream:
             headers["authorization"] = call.authorization
         return headers
 
-    async def _whole(self, response: Any, started: float) -> bytes:
+    async def _whole(self, response: Any) -> bytes:
         limit = self.config.max_reply_bytes
         if (response.content_length or 0) > limit:
             raise _Failed(self._too_long(), may_pass=False, is_sick=False)
-        left_s = max(0.01, self.config.total_s - (time.monotonic() - started))
-        async with asyncio.timeout(left_s):
-            if response.content_length is not None:
-                return bytes(await response.read())
-            parts: list[bytes] = []
-            size = 0
-            async for part in response.content.iter_any():
-                size += len(part)
-                if size > limit:
-                    raise _Failed(self._too_long(), may_pass=False, is_sick=False)
-                parts.append(part)
-            return b"".join(parts)
+        if response.content_length is not None and "content-encoding" not in response.headers:
+            return bytes(await response.read())
+        parts: list[bytes] = []
+        size = 0
+        async for part in response.content.iter_any():
+            size += len(part)
+            if size > limit:
+                raise _Failed(self._too_long(), may_pass=False, is_sick=False)
+            parts.append(part)
+        return b"".join(parts)
 
     def _too_long(self) -> ApiError:
         message = f"upstream {self.name!r} answered with over {self.config.max_reply_bytes} bytes."
@@ -185,13 +186,12 @@ class Upstream:
     async def _refused(self, response: Any) -> NoReturn:
         """Turn a status into what the client, or the next arm, is told."""
         status = response.status
-        async with asyncio.timeout(self.config.idle_s):
-            raw = bytes(await response.content.read(64 * 1024))
-            # Read to the end where that is cheap, so that the connection can be used again.
-            if response.content.at_eof() or (response.content_length or 2**30) <= len(raw):
-                response.release()
-            else:
-                response.close()
+        raw = bytes(await response.content.read(64 * 1024))
+        # Read to the end where that is cheap, so that the connection can be used again.
+        if response.content.at_eof() or (response.content_length or 2**30) <= len(raw):
+            response.release()
+        else:
+            response.close()
         is_ours = status in (401, 403) and not self.config.pass_key
         if status in MAY_PASS or status >= 500:
             told = (
@@ -232,22 +232,19 @@ class Upstream:
         cut, held = Frames(), _Held()
         needs_done = call.operation in ("chat", "completion")
         reply = Reply(candidate=self.digest, model=self.config.model or "", wire_bytes=n_sent)
-        async with asyncio.timeout(max(0.01, self.config.first_byte_s - (time.monotonic() - started))):
-            while not held.is_ready:
-                part = await response.content.readany()
-                if not part and not needs_done:
-                    held.is_ready = held.is_done = True
-                    break
-                if not part:
-                    raise _Failed(self._cut_off(), may_pass=True)
-                reply.wire_bytes = (reply.wire_bytes or 0) + len(part)
-                for frame in cut.feed(part):
-                    held.take(frame)
-                if held.error is not None:
-                    message = f"upstream {self.name!r} began a stream with an error."
-                    raise _Failed(
-                        ApiError(502, "upstream_error", message, should_retry=False), may_pass=True
-                    )
+        while not held.is_ready:  # under the caller's timer
+            part = await response.content.readany()
+            if not part and not needs_done:
+                held.is_ready = held.is_done = True
+                break
+            if not part:
+                raise _Failed(self._cut_off(), may_pass=True)
+            reply.wire_bytes = (reply.wire_bytes or 0) + len(part)
+            for frame in cut.feed(part):
+                held.take(frame)
+            if held.error is not None:
+                message = f"upstream {self.name!r} began a stream with an error."
+                raise _Failed(ApiError(502, "upstream_error", message, should_retry=False), may_pass=True)
         reply.first_token_s = time.monotonic() - started
         reply.frames = self._relayed(response, cut, held, reply, started, needs_done=needs_done)
         return reply
