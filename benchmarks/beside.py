@@ -39,11 +39,20 @@ class Timing(NamedTuple):
 
 
 def measure(
-    subjects: Sequence[Subject], texts: Sequence[str], *, rounds: int = 24, seed: int = 0
+    subjects: Sequence[Subject],
+    texts: Sequence[str],
+    *,
+    warm: Sequence[str] = (),
+    rounds: int = 24,
+    seed: int = 0,
 ) -> list[Timing]:
-    """CPU-seconds per task at batch 1, one thread, in blocks of random order within each round."""
+    """CPU-seconds per task at batch 1, one thread, in blocks of random order within each round.
+
+    Every subject first answers `warm`, other texts than are timed: a service has seen requests before,
+    and our students remember the words of those.
+    """
     rng = random.Random(seed)
-    processes = [_start(subject, texts) for subject in subjects]
+    processes = [_start(subject, texts, warm) for subject in subjects]
     try:
         spent: list[list[float]] = [[] for _ in subjects]
         block_s = [
@@ -76,7 +85,7 @@ def figure(name: str, value: float, low: float, high: float, unit: str, against:
     return json.dumps({"name": name, **rounded, "unit": unit, "against": against, **facts})
 
 
-def _start(subject: Subject, texts: Sequence[str]) -> "subprocess.Popen[str]":
+def _start(subject: Subject, texts: Sequence[str], warm: Sequence[str]) -> "subprocess.Popen[str]":
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = {**os.environ, **dict.fromkeys(names, "1")}
     process = subprocess.Popen(
@@ -86,7 +95,7 @@ def _start(subject: Subject, texts: Sequence[str]) -> "subprocess.Popen[str]":
         text=True,
         env=environment,
     )
-    _ask(process, {"texts": list(texts)})
+    _ask(process, {"texts": list(texts), "warm": list(warm)})
     return process
 
 
@@ -159,6 +168,8 @@ def _serve(kind: str, path: Path) -> None:
         message = json.loads(line)
         if "texts" in message:
             texts = message["texts"]
+            for text in message["warm"]:
+                label(text)
             answers = [label(text) for text in texts[:100]]
             print(json.dumps({"answers": answers}), flush=True)
             continue
