@@ -6,7 +6,15 @@ from fake_runs import LABELS, config_at
 from jettison.candidate import write_candidate
 from jettison.compress.recipe import Recipe
 from jettison.decision import CostSummary, Interval
-from jettison.loop.cascades import Plan, _made, cascade_pairs, epsilons_of, options_of, shortlist
+from jettison.loop.cascades import (
+    Plan,
+    _made,
+    cascade_pairs,
+    epsilons_of,
+    options_of,
+    short_names,
+    shortlist,
+)
 from jettison.loop.run import _open_workspace
 from jettison.loop.search import first_contender, traffic_weights
 from jettison.loop.watcher import Silent
@@ -93,3 +101,12 @@ def test_without_a_scope_all_dev_examples_weigh_the_same(workspace):
 
 def test_a_plan_says_what_it_is():
     assert Plan(0.01, "average").words == "@0.01 mean"
+
+
+def test_a_cascade_is_called_by_its_arms(workspace, arms):
+    inner = options_of(workspace, arms["incumbent"], arms["small"], arms["incumbent"])[-1]
+    first, second, *_ = options_of(workspace, arms["incumbent"], arms["tiny"], inner)
+    names = short_names([first, inner, second])
+    assert names == ["tiny→small→incumbent", "small→incumbent", "tiny→small→incumbent #2"]
+    made = _made(workspace, arms["incumbent"], second, name=names[2])
+    assert (made.name, made.candidate.name) == (names[2], names[2])

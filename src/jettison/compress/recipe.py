@@ -87,7 +87,8 @@ def lineage_words(candidate: Candidate) -> tuple[str, ...]:
             for key, value in applied.settings.items()
             if isinstance(value, str | int | float | bool) and value not in ("", None)
         }
-        words.append(describe_step({"step": applied.step, **dict(list(shown.items())[:4])}))
+        most = 7 if applied.step == "cascade" else 4
+        words.append(describe_step({"step": applied.step, **dict(list(shown.items())[:most])}))
     return tuple(words)
 
 

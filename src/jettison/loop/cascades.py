@@ -90,7 +90,14 @@ class Option:
     chance: float
 
     @property
+    def arms(self) -> str:
+        """The arms in order, joined by arrows: what people call it by."""
+        behind = self.fallback.arms if isinstance(self.fallback, Option) else self.fallback.name
+        return f"{self.lean.name}→{behind}"
+
+    @property
     def name(self) -> str:
+        """The arms and how each two are joined: what tells it from all other options."""
         nested = isinstance(self.fallback, Option)
         behind = f"({self.fallback.name})" if nested else self.fallback.name
         return f"{self.lean.name}→{behind} {self.plan.words}"
@@ -113,9 +120,10 @@ def add_cascades(workspace: Workspace, incumbent: Contender, findings: Findings)
     for inner in _leanest(workspace, [o for o in options if o.lean is not arms[0]])[:N_NESTED]:
         options += options_of(workspace, incumbent, arms[0], inner)
     made = []
-    for option in shortlist(workspace, options):
+    chosen = shortlist(workspace, options)
+    for option, name in zip(chosen, short_names(chosen), strict=True):
         workspace.watcher.progress(f"making {option.name}", None)
-        made.append(_made(workspace, incumbent, option))
+        made.append(_made(workspace, incumbent, option, name=name))
     if made:
         workspace.watcher.stage(f"cost of {len(made)} cascades, interleaved")
         _, made = with_costs(workspace, incumbent, made, thorough=False)
@@ -129,6 +137,15 @@ def shortlist(workspace: Workspace, options: Sequence[Option]) -> list[Option]:
     if not chosen:
         chosen = sorted(options, key=lambda o: -o.chance)[:1]
     return list({option.name: option for option in chosen}.values())
+
+
+def short_names(options: Sequence[Option]) -> list[str]:
+    """A name for each that a report can say: its arms, numbered where several have the same."""
+    found: list[str] = []
+    for index, option in enumerate(options):
+        n_before = sum(other.arms == option.arms for other in options[:index])
+        found.append(option.arms if n_before == 0 else f"{option.arms} #{n_before + 1}")
+    return found
 
 
 def options_of(
@@ -276,9 +293,11 @@ def _leanest(workspace: Workspace, options: Sequence[Option]) -> list[Option]:
     return sorted(likely, key=lambda option: (option.ratio, option.name))
 
 
-def _made(workspace: Workspace, incumbent: Contender, option: Option) -> Contender:
+def _made(
+    workspace: Workspace, incumbent: Contender, option: Option, *, name: str | None = None
+) -> Contender:
     """The option as a real candidate, evaluated on dev as it lies on disk."""
-    fallback = option.fallback
+    name, fallback = name or option.name, option.fallback
     behind = _made(workspace, incumbent, fallback) if isinstance(fallback, Option) else fallback
     plan = option.plan
     made = make_cascade(
@@ -298,12 +317,12 @@ def _made(workspace: Workspace, incumbent: Contender, option: Option) -> Contend
         incumbent_records=incumbent.records,
     )
     recipe = Recipe(
-        name=option.name,
+        name=name,
         steps=({"step": "cascade", "epsilon": plan.epsilon, "combine": plan.combine},),
         family="cascade",
         why=f"{option.lean.name} answers what it is sure of, {behind.name} the rest",
     )
-    candidate = workspace.calibrated(msgspec.structs.replace(made, name=option.name))
+    candidate = workspace.calibrated(msgspec.structs.replace(made, name=name))
     contender = first_contender(workspace, candidate, recipe)
     return replace(contender, members=(option.lean.name, behind.name))
 

@@ -315,9 +315,8 @@ def _decide(
                 steps=contender.words,
             )
         )
-    if kept.exists():
-        decision = read_decision(kept)
-    else:
+    decision = read_decision(kept) if kept.exists() else None
+    if decision is None or {c.name for c in decision.candidates} != {e.name for e in evidence}:
         decision = decide(
             task.name,
             evidence[0],
