@@ -37,6 +37,7 @@ STEPS_ELSEWHERE = {
     "finetune_language": "compress/test_finetune_language.py",
     "prompt": "compress/test_slim_prompt.py",
     "prune_language": "compress/test_prune_language.py",
+    "quantize_compressed": "compress/test_quantize_compressed.py",
     "quantize_genai": "backends/test_onnx_genai.py",
     "to_gguf": "compress/test_gguf.py",
     "quantize_gguf": "compress/test_gguf.py",

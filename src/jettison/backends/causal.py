@@ -133,15 +133,17 @@ class CausalEngine:
 
     def logits(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Log-probabilities of every next token, shape (n_tokens - 1, n_vocabulary), float32."""
+        return [
+            self.logprobs_after_each(self.token_ids(text) or [self._tokens.start])[:-1] for text in texts
+        ]
+
+    def logprobs_after_each(self, ids: Sequence[int]) -> np.ndarray:
+        """Log-probabilities after each of some tokens, shape (n_tokens, n_vocabulary), float32."""
         torch = need("torch", "torch")
-        found = []
-        for text in texts:
-            ids = self.token_ids(text) or [self._tokens.start]
-            with torch.inference_mode():
-                given = torch.tensor([ids], device=self._device)
-                logits = self._model(input_ids=given, use_cache=False).logits[0, :-1]
-                found.append(torch.log_softmax(logits.float(), -1).cpu().numpy())
-        return found
+        with torch.inference_mode():
+            given = torch.tensor([list(ids)], device=self._device)
+            logits = self._model(input_ids=given, use_cache=False).logits[0]
+            return np.asarray(torch.log_softmax(logits.float(), -1).cpu().numpy())
 
     def token_ids(self, text: str) -> list[int]:
         """Ids of a text as `logits` reads it."""

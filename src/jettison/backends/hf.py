@@ -1,6 +1,7 @@
 """The torch backend: stock checkpoints of `transformers`, or an encoder with a pooled linear head."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from jettison.backends.text import TokenClassifier
 from jettison.candidate import Candidate, check_safe
 from jettison.errors import BrokenArtifact, InvalidInput
+from jettison.files import read_json
 from jettison.registry import need
 
 HEAD = "head.safetensors"
@@ -117,7 +119,8 @@ def load_pretrained(folder: Path, auto_class: str, *, trust_remote_code: bool = 
 
     check_safe(folder)
     try:
-        with quiet_transformers():
+        with quiet_transformers(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You passed `quantization_config`")  # see `_unpacked`
             model, loading = getattr(transformers, auto_class).from_pretrained(
                 folder,
                 use_safetensors=True,
@@ -125,6 +128,7 @@ def load_pretrained(folder: Path, auto_class: str, *, trust_remote_code: bool = 
                 trust_remote_code=trust_remote_code,
                 dtype="float32",
                 output_loading_info=True,
+                **_unpacked(folder, transformers),
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         first = " ".join(str(error).split())[:300]
@@ -141,6 +145,19 @@ def load_pretrained(folder: Path, auto_class: str, *, trust_remote_code: bool = 
             f"({len(missing)} missing). Save the checkpoint again with `save_pretrained`."
         )
     return model.eval()
+
+
+def _unpacked(folder: Path, transformers: Any) -> dict[str, Any]:
+    """How a checkpoint of compressed-tensors is loaded: as plain weights, which any step can read."""
+    try:
+        config = read_json(folder / "config.json", dict[str, Any])
+    except InvalidInput:  # told by the library that loads it
+        return {}
+    packed = config.get("quantization_config") or config.get("compression_config") or {}
+    if not isinstance(packed, dict) or packed.get("quant_method") != "compressed-tensors":
+        return {}
+    need("compressed_tensors", "compressed")
+    return {"quantization_config": transformers.CompressedTensorsConfig(dequantize=True)}
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from packaging.requirements import Requirement
 
 from jettison import registry
 from jettison.backends.machine import describe_machine
+from jettison.compress.maker import MAKERS, how_to_set_up, maker_python, maker_version
 from jettison.errors import JettisonError
 
 
@@ -23,7 +24,7 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """Everything `jettison doctor` says, in order."""
-    return [*_machine(), *_extras(), *_plugins(), *_meters()]
+    return [*_machine(), *_extras(), *_plugins(), *_makers(), *_meters()]
 
 
 def _machine() -> list[Finding]:
@@ -62,6 +63,19 @@ def _plugins() -> list[Finding]:
                 found.append(Finding(f"{kind}: {name}", False, str(error)))
             else:
                 found.append(Finding(f"{kind}: {name}", True, "loads"))
+    return found
+
+
+def _makers() -> list[Finding]:
+    """Tools in environments of their own: whether each is set up, or how to."""
+    found = []
+    for maker in MAKERS.values():
+        installed = maker_version(maker)
+        detail = f"not set up, step {maker.serves} cannot run: {how_to_set_up(maker)}"
+        if installed is not None:
+            other = "" if installed == maker.version else f"; {maker.version} is what was tried"
+            detail = f"{installed} in {maker_python(maker).parent.parent}, for step {maker.serves}{other}"
+        found.append(Finding(f"maker: {maker.name}", installed is not None, detail))
     return found
 
 

@@ -1,0 +1,113 @@
+"""Makers in environments of their own; llm-compressor itself where it is set up."""
+
+import json
+import os
+import venv
+from pathlib import Path
+
+import pytest
+
+from jettison.backends.open import open_model
+from jettison.compress.causal import load_causal
+from jettison.compress.maker import MAKERS, Maker, maker_version, run_maker
+from jettison.errors import MissingExtra, StepFailed
+from jettison.files import read_json
+from jettison.loop.doctor import examine
+from language_steps import TEXTS, apply, language_candidate
+
+LLMCOMPRESSOR = MAKERS["llmcompressor"]
+IS_SET_UP = maker_version(LLMCOMPRESSOR) is not None
+needs_maker = pytest.mark.skipif(not IS_SET_UP, reason="llm-compressor's environment is not set up")
+
+
+@pytest.fixture
+def maker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Maker:
+    """An environment without any package, and a script that tells what it was given."""
+    monkeypatch.setenv("JETTISON_MAKERS", str(tmp_path / "makers"))
+    venv.create(tmp_path / "makers" / "bare", with_pip=False)
+    script = tmp_path / "tell.py"
+    script.write_text(
+        "import json, os, sys\n"
+        "request = json.load(open(sys.argv[1]))\n"
+        "if request.get('fails'): print('noise', file=sys.stderr); sys.exit('no such layer')\n"
+        "if request.get('sleeps'): import time; time.sleep(30)\n"
+        "told = {'request': request, 'path': sys.path, 'environment': dict(os.environ)}\n"
+        "json.dump(told, open(request['out'], 'w'))\n"
+    )
+    return Maker("bare", "no-such-package", "1", str(script), "none")
+
+
+def test_a_maker_is_given_the_request_and_no_secret_of_ours(maker, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("PYTHONPATH", "/ours")
+    run_maker(maker, {"out": str(tmp_path / "told.json"), "n": 3})
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["request"]["n"] == 3
+    assert "sk-secret" not in json.dumps(told)
+    assert not {"/ours", os.getcwd(), str(tmp_path)} & set(told["path"])
+    assert told["environment"]["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_maker_that_fails_says_why_and_one_that_hangs_is_stopped(maker):
+    with pytest.raises(StepFailed, match='bare failed: "no such layer"'):
+        run_maker(maker, {"fails": True})
+    with pytest.raises(StepFailed, match="must end within 1 s"):
+        run_maker(maker, {"sleeps": True}, timeout_s=1)
+    assert maker_version(maker) is None
+
+
+def test_without_its_environment_the_step_and_doctor_say_how_to_make_one(tmp_path, monkeypatch):
+    pytest.importorskip("compressed_tensors")
+    monkeypatch.setenv("JETTISON_MAKERS", str(tmp_path / "makers"))
+    candidate = language_candidate(tmp_path / "tiny")
+    with pytest.raises(
+        MissingExtra, match=r"not set up: `python -m venv .*pip install llmcompressor=="
+    ) as told:
+        apply(tmp_path / "made", candidate, {"step": "quantize_compressed"})
+    assert str(tmp_path / "makers") in str(told.value)
+    [finding] = [f for f in examine() if f.what == "maker: llmcompressor"]
+    assert finding.ok is False
+    assert "quantize_compressed cannot run" in finding.detail
+
+
+@needs_maker
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"method": "gptq", "group_size": 32},
+        {"method": "round", "scheme": "W8A16", "group_size": 32},
+        {"method": "sparse"},
+    ],
+    ids=lambda step: step["method"],
+)
+def test_a_tiny_model_is_made_smaller_and_answers_about_as_before(step, tmp_path, capfd):
+    candidate = language_candidate(tmp_path / "tiny", hidden=64)
+    made = apply(tmp_path / "made", candidate, {"step": "quantize_compressed", "n_texts": 16, **step})
+    config = read_json(made.path / "config.json", dict)
+    assert made.backend == "hf_causal"
+    if step["method"] == "sparse":
+        weight = load_causal(made).model.layers[0].mlp.up_proj.weight
+        assert ((weight.reshape(-1, 4) != 0).sum(dim=1) <= 2).all()
+    else:
+        assert config["quantization_config"]["quant_method"] == "compressed-tensors"
+        assert made.artifact_bytes < candidate.artifact_bytes
+        # Random weights take rounding harder than trained ones.
+        limit = 0.4 if step["method"] == "gptq" else 0.01
+        assert made.lineage[-1].notes["next_token_divergence"] < limit
+    model = open_model(made)
+    outputs = model.predict(TEXTS[:8])
+    model.close()
+    assert capfd.readouterr() == ("", "")
+    assert all(output.error is None and output.label in made.labels for output in outputs)
+
+
+@needs_maker
+@pytest.mark.slow
+def test_awq_without_a_gpu_is_refused_in_one_line(tmp_path):
+    torch = pytest.importorskip("torch")
+    if torch.accelerator.is_available():
+        pytest.skip("there is a GPU")
+    candidate = language_candidate(tmp_path / "tiny", hidden=64)
+    with pytest.raises(StepFailed, match="computes on a GPU alone"):
+        apply(tmp_path / "made", candidate, {"step": "quantize_compressed", "method": "awq"})
