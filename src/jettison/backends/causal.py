@@ -12,6 +12,7 @@ import numpy as np
 
 from jettison.backends.causal_pack import packs, score_packed, score_plain
 from jettison.backends.causal_trunk import Trunk, TrunkCache
+from jettison.backends.device import placed
 from jettison.backends.hf import load_pretrained
 from jettison.backends.language_decode import batches, decode
 from jettison.backends.language_tokens import (
@@ -44,8 +45,8 @@ def open_causal(candidate: Candidate) -> PromptedModel:
 class CausalEngine:
     """A `transformers` causal language model.
 
-    Settings: `threads` (1), `dtype` (`float32`, `bfloat16`), `device` (`auto`: a GPU where there is
-    one), `batch_size` (16 completions), `max_context` (tokens; the model's own limit), `add_bos` (as
+    Settings: `threads` (1), `dtype` (`auto`: bfloat16 on a GPU, float32 on a CPU), `device` (`auto`: a
+    GPU where there is one), `batch_size` (16 completions), `max_context` (tokens; the model's own limit), `add_bos` (as
     the tokenizer does by itself), `trust_remote_code` (False).
     """
 
@@ -54,12 +55,7 @@ class CausalEngine:
         torch = need("torch", "torch")
         settings = candidate.settings
         torch.set_num_threads(int(settings.get("threads", 1)))
-        dtype = settings.get("dtype", "float32")
-        if dtype not in ("float32", "bfloat16"):
-            raise InvalidInput(f"dtype of backend 'hf_causal' must be float32 or bfloat16, got {dtype!r}.")
-        wanted = settings.get("device", "auto")
-        on_gpu = torch.cuda.is_available() if wanted == "auto" else wanted == "cuda"
-        self._device = "cuda" if on_gpu else "cpu"
+        self._device, dtype = placed(settings, backend="hf_causal")
         model = loaded or load_pretrained(
             candidate.path,
             "AutoModelForCausalLM",

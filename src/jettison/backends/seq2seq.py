@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jettison.backends.device import placed
 from jettison.backends.hf import load_pretrained
 from jettison.backends.language_decode import batches, decode
 from jettison.backends.language_tokens import (
@@ -16,7 +17,7 @@ from jettison.backends.language_tokens import (
 )
 from jettison.backends.prompted import PromptedModel, open_prompted
 from jettison.candidate import Candidate
-from jettison.errors import InvalidInput, JettisonError, Unsupported
+from jettison.errors import JettisonError, Unsupported
 from jettison.language import Ask, Completion, Continuation, Likelihood
 from jettison.registry import need
 from jettison.task.prompt import Message
@@ -38,8 +39,8 @@ def open_seq2seq(candidate: Candidate) -> PromptedModel:
 class Seq2SeqEngine:
     """A `transformers` encoder-decoder. The context is read by the encoder, the answer by the decoder.
 
-    Settings: `threads` (1), `dtype` (`float32`, `bfloat16`), `device` (`auto`: a GPU where there is
-    one), `batch_size` (16), `max_context` (tokens; the model's own limit, else 512),
+    Settings: `threads` (1), `dtype` (`auto`: bfloat16 on a GPU, float32 on a CPU), `device` (`auto`: a
+    GPU where there is one), `batch_size` (16), `max_context` (tokens; the model's own limit, else 512),
     `trust_remote_code` (False).
     """
 
@@ -47,12 +48,7 @@ class Seq2SeqEngine:
         torch = need("torch", "torch")
         settings = candidate.settings
         torch.set_num_threads(int(settings.get("threads", 1)))
-        dtype = settings.get("dtype", "float32")
-        if dtype not in ("float32", "bfloat16"):
-            raise InvalidInput(f"dtype of backend 'hf_seq2seq' must be float32 or bfloat16, got {dtype!r}.")
-        wanted = settings.get("device", "auto")
-        on_gpu = torch.cuda.is_available() if wanted == "auto" else wanted == "cuda"
-        self._device = "cuda" if on_gpu else "cpu"
+        self._device, dtype = placed(settings, backend="hf_seq2seq")
         model = load_pretrained(
             candidate.path,
             "AutoModelForSeq2SeqLM",
