@@ -2,8 +2,8 @@
 
 Movie sentences, positive or negative (`sentiment_domains`). Qwen2.5-Coder-0.5B-Instruct, four bits, one
 thread, is served over HTTP by llama.cpp in a process of its own, and is the incumbent. It answers the
-team's traffic once; an encoder, a static and a linear student learn from its answers, and `jettison`'s loop
-judges them against it by labels of people. Nobody's labels are trained on: people's stand in dev and test.
+team's traffic once; an encoder, a static and a linear student learn from its answers and from the labels
+that people gave to some of the traffic, and `jettison`'s loop judges them against it by people's labels.
 
 Cost is CPU-seconds per task at one request at a time, in turns, so many texts a round: for the incumbent
 of the server's whole process (what we spend on asking is not counted), for the release of its own process
@@ -46,6 +46,7 @@ format = 1
 name = "movies"
 kind = "classify"
 [data]
+train = "train.jsonl"
 dev = "dev.jsonl"
 test = "test.jsonl"
 unlabelled = "traffic.jsonl"
@@ -77,7 +78,9 @@ type = "not_worse"
 margin = 0.02
 slices = ["all"]
 """
-SIZES = {"test": 2000, "dev": 1000, "traffic": 5000}
+SIZES = {"test": 1000, "dev": 500, "traffic": 2500}
+N_LABELLED = 600
+"""Of the traffic, sentences that people have labelled too."""
 PORT = 18765
 """Always the same, so that a second run finds what the first one made."""
 BLOCK = 12
@@ -165,12 +168,18 @@ def write_task(work: Path) -> None:
     }
     for name, n in SIZES.items():
         chosen = rng.sample(pools[name], min(n, len(pools[name])))
-        kept = ("id", "text") if name == "traffic" else ("id", "text", "label")
-        text = "".join(json.dumps({key: row[key] for key in kept}) + "\n" for row in chosen)
-        (work / f"{name}.jsonl").write_text(text)
+        if name == "traffic":
+            write_lines(work / "train.jsonl", chosen[:N_LABELLED], ("id", "text", "label"))
+            write_lines(work / "traffic.jsonl", chosen[N_LABELLED:], ("id", "text"))
+        else:
+            write_lines(work / f"{name}.jsonl", chosen, ("id", "text", "label"))
     (work / "task.toml").write_text(TASK)
     if not (work / "model" / "config.json").exists():
         fetch_model(work / "model")
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]], kept: tuple[str, ...]) -> None:
+    path.write_text("".join(json.dumps({key: row[key] for key in kept}) + "\n" for row in rows))
 
 
 def bench(served: Served, work: Path, rounds: int) -> None:

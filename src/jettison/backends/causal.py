@@ -46,8 +46,8 @@ class CausalEngine:
     """A `transformers` causal language model.
 
     Settings: `threads` (1), `dtype` (`auto`: bfloat16 on a GPU, float32 on a CPU), `device` (`auto`: a
-    GPU where there is one), `batch_size` (16 completions), `max_context` (tokens; the model's own limit), `add_bos` (as
-    the tokenizer does by itself), `trust_remote_code` (False).
+    GPU where there is one), `batch_size` (16 completions), `max_context` (tokens; the model's own limit),
+    `add_bos` (as the tokenizer does by itself), `trust_remote_code` (False).
     """
 
     def __init__(self, candidate: Candidate, *, loaded: Any = None) -> None:
