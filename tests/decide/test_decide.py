@@ -153,3 +153,15 @@ def test_alpha_shares_over_one_and_costs_alone_are_refused() -> None:
         decided(*pair, alpha_share={"nominee": 0.8, "fallback": 0.4})
     with pytest.raises(InvalidInput, match="at least one `not_worse` gate, got none"):
         decided(pair[0], gates=(AtMost(cost="cpu_s", limit=1),))
+
+
+def test_a_further_reading_spends_half_the_alpha():
+    gates = [NotWorse(margin=0.02)]
+    alphas = [
+        decided(evidence("a", GOOD, role="nominee"), gates=gates, n_test_reads=n)
+        .candidates[1]
+        .gates[0]
+        .alpha
+        for n in (1, 2, 3)
+    ]
+    assert alphas == [0.025, 0.0125, 0.00625]

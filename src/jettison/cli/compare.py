@@ -36,6 +36,9 @@ METRICS = (
 @click.option("--scorer", help="Score to judge by; otherwise label, score or acc, whichever both have.")
 @click.option("--alpha", type=float, default=0.025, show_default=True, help="One-sided error probability.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of permutations and bootstraps.")
+@click.option(
+    "--until-sure", is_flag=True, help="With --task: ask both example by example; stop when certain."
+)
 @click.option("--junit", type=click.Path(path_type=Path), help="Also write the checks as JUnit XML.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def command(
@@ -47,6 +50,7 @@ def command(
     scorer: str | None,
     alpha: float,
     seed: int,
+    until_sure: bool,
     junit: Path | None,
     as_json: bool,
 ) -> int:
@@ -63,6 +67,10 @@ def command(
     from jettison.decision import EXIT_CODE, NotWorse
     from jettison.files import write_atomic
 
+    if until_sure:
+        return _until_sure(
+            a, b, task, margin=margin, slices=slices, alpha=alpha, seed=seed, as_json=as_json
+        )
     gate = NotWorse(margin=margin, slices=("all", *(s for s in slices if s != "all")), alpha=alpha)
     sides = _predictions_of(a, b, task, gate.slices)
     found = compare_predictions(*sides, gate=gate, scorer=scorer, names=(a, b), seed=seed)
@@ -72,6 +80,54 @@ def command(
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
     else:
         _show(found)
+    return EXIT_CODE[found.verdict]
+
+
+def _until_sure(
+    a: str,
+    b: str,
+    task_file: Path | None,
+    *,
+    margin: float,
+    slices: tuple[str, ...],
+    alpha: float,
+    seed: int,
+    as_json: bool,
+) -> int:
+    import msgspec
+
+    from jettison.cli.tables import table
+    from jettison.decision import EXIT_CODE
+    from jettison.errors import InvalidInput
+    from jettison.evaluate.slices import Slicer
+    from jettison.files import value_sha256
+    from jettison.loop.sequential import compare_until_sure
+    from jettison.task.read import read_task
+
+    if task_file is None:
+        raise InvalidInput("--until-sure must come with --task: both models are asked as it goes.")
+    task = read_task(task_file)
+    reading = task.read_test(purpose=value_sha256(["compare", a, b]))
+    examples = Slicer.fit(task.development).apply(reading.examples)
+    named = tuple(dict.fromkeys(("all", *slices)))
+    found = compare_until_sure(a, b, task, examples, margin=margin, slices=named, alpha=alpha, seed=seed)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        return EXIT_CODE[found.verdict]
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(
+        f"[bold]{found.verdict.value}[/]  after {found.n_asked:,} of {found.n_available:,} examples "
+        f"({100 * found.saved_share:.0f} % saved)"
+    )
+    shown = table("slice", "verdict", "B - A, points", "asked", "of", "settled by")
+    for one in found.slices:
+        seen = "–" if one.difference is None else f"{100 * one.difference:+.2f}"
+        shown.add_row(
+            one.slice, one.verdict.value, seen, f"{one.n:,}", f"{one.n_available:,}", one.settled_by
+        )
+    console.print(shown)
     return EXIT_CODE[found.verdict]
 
 

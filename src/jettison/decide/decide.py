@@ -3,7 +3,8 @@
 Candidates come with a role that was fixed before the test split was read. The nominee,
 chosen on dev, spends most of the gates' alpha; at most one fallback spends the rest, so
 that both together err no more often than the gates say (Bonferroni). Further candidates
-are shown for information and cannot be released by this decision. A candidate's own
+are shown for information and cannot be released by this decision. A test split that was read before leaves
+half the alpha of the reading before, so that retries together err at most twice alpha. A candidate's own
 gates and slices must all hold, which costs no alpha (intersection-union, Berger 1982).
 """
 
@@ -28,6 +29,7 @@ from jettison.decision import (
 )
 from jettison.errors import InvalidInput
 from jettison.record import Record
+from jettison.stats.spending import alpha_share_of_reading
 
 ALPHA_SHARE = {"nominee": 0.8, "fallback": 0.2}
 ROLES = ("incumbent", "nominee", "fallback", "shown")
@@ -68,7 +70,8 @@ def decide(
         candidates: At most one nominee and one fallback among them; a fallback needs a nominee.
         gates: All must hold. A candidate that costs no less than the incumbent is never chosen.
         test_digest: Identity of the test split.
-        n_test_reads: Decisions that have read this test split, this one included.
+        n_test_reads: Decisions that have read this test split, this one included; each spends half the
+            alpha of the one before.
         seed: Of the permutation test used with few groups.
         machine: Where it was measured.
         created: When, ISO 8601.
@@ -84,7 +87,8 @@ def decide(
             "gates must hold at least one `not_worse` gate, got none. A cost alone cannot show "
             "that a candidate still does the job."
         )
-    shares = alpha_shares(candidates, alpha_share)
+    left = alpha_share_of_reading(n_test_reads)
+    shares = {role: left * share for role, share in alpha_shares(candidates, alpha_share).items()}
     reports = [
         report_candidate(incumbent, evidence, gates, share=shares.get(evidence.role, 1.0), seed=seed)
         for evidence in candidates

@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from jettison.decide.costs import COSTS, judge_at_most, judge_cheaper
 from jettison.decide.pairing import ScoredPair, count_flips, has_failed, pair_records, score_pairs
-from jettison.decide.slices import expand_slices, in_slice
+from jettison.decide.slices import ALL, by_slice, expand_slices
 from jettison.decide.words import count, on_slice, share
 from jettison.decision import GateResult, Interval, NotWorse, Verdict
 from jettison.errors import InvalidInput, NotEnoughData
@@ -51,15 +51,21 @@ def judge_not_worse(
     check_not_worse(gate, spent)
     pairs = pair_records(incumbent_records, candidate_records)
     results = []
+    named = by_slice(incumbent_records)
+    pair_of = {pair.incumbent.example_id: pair for pair in pairs}
     for name in expand_slices(gate.slices, incumbent_records):
-        members = [pair for pair in pairs if in_slice(pair.incumbent, name)]
+        members = pairs if name == ALL else [pair_of[record.example_id] for record in named[name]]
         scored = score_pairs(members, gate.scorer)
         asked = _Asked(scorer=gate.scorer, on=name, margin=_margin(gate, name), alpha=spent, seed=seed)
         result = _judge_slice(asked, scored)
         if lost := sum(pair.incumbent.unanswered or pair.candidate.unanswered for pair in members):
             results.append(_undecided(result, lost))
             continue
-        failed = sum(has_failed(pair.candidate, gate.scorer) for pair in members)
+        failed = sum(
+            has_failed(pair.candidate, gate.scorer)
+            for pair in members
+            if pair.candidate.error is not None or pair.candidate.output is None
+        )
         notes = _notes(len(members) - len(scored), failed)
         results.append(msgspec.structs.replace(result, reason=result.reason + notes))
     return tuple(results)

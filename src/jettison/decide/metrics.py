@@ -1,9 +1,10 @@
 """What is shown beside a verdict: accuracy, F1, calibration and scope, slice by slice."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 from jettison.decide.pairing import record_score
-from jettison.decide.slices import every_slice, in_slice
+from jettison.decide.slices import by_slice
 from jettison.record import Record
 from jettison.stats import calibration, classification, ranking
 
@@ -21,15 +22,12 @@ def summarize(records: Sequence[Record]) -> dict[str, dict[str, float | None]]:
         `accuracy_at_80_coverage`, `mean_confidence`, `error_share`, `escalated_share`, and the
         mean of each further scorer by its name.
     """
-    return {
-        name: slice_metrics([record for record in records if in_slice(record, name)])
-        for name in every_slice(records)
-    }
+    return {name: slice_metrics(members) for name, members in by_slice(records).items()}
 
 
 def slice_counts(records: Sequence[Record]) -> dict[str, int]:
     """Records of every slice present."""
-    return {name: sum(in_slice(r, name) for r in records) for name in every_slice(records)}
+    return {name: len(members) for name, members in by_slice(records).items()}
 
 
 def per_class(records: Sequence[Record]) -> tuple[classification.ClassScores, ...]:
@@ -41,7 +39,7 @@ def per_class(records: Sequence[Record]) -> tuple[classification.ClassScores, ..
 def slice_metrics(records: Sequence[Record]) -> dict[str, float | None]:
     """Metrics of the records given, as one slice."""
     expected, predicted = _labels(records)
-    scorers = sorted({name for record in records for name in record.scores} - {LABEL})
+    scorers = sorted(set().union(*map(attrgetter("scores"), records)) - {LABEL})
     return {
         "accuracy": weighted_score(records, LABEL) if _has(records, LABEL) else _accuracy(records),
         "macro_f1": classification.macro_f1(expected, predicted) if expected else None,
@@ -61,8 +59,9 @@ def weighted_score(records: Sequence[Record], scorer: str) -> float | None:
 
 
 def _scope_metrics(records: Sequence[Record]) -> dict[str, float | None]:
-    inside = [r for r in records if r.slices.get(SCOPE) == "in"]
-    outside = [r for r in records if r.slices.get(SCOPE) == "out"]
+    scopes = [r.slices.get(SCOPE) for r in records]
+    inside = [r for r, scope in zip(records, scopes, strict=True) if scope == "in"]
+    outside = [r for r, scope in zip(records, scopes, strict=True) if scope == "out"]
     scores_in = [r.in_scope for r in inside if r.in_scope is not None]
     scores_out = [r.in_scope for r in outside if r.in_scope is not None]
     separates = bool(scores_in and scores_out)

@@ -1,23 +1,21 @@
 """Puts the answers of two candidates to one example side by side, or refuses."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from jettison.decision import Flips
 from jettison.errors import InvalidInput, UnknownName
 from jettison.record import Record
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """The incumbent's and the candidate's record of one example."""
 
     incumbent: Record
     candidate: Record
 
 
-@dataclass(frozen=True)
-class ScoredPair:
+class ScoredPair(NamedTuple):
     """A pair with both judgements of one scorer."""
 
     pair: Pair
@@ -58,17 +56,22 @@ def score_pairs(pairs: Sequence[Pair], scorer: str) -> tuple[ScoredPair, ...]:
         UnknownName: No record carries that scorer.
         InvalidInput: A call failed and the scores are not in 0-1, so that 0 is not the worst.
     """
-    known = sorted({name for p in pairs for r in (p.incumbent, p.candidate) for name in r.scores})
-    if pairs and scorer not in known:
+    if pairs and not any(scorer in p.incumbent.scores or scorer in p.candidate.scores for p in pairs):
+        known = sorted({name for p in pairs for r in (p.incumbent, p.candidate) for name in r.scores})
         raise UnknownName(f"the scorer of a gate must be one of {known}, got {scorer!r}.")
     scored = []
     for pair in pairs:
-        values = (record_score(pair.incumbent, scorer), record_score(pair.candidate, scorer))
-        if values[0] is not None and values[1] is not None:
-            scored.append(ScoredPair(pair, values[0], values[1]))
-    outside = any(not 0 <= value <= 1 for s in scored for value in (s.incumbent, s.candidate))
-    failed = [r.example_id for p in pairs for r in (p.incumbent, p.candidate) if has_failed(r, scorer)]
-    if outside and failed:
+        one = record_score(pair.incumbent, scorer)
+        other = record_score(pair.candidate, scorer)
+        if one is not None and other is not None:
+            scored.append(ScoredPair(pair, one, other))
+    outside = any(not (0 <= s.incumbent <= 1 and 0 <= s.candidate <= 1) for s in scored)
+    failed = (
+        [r.example_id for p in pairs for r in (p.incumbent, p.candidate) if has_failed(r, scorer)]
+        if outside
+        else []
+    )
+    if failed:
         raise InvalidInput(
             f"scores must be in 0-1 where calls failed and count as wrong, got others from {scorer!r} "
             f"at {failed[0]}. Answer the failed examples again."
@@ -80,7 +83,10 @@ def record_score(record: Record, scorer: str) -> float | None:
     """Judgement of one record: 0 when the call failed, None when it was lost or could not be judged."""
     if record.unanswered:
         return None
-    return 0.0 if has_failed(record, scorer) else record.scores.get(scorer)
+    if record.error is not None:
+        return 0.0
+    score = record.scores.get(scorer)
+    return 0.0 if score is None and record.output is None else score
 
 
 def has_failed(record: Record, scorer: str) -> bool:
@@ -92,17 +98,18 @@ def has_failed(record: Record, scorer: str) -> bool:
 
 def count_flips(scored: Sequence[ScoredPair]) -> Flips:
     """How answers changed; right means a score of 1."""
-    right = [(s.incumbent >= 1, s.candidate >= 1) for s in scored]
-    return Flips(
-        harmful=right.count((True, False)),
-        beneficial=right.count((False, True)),
-        churn=sum(
-            both == (False, False) and s.pair.incumbent.output != s.pair.candidate.output
-            for both, s in zip(right, scored, strict=True)
-        ),
-        both_right=right.count((True, True)),
-        n=len(scored),
-    )
+    harmful = beneficial = churn = both_right = 0
+    for s in scored:
+        if s.incumbent >= 1:
+            if s.candidate >= 1:
+                both_right += 1
+            else:
+                harmful += 1
+        elif s.candidate >= 1:
+            beneficial += 1
+        elif s.pair.incumbent.output != s.pair.candidate.output:
+            churn += 1
+    return Flips(harmful=harmful, beneficial=beneficial, churn=churn, both_right=both_right, n=len(scored))
 
 
 def _by_id(records: Sequence[Record], side: str) -> dict[str, Record]:

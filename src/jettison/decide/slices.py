@@ -58,6 +58,21 @@ def in_slice(record: Record, spec: str) -> bool:
     return record.slices.get(column) == value
 
 
+def by_slice(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Every slice present → its records, in order: one pass over the records, however many slices."""
+    found: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        for key in record.slices.items():
+            if key in found:
+                found[key].append(record)
+            else:
+                found[key] = [record]
+    return {
+        ALL: list(records),
+        **{f"{column}={value}": found[column, value] for column, value in sorted(found)},
+    }
+
+
 def every_slice(records: Sequence[Record]) -> tuple[str, ...]:
     """`all` and each value of each column: what a report may show."""
     return (ALL, *(f"{column}={value}" for column, values in columns(records).items() for value in values))

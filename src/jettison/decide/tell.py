@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from jettison.decide.words import count, figure, on_slice, share
 from jettison.decision import CandidateReport, Gate, GateResult, NotWorse, Verdict
 from jettison.stats.planning import smallest_passing_n
+from jettison.stats.spending import alpha_share_of_reading
 
 NOISE = 0.05
 """An A/A ratio further than this from 1 is worth a caveat."""
@@ -65,11 +66,13 @@ def caveats(
     shares: Mapping[str, float],
 ) -> tuple[str, ...]:
     """What the evidence cannot tell."""
-    told = [_error_rate(gates, shares), *_small_slices(reports)]
+    told = [_error_rate(gates, shares, alpha_share_of_reading(n_test_reads)), *_small_slices(reports)]
     if n_test_reads > 1:
         told.append(
-            f"The test split has been read for {n_test_reads} decisions; each further reading makes a "
-            "chance pass likelier than the gates' alpha says. New test examples restore it."
+            f"The test split has been read for {n_test_reads} decisions. This one spends "
+            f"1/{2 ** (n_test_reads - 1):,} of the gates' alpha, so that all of them together err at most "
+            "twice as often as alpha says; it needs more examples for the same verdict. New test examples "
+            "restore it."
         )
     told.append(
         "The verdicts hold for inputs like those of the test split; traffic that differs from it, or "
@@ -86,7 +89,7 @@ def caveats(
     return tuple(told)
 
 
-def _error_rate(gates: Sequence[Gate], shares: Mapping[str, float]) -> str:
+def _error_rate(gates: Sequence[Gate], shares: Mapping[str, float], left: float) -> str:
     alpha = max((gate.alpha for gate in gates if isinstance(gate, NotWorse)), default=0.0)
     split = ""
     if len(shares) > 1:
@@ -97,7 +100,7 @@ def _error_rate(gates: Sequence[Gate], shares: Mapping[str, float]) -> str:
         split = f" ({parts})"
     return (
         f"A candidate that loses the margin or more is released with a probability of at most "
-        f"{100 * alpha:.3g} %{split}."
+        f"{100 * alpha * left:.3g} %{split}."
     )
 
 

@@ -1,0 +1,208 @@
+"""Two models asked in turns until the verdict is certain: clear cases take a fraction of the examples."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from jettison.backends.open import open_model
+from jettison.candidate import Candidate
+from jettison.decide.slices import ALL
+from jettison.decision import Verdict
+from jettison.errors import InvalidInput
+from jettison.evaluate.run import predict_all
+from jettison.evaluate.scorers import open_scorers, score_all
+from jettison.loop.compare_models import candidate_of
+from jettison.model import Model
+from jettison.stats.noninferiority import margin_test
+from jettison.stats.sequential import MarginSequence
+from jettison.task import Example, Task
+
+CHUNK = 32
+Progress = Callable[[str, float | None], None]
+
+
+class SequentialSlice(msgspec.Struct, frozen=True, kw_only=True):
+    """One slice when the comparison stopped."""
+
+    slice: str
+    verdict: Verdict
+    n: int
+    """Examples asked."""
+    n_available: int
+    difference: float | None
+    """Candidate minus incumbent on the examples asked; None without any."""
+    settled_by: str
+    """`betting`, `fixed` (all examples were asked, and the fixed-size test tells) or `nothing`."""
+
+
+class Sequential(msgspec.Struct, frozen=True, kw_only=True):
+    """A comparison that stopped when it was certain."""
+
+    verdict: Verdict
+    slices: tuple[SequentialSlice, ...]
+    n_asked: int
+    n_available: int
+    alpha: float
+
+    @property
+    def saved_share(self) -> float:
+        """Share of the examples that nobody had to be asked."""
+        return 1 - self.n_asked / self.n_available
+
+
+def compare_until_sure(
+    a: str,
+    b: str,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    margin: float,
+    slices: Sequence[str] = (ALL,),
+    alpha: float = 0.025,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Sequential:
+    """Ask both models example by example, in an order that the seed draws, until every verdict is certain.
+
+    SHIP needs every slice; one BLOCK ends it. Half of alpha is spent on looking (betting, valid at every
+    look), half on the fixed-size test of all examples where they run out.
+
+    Args:
+        a: The incumbent: candidate, release, or whatever `take_in` takes.
+        b: The candidate.
+        task: Its first scorer judges, in 0-1.
+        examples: Independent: no two of one group.
+        margin: Loss that still counts as not worse.
+        slices: `all` and `column=value`, each of which must hold.
+        alpha: One-sided error probability of SHIP, and of BLOCK.
+        seed: Of the order.
+        progress: Called with a phrase and the share asked.
+
+    Raises:
+        InvalidInput: Examples depend on each other in groups, or a slice has none.
+    """
+    with tempfile.TemporaryDirectory() as cache:
+        candidates = [
+            candidate_of(source, task, cache=Path(cache) / side)
+            for side, source in zip("ab", (a, b), strict=True)
+        ]
+        return _compare(candidates, task, examples, margin, slices, alpha, seed, progress)
+
+
+def _compare(
+    candidates: Sequence[Candidate],
+    task: Task,
+    examples: Sequence[Example],
+    margin: float,
+    slices: Sequence[str],
+    alpha: float,
+    seed: int,
+    progress: Progress | None,
+) -> Sequential:
+    _check_independent(examples)
+    order = np.random.default_rng(seed).permutation(len(examples)).tolist()
+    walks = [_Walk(name, [e for e in examples if _in(e, name)], margin, alpha / 2) for name in slices]
+    first = task.scorers[0]
+    scorer = open_scorers({first: task.scoring[first]}, out_of_scope=task.out_of_scope)[first]
+    models = [open_model(candidate) for candidate in candidates]
+
+    def scores(model: Model, part: Sequence[Example]) -> list[float | None]:
+        outputs = predict_all(model, [e.asked for e in part])
+        return [s.value for s in score_all(scorer, list(zip(part, outputs, strict=True)))]
+
+    n_asked = 0
+    try:
+        for start in range(0, len(order), CHUNK):
+            part = [examples[i] for i in order[start : start + CHUNK]]
+            # What only slices hold that are settled need not be asked.
+            part = [e for e in part if any(walk.open and _in(e, walk.name) for walk in walks)]
+            if part:
+                one, other = (scores(model, part) for model in models)
+                n_asked += len(part)
+                for walk in walks:
+                    walk.take(part, one, other)
+            if progress is not None:
+                progress("asking both", (start + CHUNK) / len(order))
+            if any(walk.verdict is Verdict.BLOCK for walk in walks) or not any(walk.open for walk in walks):
+                break
+    finally:
+        for model in models:
+            model.close()
+    told = tuple(walk.told() for walk in walks)
+    verdicts = {one.verdict for one in told}
+    overall = next((v for v in (Verdict.BLOCK, Verdict.NOT_ENOUGH_DATA) if v in verdicts), Verdict.SHIP)
+    return Sequential(verdict=overall, slices=told, n_asked=n_asked, n_available=len(examples), alpha=alpha)
+
+
+class _Walk:
+    """One slice on its way to a verdict."""
+
+    def __init__(self, name: str, members: Sequence[Example], margin: float, alpha: float) -> None:
+        if not members:
+            raise InvalidInput(f"a slice must have examples, got none in {name!r}.")
+        self.name, self.n_available = name, len(members)
+        self._sequence = MarginSequence(margin=margin, alpha=alpha)
+        self._scores: list[tuple[float, float]] = []
+        self._margin, self._alpha = margin, alpha
+        self._n_unjudged = 0
+        self.verdict: Verdict | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.verdict is None
+
+    def take(
+        self, part: Sequence[Example], one: Sequence[float | None], other: Sequence[float | None]
+    ) -> None:
+        """Take in scores of the incumbent and the candidate, those of other slices passed over."""
+        if not self.open:
+            return
+        for example, a, b in zip(part, one, other, strict=True):
+            if not _in(example, self.name) or not self.open:
+                continue
+            if a is None or b is None:
+                self._n_unjudged += 1
+                continue
+            self._scores.append((a, b))
+            self._sequence.update(b - a)
+            if self._sequence.verdict is not None:
+                self.verdict = Verdict(self._sequence.verdict)
+
+    def told(self) -> SequentialSlice:
+        """Where it ended; where all examples were asked, with the verdict of the fixed-size test."""
+        verdict, settled = self.verdict, "betting"
+        if verdict is None:
+            verdict, settled = Verdict.NOT_ENOUGH_DATA, "nothing"
+            if self._scores and len(self._scores) + self._n_unjudged == self.n_available:
+                a, b = (np.array(side) for side in zip(*self._scores, strict=True))
+                test = margin_test(b, a, margin=self._margin, alpha=self._alpha)
+                if test.p_not_worse <= self._alpha:
+                    verdict, settled = Verdict.SHIP, "fixed"
+                elif test.p_worse <= self._alpha:
+                    verdict, settled = Verdict.BLOCK, "fixed"
+        return SequentialSlice(
+            slice=self.name,
+            verdict=verdict,
+            n=len(self._scores),
+            n_available=self.n_available,
+            difference=float(np.mean([b - a for a, b in self._scores])) if self._scores else None,
+            settled_by=settled,
+        )
+
+
+def _in(example: Example, name: str) -> bool:
+    column, _, value = name.partition("=")
+    return name == ALL or example.slices.get(column) == value
+
+
+def _check_independent(examples: Sequence[Example]) -> None:
+    groups = [e.group for e in examples if e.group is not None]
+    if len(set(groups)) < len(groups):
+        twice = next(g for g in groups if groups.count(g) > 1)
+        raise InvalidInput(
+            f"a sequential comparison needs independent examples, got group {twice!r} more than once. "
+            "Compare without --until-sure: the fixed-size test counts groups."
+        )

@@ -1,0 +1,100 @@
+"""The whole pipeline, retries and stops at will: how often it errs, beside what teams do today."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from jettison.stats.paired import tango_z
+from jettison.stats.sequential import MarginSequence
+from jettison.stats.simultaneous import max_t_bounds
+
+pytestmark = pytest.mark.guarantee
+DOUBT = 1e-4
+
+
+def _benchmark(name: str) -> ModuleType:
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_project_with_many_candidates_and_retries_errs_at_most_5_percent() -> None:
+    n = 150
+    hits = _benchmark("false_release").simulate(n)
+    print("\n" + "\n".join(f"{hit / n:7.3f}  {way}" for way, hit in hits.items()))
+    assert binomtest(hits["false_release"], n, 0.05, alternative="greater").pvalue > DOUBT
+    assert hits["naive_slices_false_release"] / n > 0.2
+
+
+@pytest.mark.parametrize(("gained", "margin"), [(0.0, 0.03), (0.02, 0.03), (0.1, 0.05), (0.005, 0.02)])
+def test_looking_after_every_example_keeps_the_error_rate(gained: float, margin: float) -> None:
+    rng = np.random.default_rng(0)
+    n_runs, n = 600, 2000
+    shares = (gained + margin, gained, 1 - 2 * gained - margin)
+    shipped = 0
+    for _ in range(n_runs):
+        sequence = MarginSequence(margin=margin)
+        d = rng.choice([-1.0, 1.0, 0.0], n, p=shares)
+        sequence.update(d)  # a capital once reached stays: one update is a look at every example
+        shipped += bool(sequence._bets.is_below[0])
+    print(f"\nSHIP at the boundary, gained {gained}, margin {margin}: {shipped / n_runs:.3f}")
+    assert binomtest(shipped, n_runs, 0.025, alternative="greater").pvalue > DOUBT
+
+
+@pytest.mark.parametrize(("flip", "truth"), [(0.01, 0.0), (0.01, -0.12)])
+def test_clear_cases_take_at_most_half_the_examples(flip: float, truth: float) -> None:
+    """A test split of 2,000, margin 3 points: no loss with few flips, and a loss four times the margin."""
+    rng = np.random.default_rng(1)
+    shares = (flip - min(truth, 0), flip + max(truth, 0), 1 - 2 * flip - abs(truth))
+    stops = []
+    for _ in range(200):
+        d = rng.choice([-1.0, 1.0, 0.0], 2000, p=shares)
+        sequence = MarginSequence(margin=0.03, alpha=0.0125)
+        for start in range(0, 2000, 20):
+            sequence.update(d[start : start + 20])
+            if sequence.verdict is not None:
+                break
+        stops.append(sequence.n)
+    print(f"\nflips {flip}, truth {truth}: median stop {np.median(stops):.0f} of 2000")
+    assert np.median(stops) <= 1000
+
+
+def test_power_stays_within_10_percent_of_the_fixed_size_test() -> None:
+    """Half of alpha on looking, half on the end: what that costs against all of it on the end."""
+    rng = np.random.default_rng(2)
+    n, margin, n_runs = 1000, 0.02, 400
+    fixed = both = 0
+    for _ in range(n_runs):
+        d = rng.choice([-1.0, 1.0, 0.0], n, p=(0.0175, 0.0175, 0.965))
+        b, c = int((d == 1).sum()), int((d == -1).sum())
+        z = float(tango_z(b, c, n, -margin))
+        sequence = MarginSequence(margin=margin, alpha=0.0125)
+        sequence.update(d)
+        fixed += z >= 1.95996
+        both += z >= 2.24140 or sequence.verdict == "SHIP"
+    print(f"\npower: fixed {fixed / n_runs:.3f}, until sure {both / n_runs:.3f}")
+    assert both >= 0.9 * fixed
+
+
+def test_certified_slices_hold_together() -> None:
+    """Ten overlapping slices, 1,500 examples: no bound above its truth in 97.5 % of the draws."""
+    rng = np.random.default_rng(3)
+    n, n_runs = 1500, 600
+    where = rng.integers(0, 5, n)
+    masks = [where == k for k in range(5)] + [where != k for k in range(5)]
+    wrong = 0
+    for _ in range(n_runs):
+        d = rng.choice([-1.0, 1.0, 0.0], n, p=(0.08, 0.06, 0.86))
+        wrong += bool((max_t_bounds(d, masks, n_draws=1000).low > -0.02).any())
+    print(f"\nany bound above its truth: {wrong / n_runs:.3f} (promised 0.025)")
+    assert binomtest(wrong, n_runs, 0.025, alternative="greater").pvalue > DOUBT

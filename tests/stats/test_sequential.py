@@ -1,0 +1,75 @@
+"""Comparisons that stop early, alpha over retries, and bounds that hold together."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from jettison.errors import InvalidInput, NotEnoughData
+from jettison.stats.sequential import MarginSequence
+from jettison.stats.simultaneous import max_t_bounds
+from jettison.stats.spending import alpha_over_all, alpha_share_of_reading
+
+
+def test_readings_spend_half_of_the_one_before_and_at_most_twice_alpha_together():
+    shares = [alpha_share_of_reading(k) for k in range(1, 60)]
+    assert shares[:4] == [1, 0.5, 0.25, 0.125]
+    assert 0.025 * sum(shares) <= alpha_over_all(0.025) == 0.05
+    with pytest.raises(InvalidInput, match="counted from 1, got 0"):
+        alpha_share_of_reading(0)
+
+
+def test_unchanged_answers_ship_and_the_same_answers_in_one_batch_do_too():
+    one, other = (MarginSequence(margin=0.03) for _ in range(2))
+    n = 0
+    while one.verdict is None and n < 1000:
+        one.update(0.0)
+        n += 1
+    assert one.verdict == "SHIP"
+    assert one.n == n
+    # Bets of 0.9 at the most from 2 on: log(1 + 0.9 * 0.03 / 0.97) = 0.0275 each; log(1/0.025) = 3.69.
+    assert 122 < n < 200
+    other.update(np.zeros(n))
+    assert other.verdict == "SHIP"
+
+
+def test_a_clear_loss_is_blocked_soon():
+    sequence = MarginSequence(margin=0.02)
+    sequence.update(np.tile([-1.0, 0, 0, 0], 25))
+    assert sequence.verdict == "BLOCK"
+
+
+def test_a_loss_of_just_the_margin_is_left_open():
+    sequence = MarginSequence(margin=0.02)
+    sequence.update(np.tile(np.append(-1.0, np.zeros(49)), 20))
+    assert sequence.verdict is None
+
+
+def test_differences_out_of_range_are_refused():
+    with pytest.raises(InvalidInput, match=r"scores in \[0, 1\]"):
+        MarginSequence(margin=0.1).update(1.5)
+    with pytest.raises(InvalidInput, match=r"margin must be in \(0, 1\), got 0"):
+        MarginSequence(margin=0)
+
+
+def test_bounds_of_one_slice_are_the_one_sided_normal_ones():
+    rng = np.random.default_rng(0)
+    d = rng.choice([-1, 0, 1], 4000, p=[0.05, 0.9, 0.05])
+    found = max_t_bounds(d, [np.ones(4000)], n_draws=20_000)
+    error = d.std(ddof=1) / np.sqrt(4000)
+    assert found.critical == pytest.approx(stats.norm.isf(0.025), abs=0.06)
+    assert found.low[0] == pytest.approx(d.mean() - found.critical * error, rel=1e-6)
+
+
+def test_bounds_of_many_slices_lie_between_one_and_bonferroni():
+    rng = np.random.default_rng(1)
+    d = rng.choice([-1, 0, 1], 4000, p=[0.05, 0.9, 0.05])
+    slice_of = rng.integers(0, 10, 4000)
+    apart = [slice_of == k for k in range(10)]
+    alike = [np.arange(4000) < 3900 - k for k in range(10)]
+    assert 2.6 < max_t_bounds(d, apart).critical <= stats.norm.isf(0.0025) + 0.15
+    assert max_t_bounds(d, alike).critical < 2.25
+
+
+def test_a_slice_in_which_nothing_varies_has_no_bound():
+    with pytest.raises(NotEnoughData, match="slice 1 has 5 groups, among which nothing varies"):
+        max_t_bounds(np.append(np.zeros(5), [1, -1, 0]), [np.arange(8) > 3, np.arange(8) < 5])
