@@ -39,8 +39,8 @@ def test_clear_cases_take_a_fraction_of_the_examples(tmp_path, models):
 def test_where_examples_run_out_the_fixed_size_test_tells(tmp_path, models):
     task = read_task(task_at(tmp_path))
     examples = task.read_test(purpose="x").examples
-    found = compare_until_sure(models["a"], models["same"], task, examples[:180], margin=0.025)
-    assert (found.verdict, found.slices[0].settled_by, found.n_asked) == (Verdict.SHIP, "fixed", 180)
+    found = compare_until_sure(models["a"], models["same"], task, examples[:190], margin=0.025)
+    assert (found.verdict, found.slices[0].settled_by, found.n_asked) == (Verdict.SHIP, "fixed", 190)
     few = compare_until_sure(models["a"], models["same"], task, examples[:50], margin=0.025)
     assert (few.verdict, few.slices[0].settled_by) == (Verdict.NOT_ENOUGH_DATA, "nothing")
 
