@@ -14,6 +14,7 @@ COMMANDS = {
     "run": "compress, evaluate, decide, release: the whole loop, resumable",
     "compare": "judge one model against another, paired, with intervals",
     "suites": "build tiers that show where a lean model fails; attack, find slices, lint, check",
+    "label": "choose which traffic to label next, label it on a page, read the answers back",
     "predict": "answer texts with a release",
     "cost": "measure the cost per task of one or several models, interleaved",
     "experiment": "start, watch, ramp and stop live comparisons that may be looked at any time",

@@ -336,3 +336,57 @@ def _show_tests(found: "dict[str, tuple[BehaviourResult, ...]]") -> None:
                 console.print(f"{Path(model).name}, {one.name}:", markup=False)
                 for failure in one.failures[:5]:
                     console.print(f"  {failure}", markup=False, soft_wrap=True)
+
+
+@command.command("gap")
+@click.argument("a")
+@click.argument("b")
+@click.option("--task", "task_file", type=click.Path(path_type=Path), required=True, help="task.toml")
+@click.option("--split", type=click.Choice(("dev", "test")), default="dev", show_default=True)
+@click.option("--store", type=click.Path(path_type=Path), help="Keep the prediction in this JSONL file.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the folds.")
+@click.option("--json", "as_json", is_flag=True, help="Print the prediction as JSON.")
+def gap(a: str, b: str, task_file: Path, split: str, store: Path | None, seed: int, as_json: bool) -> int:
+    """Predict what models A and B will score on the task's unlabelled traffic, and their difference."""
+    import msgspec
+
+    from jettison.files import value_sha256
+    from jettison.loop.production import keep_prediction, predict_production
+    from jettison.loop.suites import answers_of
+    from jettison.task.read import read_task
+
+    task = read_task(task_file)
+    known = task.dev if split == "dev" else task.read_test(purpose=value_sha256(["gap", a, b])).examples
+    sides = [
+        (
+            source,
+            answers_of(source, task, known, split=split),
+            answers_of(source, task, task.unlabelled, split="unlabelled"),
+        )
+        for source in (a, b)
+    ]
+    found = predict_production(
+        sides[0], sides[1], known, task.unlabelled, scorer=task.scorers[0], seed=seed
+    )
+    if store is not None:
+        keep_prediction(store, found)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        return 0
+    from rich.console import Console
+
+    from jettison.cli.tables import table
+
+    console = Console(highlight=False)
+    shown = table("score of", f"{split}, %", "predicted on traffic, %", "95 % interval", "effective n")
+    for one in found.predicted:
+        shown.add_row(
+            {"a": a, "b": b}.get(one.of, "B - A"),
+            f"{100 * one.benchmark:.1f}",
+            f"{100 * one.value:.1f}",
+            f"{100 * one.low:.1f} to {100 * one.high:.1f}",
+            f"{one.effective_n:.0f}",
+        )
+    console.print(shown)
+    console.print(found.words, soft_wrap=True)
+    return 0

@@ -1,0 +1,268 @@
+"""From benchmark to production: what two models will score on traffic that nobody has labelled."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from scipy.sparse.linalg import svds
+
+from jettison.errors import InvalidInput, NotEnoughData
+from jettison.evaluate.features import TextFeatures, nearness
+from jettison.files import value_sha256, write_atomic
+from jettison.model import log_odds
+from jettison.record import Record
+from jettison.stats.prediction_powered import powered_mean
+from jettison.stats.shift import LEAST_LABELLED, N_FOLDS, ShiftedMean, shifted_mean
+from jettison.task import Example
+
+SUPPORT_QUANTILE = 0.005
+"""Traffic farther from the benchmark than all but so many of its own examples is outside its support."""
+_DIMENSIONS = 12
+_MOST_REFERENCES = 4000
+
+
+class Predicted(msgspec.Struct, frozen=True, kw_only=True):
+    """One score on the traffic inside the benchmark's support."""
+
+    of: str
+    """`a`, `b`, or `b - a`."""
+    benchmark: float
+    value: float
+    low: float
+    high: float
+    effective_n: float
+    """Benchmark examples that the weights leave."""
+    by_prediction: float
+    by_weights: float
+
+
+class ProductionGap(msgspec.Struct, frozen=True, kw_only=True):
+    """A prediction under covariate shift: right where equal inputs are answered equally well in both."""
+
+    a: str
+    b: str
+    scorer: str
+    n_benchmark: int
+    n_traffic: int
+    outside_share: float
+    """Share of the traffic unlike anything in the benchmark, in 0-1: nothing is predicted for it."""
+    predicted: tuple[Predicted, ...]
+    traffic_digest: str
+    time: float
+
+    @property
+    def words(self) -> str:
+        """What it cannot tell, in a sentence."""
+        return (
+            f"Nothing is predicted for {100 * self.outside_share:.1f} % of the traffic, which is unlike "
+            "the benchmark. The rest holds where inputs alike are answered alike: a change in what is "
+            "right cannot be seen without labels."
+        )
+
+
+class Realised(msgspec.Struct, frozen=True, kw_only=True):
+    """What labels of the same traffic came to, later."""
+
+    traffic_digest: str
+    of: str
+    value: float
+    low: float
+    high: float
+    n_labels: int
+    inside: bool
+    """Whether the prediction's interval and this one overlap."""
+    time: float
+
+
+def predict_production(
+    a: tuple[str, Sequence[Record], Sequence[Record] | None],
+    b: tuple[str, Sequence[Record], Sequence[Record] | None],
+    benchmark: Sequence[Example],
+    traffic: Sequence[Example],
+    *,
+    scorer: str,
+    seed: int = 0,
+) -> ProductionGap:
+    """Predict each model's score on traffic, and the difference.
+
+    Args:
+        a: Name, records on the benchmark, and records on the traffic (for their confidences) or None.
+        b: The same of the other model.
+        benchmark: Examples with right answers.
+        traffic: Inputs alone.
+        scorer: What is predicted.
+        seed: Of the folds.
+
+    Raises:
+        NotEnoughData: Fewer than 50 benchmark examples or inputs of traffic inside their support.
+    """
+    scores = [_scores(records, scorer) for _, records, _ in (a, b)]
+    judged = [e for e in benchmark if all(e.id in one for one in scores)]
+    if min(len(judged), len(traffic)) < LEAST_LABELLED:
+        raise NotEnoughData(
+            f"a prediction needs at least {LEAST_LABELLED} judged examples and inputs of traffic, "
+            f"got {len(judged)} and {len(traffic)}."
+        )
+    inside = _inside(judged, traffic, seed)
+    kept = [e for e, is_in in zip(traffic, inside, strict=True) if is_in]
+    if len(kept) < LEAST_LABELLED:
+        raise NotEnoughData(
+            f"a prediction needs at least {LEAST_LABELLED} inputs of traffic like the benchmark's, "
+            f"got {len(kept)} of {len(traffic)}."
+        )
+    x, z = _features(judged, kept, [a, b], seed)
+    folds = _folds(judged, seed)
+    one, other = (np.array([s[e.id] for e in judged]) for s in scores)
+    found = {
+        name: shifted_mean(y, x, z, folds=folds, seed=seed)
+        for name, y in (("a", one), ("b", other), ("b - a", other - one))
+    }
+    return ProductionGap(
+        a=a[0],
+        b=b[0],
+        scorer=scorer,
+        n_benchmark=len(judged),
+        n_traffic=len(traffic),
+        outside_share=1 - len(kept) / len(traffic),
+        predicted=tuple(_predicted(name, mean) for name, mean in found.items()),
+        traffic_digest=_digest(traffic),
+        time=time.time(),
+    )
+
+
+def keep_prediction(path: Path, gap: ProductionGap) -> None:
+    """Append a prediction to the store, so that what came of it can be set beside it."""
+    _append(path, gap)
+
+
+def realise(
+    path: Path,
+    labelled: Sequence[tuple[float, float]],
+    propensities: Sequence[float],
+    *,
+    traffic: Sequence[Example],
+) -> tuple[Realised, ...]:
+    """Set labels of the traffic beside the last prediction of it, and append what they say.
+
+    Args:
+        path: The store.
+        labelled: Scores of a and b on each labelled input.
+        propensities: With which probability each was drawn (`jettison label` writes it).
+        traffic: The same that was predicted.
+
+    Raises:
+        InvalidInput: The store has no prediction of this traffic.
+        NotEnoughData: Fewer than two labels.
+    """
+    digest = _digest(traffic)
+    gaps = [g for g in read_predictions_kept(path) if g.traffic_digest == digest]
+    if not gaps:
+        raise InvalidInput(f"{path} must hold a prediction of this traffic, got none. Predict it first.")
+    a, b = np.asarray(labelled, float).reshape(-1, 2).T
+    weights = 1 / np.asarray(propensities, float)
+    found = []
+    for name, y in (("a", a), ("b", b), ("b - a", b - a)):
+        mean = powered_mean(y, np.zeros_like(y), np.zeros(2), weights=weights).interval
+        predicted = next(p for p in gaps[-1].predicted if p.of == name)
+        found.append(
+            Realised(
+                traffic_digest=digest,
+                of=name,
+                value=mean.value,
+                low=mean.low,
+                high=mean.high,
+                n_labels=len(y),
+                inside=mean.low <= predicted.high and predicted.low <= mean.high,
+                time=time.time(),
+            )
+        )
+    for one in found:
+        _append(path, one)
+    return tuple(found)
+
+
+def read_predictions_kept(path: Path) -> tuple[ProductionGap, ...]:
+    """Predictions in a store, oldest first; what came of them is passed over."""
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    found = []
+    for line in lines:
+        try:
+            found.append(msgspec.json.decode(line, type=ProductionGap))
+        except msgspec.DecodeError:
+            continue
+    return tuple(found)
+
+
+def _append(path: Path, line: ProductionGap | Realised) -> None:
+    before = path.read_bytes() if path.is_file() else b""
+    write_atomic(path, before + msgspec.json.encode(line) + b"\n")
+
+
+def _scores(records: Sequence[Record], scorer: str) -> dict[str, float]:
+    return {
+        r.example_id: s for r in records if (s := r.scores.get(scorer)) is not None and not r.unanswered
+    }
+
+
+def _inside(judged: Sequence[Example], traffic: Sequence[Example], seed: int) -> np.ndarray:
+    """Whether each input of traffic is as near to the benchmark as nearly all of its own examples are."""
+    texts = [e.input for e in judged]
+    if len(texts) > _MOST_REFERENCES:
+        chosen = np.random.default_rng(seed).choice(len(texts), _MOST_REFERENCES, replace=False)
+        texts = [texts[i] for i in chosen.tolist()]
+    features = TextFeatures(texts)
+    own = nearness(features.rows, features.rows, skip_best=True)
+    near = nearness(features.of([e.input for e in traffic]), features.rows)
+    return np.asarray(near >= np.quantile(own, SUPPORT_QUANTILE))
+
+
+def _features(
+    judged: Sequence[Example],
+    traffic: Sequence[Example],
+    sides: Sequence[tuple[str, Sequence[Record], Sequence[Record] | None]],
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What scores are predicted from: directions of the texts, length, confidences where known."""
+    texts = [e.input for e in (*judged, *traffic)]
+    rows = TextFeatures(texts).rows
+    k = min(_DIMENSIONS, len(texts) - 1)
+    start = np.random.default_rng(seed).normal(size=min(rows.shape))
+    _, _, basis = svds(rows.astype(float), k=k, v0=start)
+    columns = [np.asarray(rows @ basis.T), np.log1p([[len(t)] for t in texts])]
+    for _, records, live in sides:
+        if live is None:
+            continue
+        sure = {r.example_id: r.confidence for r in (*records, *live)}
+        found = [sure.get(e.id) for e in (*judged, *traffic)]
+        if all(c is not None for c in found):
+            columns.append(np.array([[log_odds(c)] for c in found if c is not None]))
+    whole = np.column_stack(columns)
+    return whole[: len(judged)], whole[len(judged) :]
+
+
+def _folds(judged: Sequence[Example], seed: int) -> np.ndarray:
+    """Fold of each example; a group stays in one."""
+    groups = [e.group or f"\0{e.id}" for e in judged]
+    names = sorted(set(groups))
+    order = np.random.default_rng(seed).permutation(len(names)) % N_FOLDS
+    fold_of = dict(zip(names, order.tolist(), strict=True))
+    return np.array([fold_of[g] for g in groups])
+
+
+def _predicted(name: str, mean: ShiftedMean) -> Predicted:
+    return Predicted(
+        of=name,
+        benchmark=mean.labelled_mean,
+        value=mean.interval.value,
+        low=mean.interval.low,
+        high=mean.interval.high,
+        effective_n=mean.effective_n,
+        by_prediction=mean.by_prediction,
+        by_weights=mean.by_weights.value,
+    )
+
+
+def _digest(traffic: Sequence[Example]) -> str:
+    return value_sha256([[e.id, e.input] for e in traffic])

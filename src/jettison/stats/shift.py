@@ -1,0 +1,166 @@
+"""A mean where the inputs differ: labelled examples of one population, inputs alone of another.
+
+The labelled are weighted by how much more often the other population has inputs like them; a prediction of
+each score, fitted on other folds, takes up the slack. Valid where the chance of being right, given the
+input, is the same in both (covariate shift); a change in what is right cannot be seen without labels.
+
+Source: Shimodaira 2000 (importance weighting); Bickel et al. 2009 (weights by a classifier); Angelopoulos
+et al. 2023 (prediction-powered inference), with weights as in doubly robust estimation.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import optimize
+
+from jettison.errors import InvalidInput, NotEnoughData
+from jettison.stats.interval import Interval
+from jettison.stats.prediction_powered import powered_mean
+
+N_FOLDS = 5
+RIDGE = 1.0
+MOST_WEIGHT = 20.0
+"""Weights are cut there, relative to a mean of 1: one example must not stand for everyone."""
+LEAST_LABELLED = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftedMean:
+    """A mean under the other population's inputs."""
+
+    interval: Interval
+    labelled_mean: float
+    """Of the labelled population, unweighted."""
+    by_prediction: float
+    """What the predictions alone say."""
+    by_weights: Interval
+    """What the weights alone say."""
+    effective_n: float
+    """(sum w)^2 / sum w^2: labelled examples that the weights leave."""
+    cut_share: float
+    """Share of the labelled whose weight was cut, in 0-1."""
+
+
+def shifted_mean(
+    scores: ArrayLike,
+    labelled: ArrayLike,
+    other: ArrayLike,
+    *,
+    predicted: tuple[ArrayLike, ArrayLike] | None = None,
+    folds: ArrayLike | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> ShiftedMean:
+    """Estimate the mean score on another population's inputs.
+
+    Args:
+        scores: Of the labelled, shape (n,); differences of scores too.
+        labelled: Their features, shape (n, n_features).
+        other: Features of the other population, shape (n_other, n_features).
+        predicted: Predicted scores of both, from elsewhere; None fits them here, on other folds.
+        folds: Fold of each labelled example, in 0..N_FOLDS-1; None draws them. Examples of one group
+            must share one.
+        confidence: Coverage wanted, in (0, 1).
+        seed: Of the folds.
+
+    Raises:
+        InvalidInput: Shapes do not fit.
+        NotEnoughData: Fewer than 50 labelled or other inputs.
+    """
+    y, x, z = (np.asarray(v, float) for v in (scores, labelled, other))
+    if y.ndim != 1 or x.ndim != 2 or z.ndim != 2 or len(y) != len(x) or x.shape[1] != z.shape[1]:
+        raise InvalidInput(
+            "scores must have shape (n,) and features (n, n_features) and (n_other, n_features), "
+            f"got {y.shape}, {x.shape} and {z.shape}."
+        )
+    if min(len(y), len(z)) < LEAST_LABELLED:
+        raise NotEnoughData(
+            f"a mean under shift needs at least {LEAST_LABELLED} labelled and other inputs, "
+            f"got {len(y)} and {len(z)}."
+        )
+    rng = np.random.default_rng(seed)
+    fold = rng.permutation(len(y)) % N_FOLDS if folds is None else np.asarray(folds)
+    center, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-9)
+    x, z = (x - center) / scale, (z - center) / scale
+    w, cut_share = _weights(x, z, fold, rng.permutation(len(z)) % N_FOLDS)
+    if predicted is None:
+        f, everyone = _predictions(y, x, z, fold)
+    else:
+        f, everyone = (np.asarray(v, float) for v in predicted)
+    found = powered_mean(y, f, everyone, weights=w, confidence=confidence)
+    plain = powered_mean(y, np.zeros_like(y), np.zeros(len(z)), weights=w, confidence=confidence)
+    return ShiftedMean(
+        interval=found.interval,
+        labelled_mean=float(y.mean()),
+        by_prediction=float(everyone.mean()),
+        by_weights=plain.interval,
+        effective_n=found.effective_labels,
+        cut_share=cut_share,
+    )
+
+
+def _weights(
+    x: np.ndarray, z: np.ndarray, fold: np.ndarray, other_fold: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Density ratio of each labelled example, from a classifier of the two that did not see it; mean 1."""
+    found = np.empty(len(x))
+    for k in range(N_FOLDS):
+        mine, theirs = x[fold != k], z[other_fold != k]
+        rows = np.concatenate([mine, theirs])
+        is_other = np.append(np.zeros(len(mine)), np.ones(len(theirs)))
+        coefficients = fit_logistic(rows, is_other)
+        found[fold == k] = np.exp(np.clip(_linear(x[fold == k], coefficients), -30, 30)) * (
+            len(mine) / len(theirs)
+        )
+    found /= found.mean()
+    cut = np.minimum(found, MOST_WEIGHT)
+    return cut, float((found > MOST_WEIGHT).mean())
+
+
+def _predictions(
+    y: np.ndarray, x: np.ndarray, z: np.ndarray, fold: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted scores of the labelled by models that did not see them, and of the others by all models."""
+    f, everyone = np.empty(len(y)), np.zeros(len(z))
+    binary = bool(np.isin(y, (0.0, 1.0)).all()) and 0 < y.mean() < 1
+    for k in range(N_FOLDS):
+        seen = fold != k
+        if binary:
+            coefficients = fit_logistic(x[seen], y[seen])
+            f[fold == k] = _sigmoid(_linear(x[fold == k], coefficients))
+            everyone += _sigmoid(_linear(z, coefficients)) / N_FOLDS
+        else:
+            coefficients = _fit_ridge(x[seen], y[seen])
+            low, high = float(y.min()), float(y.max())
+            f[fold == k] = np.clip(_linear(x[fold == k], coefficients), low, high)
+            everyone += np.clip(_linear(z, coefficients), low, high) / N_FOLDS
+    return f, everyone
+
+
+def fit_logistic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Coefficients of a ridge logistic regression, the intercept last and not shrunk."""
+    rows = np.column_stack([x, np.ones(len(x))])
+    shrunk = np.append(np.full(x.shape[1], RIDGE), 0.0)
+
+    def loss(c: np.ndarray) -> tuple[float, np.ndarray]:
+        s = rows @ c
+        value = np.logaddexp(0.0, s).sum() - y @ s + 0.5 * shrunk @ c**2
+        return float(value), rows.T @ (_sigmoid(s) - y) + shrunk * c
+
+    found = optimize.minimize(loss, np.zeros(rows.shape[1]), jac=True, method="L-BFGS-B")
+    return np.asarray(found.x)
+
+
+def _fit_ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    rows = np.column_stack([x, np.ones(len(x))])
+    shrunk = np.diag(np.append(np.full(x.shape[1], RIDGE), 0.0))
+    return np.linalg.solve(rows.T @ rows + shrunk, rows.T @ y)
+
+
+def _linear(x: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    return np.asarray(x @ coefficients[:-1] + coefficients[-1])
+
+
+def _sigmoid(s: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-np.clip(s, -30, 30))))
