@@ -59,6 +59,12 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     false_alarm_share: float = 0.05
     """Share of in-scope inputs that may be flagged as out of scope."""
     data_digest: str | None = None
+    scales: tuple[float, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Vector scaling: each label's logit is multiplied by its own number, and `biases` added, for the
+    confidence alone; the answer stays the arg-max of the raw logits. Not written where unused."""
+    biases: tuple[float, ...] | msgspec.UnsetType = msgspec.UNSET
+    knots: tuple[tuple[float, float], ...] | msgspec.UnsetType = msgspec.UNSET
+    """Isotonic map: confidence at the temperature → confidence, ascending in both, linear between."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):

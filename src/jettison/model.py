@@ -72,20 +72,34 @@ class Decoder:
         # A product with ones adds up a row in half of the time that a sum takes.
         self._ones = np.ones(len(self.labels))
         self._ranks = ScopeRanks.of(calibration)
+        self._vector = (
+            None
+            if isinstance(calibration.scales, msgspec.UnsetType)
+            or isinstance(calibration.biases, msgspec.UnsetType)
+            else (np.asarray(calibration.scales), np.asarray(calibration.biases))
+        )
+        self._knots = None if isinstance(calibration.knots, msgspec.UnsetType) else calibration.knots
 
     def outputs(self, logits: np.ndarray) -> list[Output]:
         """Decode logits, shape (n_inputs, n_labels), to one output per row."""
         if len(logits) == 0:
             return []
-        if len(logits) == 1:
+        if len(logits) == 1 and self._vector is None and self._knots is None:
             return [self._one(logits[0])]
         probabilities = softmax(logits, self.calibration.temperature)
         top = logits.argmax(axis=1).tolist()
         scope = self.scope_scores(logits, probabilities).tolist()
-        return [
-            self._output(logits[row], index, float(probabilities[row, index]), scope[row])
-            for row, index in enumerate(top)
-        ]
+        sure = self._sure(logits, probabilities)[np.arange(len(top)), top].tolist()
+        return [self._output(logits[row], index, sure[row], scope[row]) for row, index in enumerate(top)]
+
+    def _sure(self, logits: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        """Confidence in each label, shape of the logits, by the calibration's own rule."""
+        if self._vector is not None:
+            return softmax(np.asarray(logits, np.float64) * self._vector[0] + self._vector[1])
+        if self._knots is not None:
+            x, y = zip(*self._knots, strict=True)
+            return np.asarray(np.interp(probabilities, x, y))
+        return probabilities
 
     def _one(self, row: np.ndarray) -> Output:
         """The same for one row, shape (n_labels,), in a third of the time: a static student feels it."""

@@ -236,3 +236,51 @@ def test_the_scope_rule_asked_for_is_used(tmp_path):
     candidate = candidate_at(tmp_path / "c")
     calibrated = calibrate(candidate, data, cache=tmp_path / "cache", scope_rule="energy")
     assert calibrated.calibration.scope_rule == "energy"
+
+
+@pytest.mark.parametrize("method", ["vector", "isotonic"])
+def test_finer_maps_are_honest_on_other_examples_and_change_no_answer(tmp_path, method):
+    train, test = drawn(1600, 1), drawn(3000, 2, start=5000)
+    raw = candidate_at(tmp_path / "raw")
+    plain = calibrate(raw, development(train), cache=tmp_path / "plain")
+    finer = calibrate(raw, development(train), cache=tmp_path / "finer", method=method)
+    before, after = (expected_calibration_error(c, test) for c in (raw, finer))
+    assert before > 0.08
+    assert after < 0.04  # an isotonic map of 800 answers has noise of its own
+    texts = [e.input for e in test[:200]]
+    answers = [[o.label for o in open_model(c).predict(texts)] for c in (raw, finer)]
+    assert answers[0] == answers[1]
+    verify_candidate(finer)
+    assert Candidate.at(finer.path).calibration == finer.calibration
+    assert finer.lineage[-1].settings["method"] == method
+    assert "method" not in plain.lineage[-1].settings
+    one = open_model(finer).predict(texts[:1])[0]
+    assert one.confidence == pytest.approx(open_model(finer).predict(texts)[0].confidence, abs=1e-6)
+
+
+def test_vector_scaling_mends_what_one_temperature_cannot(tmp_path):
+    """One label's logit is too high by two: its own bias takes that back."""
+    from jettison.evaluate.calibration_maps import fit_vector
+
+    rng = np.random.default_rng(0)
+    true = rng.normal(0, 2, (4000, 3))
+    expected = (softmax(true).cumsum(axis=1) > rng.random((4000, 1))).argmax(axis=1)
+    seen = true + np.array([2.0, 0, 0])
+    weights = np.ones(4000)
+    scales, biases = fit_vector(
+        seen, expected, weights, temperature=fit_temperature(seen, expected, weights)
+    )
+    assert biases[0] - np.mean(biases[1:]) == pytest.approx(-2, abs=0.5)
+    assert np.mean(scales) == pytest.approx(1, abs=0.15)
+
+
+def test_an_isotonic_map_is_ascending_and_never_certain():
+    from jettison.evaluate.calibration_maps import fit_isotonic
+
+    rng = np.random.default_rng(1)
+    confidence = rng.uniform(0.3, 1, 500)
+    knots = fit_isotonic(confidence, np.ones(500), np.ones(500))
+    x, y = zip(*knots, strict=True)
+    assert list(x) == sorted(x)
+    assert list(y) == sorted(y)
+    assert 0 < min(y) <= max(y) < 1

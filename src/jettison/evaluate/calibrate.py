@@ -20,10 +20,11 @@ from jettison.candidate import (
     write_candidate,
 )
 from jettison.errors import InvalidInput, NotEnoughData
+from jettison.evaluate.calibration_maps import fit_isotonic, fit_vector
 from jettison.evaluate.recalibrate import fit_confidence_map
 from jettison.evaluate.run import predict_all
 from jettison.files import folder_atomic, link_or_copy_folder, value_sha256
-from jettison.model import CONFIDENCE_MAP, Decoder, Output
+from jettison.model import CONFIDENCE_MAP, Decoder, Output, softmax
 from jettison.record import Record
 from jettison.stats.ranking import auroc
 from jettison.task import Development, Example
@@ -36,6 +37,7 @@ MOST_QUANTILES = 201
 LEAST_OUT_OF_SCOPE = 20
 """Fewer out-of-scope examples cannot tell which rule is better."""
 ScopeRule = Literal["max_probability", "energy", "auto"]
+Method = Literal["temperature", "vector", "isotonic"]
 
 
 def calibrate(
@@ -47,6 +49,7 @@ def calibrate(
     scope_rule: ScopeRule = "auto",
     records: Sequence[Record] | None = None,
     scorer: str = "label",
+    method: Method = "temperature",
 ) -> Candidate:
     """Fit a candidate's confidences on `data.dev_fit`, as a new candidate beside the old one.
 
@@ -69,6 +72,8 @@ def calibrate(
             not asked again. Without logits of the task's labels its confidence is mapped to the
             share of answers that `scorer` finds right.
         scorer: The task's first.
+        method: What makes confidences honest. `temperature`: one number. `vector`: a scale and a bias for
+            each label. `isotonic`: a monotone map. The last two need more examples; none changes an answer.
 
     Raises:
         InvalidInput: The share is not in (0, 1), or the candidate lacks the task's labels.
@@ -83,6 +88,7 @@ def calibrate(
             "data": data.digest,
             "share": false_alarm_share,
             "rule": scope_rule,
+            **({} if method == "temperature" else {"method": method}),
         }
     )
     folder = cache / key[:20]
@@ -99,10 +105,14 @@ def calibrate(
             fit_confidence_map([r for r in records if r.example_id in fit], scorer)
         )
     else:
-        fitted = _fit(uncalibrated, data, false_alarm_share, scope_rule, records)
+        fitted = _fit(uncalibrated, data, false_alarm_share, scope_rule, records, method)
     applied = AppliedStep(
         step="calibrate",
-        settings={"false_alarm_share": false_alarm_share, "scope_rule": scope_rule},
+        settings={
+            "false_alarm_share": false_alarm_share,
+            "scope_rule": scope_rule,
+            **({} if method == "temperature" else {"method": method}),
+        },
         seed=0,
         versions=library_versions("numpy", "scipy"),
         parents=(candidate.digest,),
@@ -195,6 +205,7 @@ def _fit(
     false_alarm_share: float,
     scope_rule: ScopeRule,
     records: Sequence[Record] | None,
+    method: Method,
 ) -> Calibration:
     """The calibration of a candidate whose own has been taken off."""
     examples = [e for e in data.dev_fit if e.expected is not None]
@@ -222,6 +233,7 @@ def _fit(
         rule = Calibration(temperature=_temperature(candidate, answered))
         rule = msgspec.structs.replace(rule, scope_rule=_scope_rule(candidate, answered, rule, scope_rule))
         scores = _scope_scores(candidate, in_scope, rule)
+        rule = _with_method(candidate, answered, rule, method)
     return msgspec.structs.replace(
         rule,
         scope_quantiles=None if candidate.out_of_scope is None else _quantiles(scores),
@@ -244,6 +256,28 @@ def _temperature(candidate: Candidate, answered: Sequence[tuple[Example, Output]
         np.array([index[str(e.expected)] for e, _ in known]),
         np.array([e.weight for e, _ in known]),
     )
+
+
+def _with_method(
+    candidate: Candidate,
+    answered: Sequence[tuple[Example, Output]],
+    rule: Calibration,
+    method: Method,
+) -> Calibration:
+    """The calibration with a finer map of confidences beside the temperature, which scope still uses."""
+    if method == "temperature":
+        return rule
+    index = {label: i for i, label in enumerate(candidate.labels)}
+    known = [(e, o) for e, o in answered if e.expected in index]
+    logits = np.stack([_logits(o) for _, o in known])
+    expected = np.array([index[str(e.expected)] for e, _ in known])
+    weights = np.array([e.weight for e, _ in known])
+    if method == "vector":
+        scales, biases = fit_vector(logits, expected, weights, temperature=rule.temperature)
+        return msgspec.structs.replace(rule, scales=scales, biases=biases)
+    confidence = softmax(logits, rule.temperature)[np.arange(len(logits)), logits.argmax(axis=1)]
+    right = (logits.argmax(axis=1) == expected).astype(float)
+    return msgspec.structs.replace(rule, knots=fit_isotonic(confidence, right, weights))
 
 
 def _scope_rule(

@@ -4,7 +4,7 @@ import re
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -65,6 +65,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     None takes a quarter, a half, the whole and one and a half of the tightest margin."""
     delta: float = 0.1
     """Probability that a cascade's certificate does not hold."""
+    calibration: Literal["temperature", "vector", "isotonic"] = "temperature"
+    """What makes confidences honest, fitted on one half of dev; goes into every candidate."""
     n_shown: int = 5
     """Candidates measured on test besides the eligible ones, for the report."""
     n_cost_tasks: int = 200

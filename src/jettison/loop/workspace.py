@@ -114,6 +114,7 @@ class Workspace:
             scope_rule=scope_rule,
             records=self.records(candidate, self.dev, "dev") if is_language(candidate) else None,
             scorer=self.scorer,
+            method=self.config.calibration,
         )
 
     def records(self, candidate: Candidate, examples: Sequence[Example], split: str) -> tuple[Record, ...]:
