@@ -127,6 +127,36 @@ def test_each_metric_of_a_shadow_is_a_paired_difference() -> None:
     assert errors.value == 0.0
 
 
+def test_a_shadow_that_fails_counts_as_an_error_and_as_nothing_else() -> None:
+    metrics = tuple(Metric(name=name) for name in ("agreement", "errors", "latency_s", "label"))
+    running = Experiment(plan("shadow", metrics=metrics))
+    pairs = list(simulate_shadow(np.random.default_rng(0), 100, harmful=0.0, beneficial=0.0))
+    lost = {"output": None, "error": "upstream_unreachable", "unanswered": True}
+    failing = [
+        Exchange(
+            records=tuple(
+                msgspec.structs.replace(r, **lost) if r.role == "shadow" and number < 30 else r
+                for r in one.records
+            ),
+            feedback=one.feedback,
+        )
+        for number, one in enumerate(pairs)
+    ]
+    running.take(news(failing))
+    found = {finding.metric: finding for finding in running.status().metrics}
+    assert (found["errors"].n, found["errors"].value) == (100, pytest.approx(-0.3))
+    assert (found["agreement"].n, found["label"].n) == (70, 70)
+
+
+def test_a_failure_in_one_arm_scores_on_errors_alone() -> None:
+    metrics = (Metric(name="errors"), Metric(name="escalated"))
+    running = Experiment(plan(metrics=metrics))
+    (one,) = simulate_split(np.random.default_rng(0), 1, control=GOOD, treatment=GOOD)
+    lost = msgspec.structs.replace(one.records[0], output=None, error="engine_died", unanswered=True)
+    running.take(News(records=(lost,), feedback=(), place=Place(), is_all=True))
+    assert {f.metric: f.n for f in running.status().metrics} == {"errors": 1, "escalated": 0}
+
+
 def test_late_labels_count_when_they_come_and_unknown_ones_are_told() -> None:
     exchanges = list(simulate_split(np.random.default_rng(0), 50, control=GOOD, treatment=GOOD))
     records = [msgspec.structs.replace(one, feedback=()) for one in map(_as_struct, exchanges)]

@@ -208,6 +208,7 @@ def test_a_shadow_that_is_down_is_a_record_with_its_error(tmp_path, release, ups
         wait_until(lambda: any(r.role == "shadow" for r in records_in(gateway)))
         (shadow,) = [r for r in records_in(gateway) if r.role == "shadow"]
         assert (shadow.error, shadow.unanswered, shadow.route) == ("upstream_cut_off", True, "shadow")
+        assert (shadow.arm, shadow.propensity) == ("shadow", 1.0)
 
 
 # Split
@@ -240,6 +241,22 @@ def test_a_user_keeps_the_arm_over_ramps_and_restarts(tmp_path, release, upstrea
             assert len(record.key) == 24
             assert "user" not in record.key
     assert in_treatment[0] < in_treatment[1] < in_treatment[2]
+
+
+def test_an_arm_that_fails_outright_is_named_in_its_record(tmp_path, release, upstream):
+    async def dead(exchange):
+        exchange.reset()
+
+    upstream.behave = dead
+    inner = Cascade(lean=LEAN, fallback=BIG, threshold=2.0)  # always escalated, to one who is down
+    route = Split(control=LEAN, treatment=inner, treatment_share=0.5, salt="s")
+    treated = next(f"user-{i}" for i in range(50) if position_of(f"user-{i}", "s") < 0.5)
+    with served(tmp_path, release, upstream, route) as gateway:
+        assert ask(gateway, "pear", user=treated).status == 502
+        wait_until(lambda: any(r.role == "answer" for r in records_in(gateway)))
+        (failed,) = [r for r in records_in(gateway) if r.role == "answer"]
+        assert (failed.error, failed.unanswered) == ("upstream_cut_off", True)
+        assert (failed.arm, failed.route, failed.propensity) == ("treatment", "treatment/fallback", 0.5)
 
 
 def test_what_is_sticky(tmp_path, release, upstream):

@@ -89,7 +89,7 @@ class Observer:
             self._waiting[record.example_id] = (record.time, is_treatment, share, unit, output)
 
     def _shadow(self, record: Record, found: Observed) -> None:
-        if record.role not in (None, "answer", "shadow") or record.unanswered:
+        if record.role not in (None, "answer", "shadow"):
             return
         is_shadow = record.role == "shadow"
         other = self._half.pop(record.example_id, None)
@@ -101,7 +101,7 @@ class Observer:
             difference = _difference(metric, main, shadow)
             if difference is not None:
                 found.values.setdefault(metric.name, []).append(difference)
-        if self._by_label:
+        if self._by_label and not (main.unanswered or shadow.unanswered):
             outputs = tuple(None if r.output is None else _hashed(r.output) for r in (main, shadow))
             self._waiting[record.example_id] = (record.time, *outputs)
 
@@ -161,10 +161,15 @@ class Observer:
 
 
 def score_of(metric: Metric, record: Record) -> float | None:
-    """What one record scores on a metric that needs no label; higher is better. None: not known."""
+    """What one record scores on a metric that needs no label; higher is better. None: not known.
+
+    Of an answer that was lost on the way only `errors` is known: a quick failure is no quick answer.
+    """
     name = metric.name
     if name == "errors":
         return float(record.error is None)
+    if record.unanswered:
+        return None
     if name == "guardrails":
         return float(not record.guardrails)
     if name == "escalated":
@@ -181,6 +186,8 @@ def score_of(metric: Metric, record: Record) -> float | None:
 
 def _difference(metric: Metric, main: Record, shadow: Record) -> float | None:
     if metric.name == "agreement":
+        if main.unanswered or shadow.unanswered:
+            return None
         return float(shadow.output is not None and shadow.output == main.output) - 1.0
     after, before = score_of(metric, shadow), score_of(metric, main)
     return None if after is None or before is None else after - before

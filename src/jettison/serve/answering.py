@@ -65,18 +65,21 @@ async def _asked(gateway: "Gateway", plan: "Plan", call: Call) -> Reply:
             reply = await plan.root.answer(call)
     except ApiError as error:
         gateway.record(record_of(call, None, role="answer", error=error), call)
-        _finish(gateway, call, None, error.status)
+        _finish(gateway, call, None, error.status, error=error)
         raise
     if reply.latency_s is None:
         reply.latency_s = time.monotonic() - call.started_s
     return reply
 
 
-def _finish(gateway: "Gateway", call: Call, reply: Reply | None, status: int) -> None:
+def _finish(
+    gateway: "Gateway", call: Call, reply: Reply | None, status: int, *, error: ApiError | None = None
+) -> None:
     """Records and counts, once the last byte is known."""
     for side in call.side:
         gateway.record(side, call)
-    arm = None if reply is None else reply.arm
+    told = reply or error
+    arm = None if told is None else told.arm
     seconds = time.monotonic() - call.started_s
     gateway.metrics.request(call.operation, arm, status, seconds)
     if reply is not None:
@@ -89,7 +92,7 @@ def _finish(gateway: "Gateway", call: Call, reply: Reply | None, status: int) ->
             operation=call.operation,
             status=status,
             arm=arm,
-            route=None if reply is None else reply.place,
+            route=None if told is None else told.place,
             seconds=round(seconds, 6),
         )
 

@@ -32,6 +32,9 @@ class ApiError(Exception):
             own, or one failure would become three times three calls.
         is_passable: Whether the fallback of a cascade may be asked instead.
         body: What an upstream said, to be passed on as it came.
+
+    Routes fill in `arm`, `place` and `propensity` as they do for a reply, so that the record of a failure
+    says whose it was. An instance belongs to one request.
     """
 
     def __init__(
@@ -50,6 +53,9 @@ class ApiError(Exception):
         self.status, self.code, self.message, self.param = status, code, message, param
         self.retry_after_s, self.should_retry, self.is_passable = retry_after_s, should_retry, is_passable
         self._body = body
+        self.arm: str | None = None
+        self.place = ""
+        self.propensity: float | None = None
 
     @property
     def detail(self) -> dict[str, Any]:

@@ -4,9 +4,10 @@ import dataclasses
 import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from jettison.record import Cost, Record
+from jettison.serve.api_error import ApiError
 from jettison.serve.question import Question
 
 Operation = Literal["chat", "completion", "decision", "infer", "embedding", "other"]
@@ -129,7 +130,10 @@ def buffered(call: Call) -> Call:
     return dataclasses.replace(call, stream=False, body=body)
 
 
-def within(place: str, reply: Reply) -> Reply:
-    """Say that a reply came from an arm at this place of the plan."""
-    reply.place = f"{place}/{reply.place}" if reply.place else place
-    return reply
+T = TypeVar("T", bound=Reply | ApiError)
+
+
+def within(place: str, told: T) -> T:
+    """Say that a reply, or the error in its stead, came from an arm at this place of the plan."""
+    told.place = f"{place}/{told.place}" if told.place else place
+    return told

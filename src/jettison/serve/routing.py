@@ -58,8 +58,9 @@ class Behind:
         try:
             reply = within(place, await node.answer(call))
         except ApiError as error:
-            record = record_of(call, None, role=role, error=error)
-            record = _replace(record, route=place, propensity=propensity)
+            error.arm = error.arm or place.rsplit("/", 1)[-1]
+            record = record_of(call, None, role=role, error=within(place, error))
+            record = _replace(record, propensity=propensity)
         else:
             reply.latency_s = reply.latency_s or time.monotonic() - started
             reply.arm = reply.arm or place.rsplit("/", 1)[-1]
@@ -143,7 +144,12 @@ class CascadeNode:
         if lean is not None:
             lean.escalated = True
             call.side.append(record_of(call, self._told(lean, "lean"), role="lean"))
-        reply = self._told(await self._fallback.answer(call), "fallback")
+        try:
+            reply = self._told(await self._fallback.answer(call), "fallback")
+        except ApiError as error:
+            error.arm = error.arm or "fallback"
+            within("fallback", error)
+            raise
         reply.escalated = True
         return reply
 
@@ -231,10 +237,19 @@ class SplitNode:
         """The answer of the key's own arm."""
         share = self.share
         if position_of(call.key, self._salt) < share:
-            reply = within("treatment", await self._treatment.answer(call))
-            reply.arm, chance = "treatment", share
+            arm, node, chance = "treatment", self._treatment, share
         else:
-            reply = within("control", await self._control.answer(call))
-            reply.arm, chance = "control", 1.0 - share
-        reply.propensity = chance * (reply.propensity or 1.0)
+            arm, node, chance = "control", self._control, 1.0 - share
+        try:
+            reply = await node.answer(call)
+        except ApiError as error:  # an experiment must see whose failure it was
+            _drawn(error, arm, chance)
+            raise
+        _drawn(reply, arm, chance)
         return reply
+
+
+def _drawn(told: Reply | ApiError, arm: str, chance: float) -> None:
+    """Say by which arm, and with what chance, a call was answered or failed."""
+    within(arm, told)
+    told.arm, told.propensity = arm, chance * (told.propensity or 1.0)
