@@ -87,7 +87,7 @@ def test_power_stays_within_10_percent_of_the_fixed_size_test() -> None:
 
 
 def test_certified_slices_hold_together() -> None:
-    """Ten overlapping slices, 1,500 examples: no bound above its truth in 97.5 % of the draws."""
+    """Ten overlapping slices, 1,500 examples: about 97 % of the draws have no bound above its truth."""
     rng = np.random.default_rng(3)
     n, n_runs = 1500, 600
     where = rng.integers(0, 5, n)
@@ -96,5 +96,5 @@ def test_certified_slices_hold_together() -> None:
     for _ in range(n_runs):
         d = rng.choice([-1.0, 1.0, 0.0], n, p=(0.08, 0.06, 0.86))
         wrong += bool((max_t_bounds(d, masks, n_draws=1000).low > -0.02).any())
-    print(f"\nany bound above its truth: {wrong / n_runs:.3f} (promised 0.025)")
+    print(f"\nany bound above its truth: {wrong / n_runs:.3f} (asked 0.025; a large-sample level)")
     assert binomtest(wrong, n_runs, 0.025, alternative="greater").pvalue > DOUBT

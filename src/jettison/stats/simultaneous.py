@@ -36,6 +36,8 @@ def max_t_bounds(
 
     Never used to ship: that needs every slice, each at full alpha. A slice of few flips has a normal
     approximation that is no good; give those to the exact test and Holm.
+    The level is a large-sample one, and a little over alpha: ten overlapping slices of 1,500 examples had a
+    bound above its truth in 3.1 % of 3,000 simulated draws (95 % interval 2.5 to 3.8) with alpha 2.5 %.
 
     Args:
         difference: Candidate minus incumbent, shape (n_examples,).

@@ -18,7 +18,7 @@ class PiiSettings(GuardSettings, frozen=True, kw_only=True):
 class Pii:
     """Finds e-mail addresses, IBANs (checksum), payment cards (checksum), IP addresses, phone numbers.
 
-    Names of people are not looked for; `presidio` does that.
+    Names of people are not looked for.
     """
 
     Settings = PiiSettings
