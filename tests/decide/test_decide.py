@@ -1,5 +1,6 @@
 """Decisions over several candidates, their words and their files."""
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -37,6 +38,38 @@ def test_the_nominee_is_released_when_every_gate_holds() -> None:
     assert decision.headline == (
         "Release int8 in place of bert: it scores 99.8 % against 100.0 %, within the margin of 1 point "
         "on all examples, at 3.33 times less CPU time per task."
+    )
+
+
+def test_the_headline_quotes_the_weakest_of_several_checks() -> None:
+    """Here the first slice gains and the second loses; the gain must not stand for both."""
+
+    def parted(rights: list[bool], name: str, role: str) -> Evidence:
+        found = evidence(name, rights, role=role)
+        records = tuple(
+            msgspec.structs.replace(r, slices={"domain": "a" if i < N // 2 else "b"})
+            for i, r in enumerate(found.records)
+        )
+        return replace(found, records=records)
+
+    wrong_at_first = [i >= 30 for i in range(N)]
+    lean = [i < N - 6 for i in range(N)]  # right on all of a, wrong on six of b
+    gates = (NotWorse(margin=0.02, slices=("domain=a", "domain=b")),)
+    decision = decide(
+        "support",
+        parted(wrong_at_first, "bert", "incumbent"),
+        [parted(lean, "int8", "nominee")],
+        gates,
+        test_digest="t" * 64,
+        n_test_reads=1,
+        seed=0,
+        machine={"cpu": "x"},
+        created="now",
+    )
+    assert decision.verdict is Verdict.SHIP
+    assert (
+        "it scores 99.6 % against 100.0 % on domain=b, where it is weakest, and holds the margin of "
+        "2 points on each of 2 required checks" in decision.headline
     )
 
 

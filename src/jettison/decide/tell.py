@@ -15,14 +15,7 @@ def headline(incumbent: str, chosen: CandidateReport | None, eligible: Sequence[
     """The verdict in one sentence."""
     if chosen is not None:
         quality = [g for g in chosen.gates if g.gate == "not_worse"]
-        slices = (
-            "on all examples"
-            if len(quality) == 1
-            else f"on each of {count(len(quality), 'required check')}"
-        )
-        return (
-            f"Release {chosen.name} in place of {incumbent}: {_quality(quality)} {slices}{_saving(chosen)}."
-        )
+        return f"Release {chosen.name} in place of {incumbent}: {_quality(quality)}{_saving(chosen)}."
     if not eligible:
         return f"Keep {incumbent}: no candidate was put to the test."
     nominee = eligible[0]
@@ -172,13 +165,26 @@ def _cost_caveats(reports: Sequence[CandidateReport]) -> list[str]:
 
 
 def _quality(results: Sequence[GateResult]) -> str:
-    first = results[0]
-    if first.incumbent is None or first.candidate is None:
+    """What the weakest of the required checks shows: the one that a reader should worry about."""
+    weakest = min(results, key=_room)
+    if weakest.incumbent is None or weakest.candidate is None:
         return "it is not worse than the margin allows"
-    return (
-        f"it scores {share(first.candidate)} against {share(first.incumbent)}, "
-        f"within the margin of {share(first.limit, 'point')}"
+    scores = f"it scores {share(weakest.candidate)} against {share(weakest.incumbent)}"
+    where = "on all examples" if weakest.slice in (None, "all") else f"on {weakest.slice}"
+    if len(results) == 1:
+        return f"{scores}, within the margin of {share(weakest.limit, 'point')} {where}"
+    margin = (
+        f"the margin of {share(weakest.limit, 'point')}"
+        if len({result.limit for result in results}) == 1
+        else "its margin"
     )
+    checks = count(len(results), "required check")
+    return f"{scores} {where}, where it is weakest, and holds {margin} on each of {checks}"
+
+
+def _room(result: GateResult) -> float:
+    """How far above its margin a difference was seen."""
+    return result.limit + (0.0 if result.difference is None else result.difference.value)
 
 
 def _saving(report: CandidateReport) -> str:
