@@ -9,13 +9,17 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test check lint types layers guarantees bench docs clean setup
+.PHONY: demo test slow check lint types layers guarantees bench docs clean setup
 
 demo: $(VENV)/.demo
 	$(BIN)/jettison demo --output demo-run --budget $(or $(BUDGET),12m)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not guarantee" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not guarantee and not slow" $(ARGS)
+
+# Whole runs, load tests and kills in real processes; CI runs them too.
+slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not guarantee" $(ARGS)
 
 check: lint types layers
 

@@ -60,6 +60,7 @@ def block(latency_s: "list[float] | np.ndarray", *, gap_s: float = 0.1, late_s: 
     )
 
 
+@pytest.mark.slow
 def test_two_candidates_under_poisson_load_have_paired_ratios_and_a_noise_floor(tmp_path: Path) -> None:
     found = measure_load(
         [fake(tmp_path, "large", 0.004), fake(tmp_path, "lean", 0.0005)],
@@ -130,6 +131,7 @@ def test_an_address_is_measured_without_a_queue_and_all_at_once(kind: str) -> No
         assert only.rate_delivered_per_s > 110  # eight at once
 
 
+@pytest.mark.slow
 def test_a_target_that_dies_keeps_what_was_measured_and_the_other_goes_on(tmp_path: Path) -> None:
     server = LoadServer(die_after=200)
     found = measure_load(

@@ -22,6 +22,7 @@ def fake(folder: Path, name: str, latency_s: float, backend: str = "fake") -> Ca
     )
 
 
+@pytest.mark.slow
 def test_a_candidate_four_times_as_fast_has_a_cpu_ratio_of_a_quarter(tmp_path: Path) -> None:
     """0.5 ms over 2 ms = 0.25; a call adds about 10 us to each, so 0.51 / 2.01 = 0.254."""
     pair = [fake(tmp_path, "slow", 0.002), fake(tmp_path, "fast", 0.0005)]

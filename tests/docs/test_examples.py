@@ -11,11 +11,15 @@ import pytest
 from jettison.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+SLOW = {"library_loop.py"}
+EXAMPLES = [
+    pytest.param(path, marks=[pytest.mark.slow] if path.name in SLOW else [], id=path.name)
+    for path in sorted((ROOT / "examples").glob("*.py"))
+]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_the_example_runs(example, tmp_path):
     done = subprocess.run(
         [sys.executable, str(example)],

@@ -93,6 +93,7 @@ def test_a_student_takes_the_place_of_a_model_behind_an_address(url: str, tmp_pa
     assert len(Answering.asked) == 300 + 800 + 600
 
 
+@pytest.mark.slow
 def test_answers_of_logs_are_the_incumbents_and_are_not_asked_for_again(url: str, tmp_path: Path) -> None:
     task = task_at(tmp_path, n_test=600)
     rows = [json.loads(line) for line in (tmp_path / "data.jsonl").read_text().splitlines()]

@@ -58,6 +58,7 @@ def test_the_cheapest_candidate_that_holds_is_released_and_answers(finished):
     assert (outcome.folder / "decision.junit.xml").exists()
 
 
+@pytest.mark.slow
 def test_when_nothing_holds_the_run_says_so_and_releases_nothing(tmp_path):
     careless = {"name": "careless", "accuracy": 0.9, "latency_s": 0.0001}
     outcome = run(config_at(tmp_path, careless, **FEW_CASCADES))
@@ -67,11 +68,13 @@ def test_when_nothing_holds_the_run_says_so_and_releases_nothing(tmp_path):
     assert not (outcome.folder / "release").exists()
 
 
+@pytest.mark.slow
 def test_a_candidate_that_is_not_cheaper_never_earns_its_place(tmp_path):
     outcome = run(config_at(tmp_path, {"name": "same", "accuracy": 0.97, "latency_s": 0.0008}))
     assert outcome.decision.chosen is None
 
 
+@pytest.mark.slow
 def test_a_cost_limit_blocks_a_candidate_that_is_too_slow(tmp_path):
     gates = (NotWorse(margin=0.02), AtMost(cost="latency_p95_s", limit=1e-6))
     outcome = run(config_at(tmp_path, {"name": "lean", "accuracy": 0.97, "latency_s": 0.0002}, gates=gates))
@@ -99,6 +102,7 @@ def test_a_failing_recipe_is_told_and_does_not_end_the_run(finished):
     assert "broken" in (outcome.folder / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_decision(tmp_path):
     config = config_at(tmp_path, {"name": "lean", "accuracy": 0.968, "latency_s": 0.0002}, **FEW_CASCADES)
     settings = tmp_path / "settings.json"
