@@ -4,10 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import tomli_w
 
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.evaluate.suites.discover import is_member
@@ -22,9 +20,7 @@ from jettison.files import folder_atomic
 from jettison.task import Example, Task
 from jettison.task.ledger import count_test_read, read_ledger
 from jettison.task.read import read_task
-from jettison.task.types import SPLITS
-
-DATA, TASK, SCHEMA = "examples.jsonl", "task.toml", "schema.json"
+from jettison.task.write import TASK, write_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,104 +211,24 @@ def _required(task: Task, plan: SuitePlan, tiers: Sequence[Example]) -> tuple[st
 
 def _write(folder: Path, task: Task, plan: SuitePlan, test: Sequence[Example], label: str | None) -> None:
     held, tested = set(plan.hold_out), {example.id for example in test}
-    splits: dict[str, Sequence[Example]] = {
-        "train": task.train,
-        "dev": task.dev,
-        "test": test,
-        "unlabelled": task.unlabelled,
-    }
-    lines, columns = [], set[str]()
-    required = _required(task, plan, test)
-    for split in SPLITS:
-        for example in splits[split]:
-            if split != "test" and (example.expected in held or example.id in tested):
-                continue
-            if split == "dev":
-                example = in_tier(example, "in_domain", name="", source=example.source or "")
-            columns |= set(example.slices)
-            lines.append(_row(example, split))
-    columns.discard("scope")  # made anew from the labels
-    (folder / DATA).write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
-    if task.development.schema is not None:
-        (folder / SCHEMA).write_bytes(msgspec.json.encode(task.development.schema))
-    (folder / TASK).write_text(
-        tomli_w.dumps(_source(task, plan, lines, sorted(columns), required, label)), encoding="utf-8"
-    )
 
+    def stay(examples: Sequence[Example]) -> list[Example]:
+        return [e for e in examples if e.expected not in held and e.id not in tested]
 
-def _row(example: Example, split: str) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        **{k: v for k, v in example.slices.items() if k != "scope"},
-        "id": example.id,
-        "text": example.input,
-        "split": split,
-        "source": example.source,
-    }
-    if example.expected is not None:
-        row["label"] = example.expected
-    if example.group is not None:
-        row["group"] = example.group
-    if example.weight != 1.0:
-        row["weight"] = example.weight
-    for name in ("choices", "references", "relevance"):
-        if value := getattr(example, name):
-            row[name] = list(value)
-    return row
-
-
-def _source(
-    task: Task,
-    plan: SuitePlan,
-    lines: Sequence[dict[str, Any]],
-    columns: Sequence[str],
-    required: Sequence[str],
-    label: str | None,
-) -> dict[str, Any]:
-    present = {name for line in lines for name in line}
-    roles = {
-        name: name
-        for name in ("group", "weight", "choices", "references", "relevance", "source")
-        if name in present and not (name == "references" and task.kind not in ("generate", "extract"))
-    }
-    development = task.development
-    source: dict[str, Any] = {
-        "format": 1,
-        "name": f"{task.name}-suite",
-        "kind": task.kind,
-        "scorers": list(development.scorers),
-        "data": {
-            "path": DATA,
-            "columns": {
-                "input": "text",
-                "expected": "label",
-                "id": "id",
-                "split": "split",
-                "slices": list(columns),
-                **roles,
-            },
+    names = [n for n in task.labels if n not in held]
+    if label is not None and label not in names:
+        names.append(label)
+    write_task(
+        folder,
+        task,
+        {
+            "train": stay(task.train),
+            "dev": [in_tier(e, "in_domain", name="", source=e.source or "") for e in stay(task.dev)],
+            "test": test,
+            "unlabelled": stay(task.unlabelled),
         },
-        "slices": {"required": list(required)},
-    }
-    if development.scorer_settings:
-        source["scorer"] = development.scorer_settings
-    if task.kind == "classify":
-        names = [n for n in task.labels if n not in plan.hold_out]
-        if label is not None and label not in names:
-            names.append(label)
-        source["labels"] = {"names": names, **({"out_of_scope": label} if label else {})}
-    if development.schema is not None:
-        source["schema"] = SCHEMA
-    if development.prompt is not None:
-        source["prompt"] = _prompt(development.prompt)
-    return source
-
-
-def _prompt(prompt: Any) -> dict[str, Any]:
-    """A resolved prompt as `[prompt]`, its shots written out."""
-    found = {k: v for k, v in msgspec.to_builtins(prompt).items() if v is not None}
-    if shots := found.get("shots"):
-        found["shots"] = [
-            {k: v for k, v in {**shot, "choices": list(shot.get("choices") or ())}.items() if v}
-            for shot in shots
-        ]
-    return found
+        name=f"{task.name}-suite",
+        required=_required(task, plan, test),
+        labels=names,
+        out_of_scope=label,
+    )
