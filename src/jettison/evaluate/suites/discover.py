@@ -130,7 +130,7 @@ def is_member(example: Example, where: Mapping[str, str]) -> bool:
 def _fits(example: Example, key: str, value: str) -> bool:
     match key:
         case "word":
-            return value in _words(example.input)
+            return value in words_of(example.input)
         case "most_characters":
             return len(example.input) <= int(value)
         case "least_characters":
@@ -140,7 +140,8 @@ def _fits(example: Example, key: str, value: str) -> bool:
     return example.slices.get(key) == value
 
 
-def _words(text: str) -> set[str]:
+def words_of(text: str) -> set[str]:
+    """The words of a text that a slice may be named by: two letters or more, without their case."""
     return set(re.findall(r"\w\w+", text.casefold()))
 
 
@@ -168,7 +169,7 @@ def _rules(examples: Sequence[Example], search: np.ndarray, seed: int) -> _Rules
     few, many = f"{short:.0f}", f"{long:.0f}"
     add("length", f"at most {few} characters", {"most_characters": few}, lengths <= int(few))
     add("length", f"at least {many} characters", {"least_characters": many}, lengths >= int(many))
-    words = [_words(e.input) for e in examples]
+    words = [words_of(e.input) for e in examples]
     counts = Counter(w for ws, is_in in zip(words, search, strict=True) if is_in for w in ws)
     for word, n in sorted(counts.items()):
         if least <= n <= most:
@@ -220,18 +221,27 @@ def _clusters(
         for cluster in range(k):
             mask = nearest == cluster
             if mask.any():
-                found[f'cluster of {k} "{_telling(mask, words, background)}"'] = mask
+                found[f'cluster of {k} "{telling_words(mask, words, background)}"'] = mask
     return found
 
 
-def _telling(mask: np.ndarray, words: Sequence[set[str]], background: Counter[str]) -> str:
-    """The three words most typical of a cluster."""
+def telling_words(
+    mask: np.ndarray, words: Sequence[set[str]], background: Counter[str], *, most: int = 3
+) -> str:
+    """The words most typical of some texts, told by commas.
+
+    Args:
+        mask: Which texts, shape (n_texts,).
+        words: Of each text.
+        background: How many texts each word is in.
+        most: Words to tell.
+    """
     inside = Counter(w for ws, is_in in zip(words, mask, strict=True) if is_in for w in ws)
     n, total = mask.sum(), len(words)
     weight = {
         w: c / n * np.log((c / n) / (background[w] / total)) for w, c in inside.items() if c >= 0.1 * n
     }
-    return ", ".join(sorted(weight, key=lambda w: (-weight[w], w))[:3])
+    return ", ".join(sorted(weight, key=lambda w: (-weight[w], w))[:most])
 
 
 def _stand_out(
