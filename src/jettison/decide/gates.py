@@ -1,14 +1,14 @@
 """Judges one gate: SHIP, BLOCK or NOT ENOUGH DATA, with a reason anyone can read."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 from scipy.stats import norm
 
 from jettison.decide.costs import COSTS, judge_at_most, judge_cheaper
-from jettison.decide.pairing import ScoredPair, count_flips, has_failed, pair_records, score_pairs
+from jettison.decide.pairing import Pair, ScoredPair, count_flips, has_failed, pair_records, score_pairs
 from jettison.decide.slices import ALL, by_slice, expand_slices
 from jettison.decide.words import count, on_slice, share
 from jettison.decision import GateResult, Interval, NotWorse, Verdict
@@ -53,9 +53,13 @@ def judge_not_worse(
     results = []
     named = by_slice(incumbent_records)
     pair_of = {pair.incumbent.example_id: pair for pair in pairs}
-    for name in expand_slices(gate.slices, incumbent_records):
+    names = expand_slices(gate.slices, incumbent_records)
+    # Scores of all are looked up again for each slice: every pair is judged once, however many slices.
+    known = score_pairs(pairs, gate.scorer) if ALL in names else None
+    scored_of = None if known is None else {s.pair.incumbent.example_id: s for s in known}
+    for name in names:
         members = pairs if name == ALL else [pair_of[record.example_id] for record in named[name]]
-        scored = score_pairs(members, gate.scorer)
+        scored = _scored(members, scored_of, gate.scorer)
         asked = _Asked(scorer=gate.scorer, on=name, margin=_margin(gate, name), alpha=spent, seed=seed)
         result = _judge_slice(asked, scored)
         if lost := sum(pair.incumbent.unanswered or pair.candidate.unanswered for pair in members):
@@ -69,6 +73,16 @@ def judge_not_worse(
         notes = _notes(len(members) - len(scored), failed)
         results.append(msgspec.structs.replace(result, reason=result.reason + notes))
     return tuple(results)
+
+
+def _scored(
+    members: Sequence[Pair], known: Mapping[str, ScoredPair] | None, scorer: str
+) -> Sequence[ScoredPair]:
+    """Members with both scores, out of those known; judged here where none are."""
+    if known is None:
+        return score_pairs(members, scorer)
+    found = [s for pair in members if (s := known.get(pair.incumbent.example_id)) is not None]
+    return found or score_pairs(members, scorer)
 
 
 def check_not_worse(gate: NotWorse, alpha: float) -> None:
