@@ -1,28 +1,30 @@
 """Plays a schedule to an address: open loop, each request sent when due, whatever became of the others.
 
-Runs in a process of its own, so that the client's work is not the target's. No redirect is followed
-and no proxy is used: requests go to the named address alone.
+Runs in a process of its own, so that the client's work is not the target's. Requests go to the named
+address alone.
 """
 
 import asyncio
-import contextlib
+import gc
 import resource
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
 from jettison.cost.calls import Calls, Wire
+from jettison.cost.http_client import HttpClient
 from jettison.cost.http_target import HttpTarget, headers_of, read_answer, read_chunk, request_body
 from jettison.cost.tcp_info import WireCounter, wire_between
-from jettison.errors import MissingExtra
 from jettison.task import Input
 
 MOST_BYTES = 32 * 2**20
 """Of one answer, that are read."""
 SPIN_S = 0.0015
 """asyncio's timers are good to a millisecond: the rest is waited for in the loop."""
+BURST = 16
+"""Requests sent without a look at what has come in, when the client is behind."""
 GONE_AFTER = 50
 """So many failures to connect one after another, over a second or more, mean that the target is gone."""
 
@@ -31,20 +33,21 @@ class HttpPlayer:
     """A client of one target, with connections that are kept alive.
 
     Raises:
-        MissingExtra: aiohttp is not installed.
+        MissingExtra: httptools is not installed.
         InvalidInput: The key's variable is not set.
     """
 
     def __init__(self, target: HttpTarget, inputs: Sequence[Input]) -> None:
         self.target = target
-        self._headers = headers_of(target)
-        self._bodies = [request_body(target, asked) for asked in inputs]
-        self._aiohttp = _aiohttp()
-        self._loop = asyncio.new_event_loop()
+        headers = headers_of(target)
+        bodies = [request_body(target, asked) for asked in inputs]
         self._wire = WireCounter()
         self._health = _Health()
+        self._client = HttpClient(target.url, headers, timeout_s=target.timeout_s, wire=self._wire)
+        self._loop = self._client.loop
+        self._requests = [self._client.request(body) for body in bodies]
+        self._body_bytes = [len(body) for body in bodies]
         self._most_at_once = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64)
-        self._session: Any = self._loop.run_until_complete(self._open())
 
     def play(self, rows: Sequence[int], due_s: Sequence[float], *, concurrency: int | None = None) -> Calls:
         """Send requests as they fall due.
@@ -57,131 +60,104 @@ class HttpPlayer:
         Returns:
             One row a request; when the target has gone, only those up to then, with `stopped`.
         """
-        return self._loop.run_until_complete(self._play(rows, due_s, concurrency))
+        with _no_collection():
+            return self._loop.run_until_complete(self._play(rows, due_s, concurrency))
 
     def close(self) -> None:
         """Close connections. May be called twice."""
         if not self._loop.is_closed():
-            self._loop.run_until_complete(self._session.close())
-            self._loop.close()
-
-    async def _open(self) -> Any:
-        connector = self._aiohttp.TCPConnector(limit=0, socket_factory=self._wire.make_socket)
-        return self._aiohttp.ClientSession(
-            connector=connector,
-            timeout=self._aiohttp.ClientTimeout(total=self.target.timeout_s),
-            cookie_jar=self._aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent",),
-            trust_env=False,
-        )
+            self._client.close()
 
     async def _play(self, rows: Sequence[int], due_s: Sequence[float], concurrency: int | None) -> Calls:
-        asked = [_Call(row, due) for row, due in zip(rows, due_s, strict=True)]
-        wire_before, cpu_from, clock = self._wire.read(), time.process_time(), time.perf_counter
-        gate = None if concurrency is None else asyncio.Semaphore(concurrency)
-        health = self._health
+        clock, health = time.perf_counter, self._health
+        wire_before, cpu_from = self._wire.read(), time.process_time()
+        open_calls = _OpenCalls(concurrency)
         started = clock()
-        running: set[asyncio.Task[None]] = set()
+        asked = [
+            _Call(self.target, row, due, started, open_calls, health)
+            for row, due in zip(rows, due_s, strict=True)
+        ]
         n_sent = 0
         for call in asked:
             await _wait_until(started + call.due_s, clock)
-            if gate is not None:
-                await gate.acquire()
+            if concurrency is not None:
+                await open_calls.room()
                 call.free_s = clock() - started
+            elif n_sent % BURST == 0:
+                await asyncio.sleep(0)
             if health.is_gone:
                 break
             n_sent += 1
-            if len(running) >= self._most_at_once:
-                call.fail("this machine has no more sockets", clock() - started)
+            if open_calls.n >= self._most_at_once:
+                call.sent_s = clock() - started
+                call.fail("this machine has no more sockets")
                 continue
-            task = self._loop.create_task(self._ask(call, started, health))
-            running.add(task)
-            task.add_done_callback(running.discard)
-            if gate is not None:
-                task.add_done_callback(_opener(gate))
-        if running:
-            await asyncio.wait(running)
+            open_calls.n += 1
+            call.payload_bytes = self._body_bytes[call.row]
+            call.sent_s = clock() - started
+            self._client.send(self._requests[call.row], call)
+        await open_calls.all_over()
         wall_s = clock() - started
         wire = wire_between(wire_before, self._wire.read())
         cpu_s = time.process_time() - cpu_from
         return _collect(asked[:n_sent], wall_s, cpu_s, wire, health.words(n_sent, len(asked)))
 
-    async def _ask(self, call: "_Call", started: float, health: "_Health") -> None:
-        clock = time.perf_counter
-        call.sent_s = clock() - started
-        body = self._bodies[call.row]
-        call.payload_bytes = len(body)
-        errors = self._aiohttp
-        try:
-            async with self._session.post(
-                self.target.url, data=body, headers=self._headers, allow_redirects=False
-            ) as response:
-                if self.target.stream and "text/event-stream" in response.headers.get("Content-Type", ""):
-                    await self._read_stream(response, call, started)
-                else:
-                    await self._read_whole(response, call)
-            call.done_s = clock() - started
-            if response.status != 200:
-                call.fail(f"HTTP {response.status}", call.done_s)
-            health.answered()
-        except TimeoutError:
-            call.fail("no whole answer in time", clock() - started)
-            health.answered()
-        except errors.ClientConnectionError as error:
-            call.fail(f"no connection: {_words(error)}", clock() - started)
-            health.lost(clock(), started)
-        except (errors.ClientError, OSError, ValueError) as error:
-            call.fail(_words(error), clock() - started)
 
-    async def _read_whole(self, response: Any, call: "_Call") -> None:
-        parts = []
-        n_read = 0
-        async for part in response.content.iter_any():
-            n_read += len(part)
-            if n_read > MOST_BYTES:
-                raise ValueError(f"its answer is over {MOST_BYTES // 2**20} MB")
-            parts.append(part)
-        call.payload_bytes += n_read
-        if response.status == 200:
-            found = read_answer(self.target, b"".join(parts))
-            call.output, call.error = found.text, found.error
-            call.prompt_tokens, call.completion_tokens = found.prompt_tokens, found.completion_tokens
+class _OpenCalls:
+    """How many requests are under way, and who waits for that to change."""
 
-    async def _read_stream(self, response: Any, call: "_Call", started: float) -> None:
-        clock, rest, texts, has_ended = time.perf_counter, b"", [], False
-        n_read, last_s = 0, 0.0
-        async for part in response.content.iter_any():
-            now = clock() - started
-            n_read += len(part)
-            if n_read > MOST_BYTES:
-                raise ValueError(f"its answer is over {MOST_BYTES // 2**20} MB")
-            *lines, rest = (rest + part).split(b"\n")
-            for line in lines:
-                text, ended = _event(line, call)
-                has_ended = has_ended or ended
-                if not text:
-                    continue
-                texts.append(text)
-                if call.first_s is None:
-                    call.first_s = now
-                else:
-                    call.gaps_s.append(now - last_s)
-                last_s = now
-        call.payload_bytes += n_read
-        call.output = "".join(texts)
-        if not has_ended and call.error is None:
-            call.error = "its stream was cut off"
+    def __init__(self, most: int | None) -> None:
+        self.n = 0
+        self._most = most
+        self._waiting: asyncio.Future[None] | None = None
+        self._until = 0
+
+    def one_over(self) -> None:
+        self.n -= 1
+        if self._waiting is not None and self.n <= self._until and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def room(self) -> None:
+        """Wait until one more may be under way."""
+        assert self._most is not None
+        await self._at_most(self._most - 1)
+
+    async def all_over(self) -> None:
+        """Wait until none is."""
+        await self._at_most(0)
+
+    async def _at_most(self, n: int) -> None:
+        if self.n > n:
+            self._until, self._waiting = n, asyncio.get_running_loop().create_future()
+            await self._waiting
+            self._waiting = None
 
 
 class _Call:
-    """One request and what became of it."""
+    """One request and what became of it: what the client tells as it comes."""
 
     __slots__ = (
-        "completion_tokens", "done_s", "due_s", "error", "first_s", "free_s", "gaps_s", "output",
-        "payload_bytes", "prompt_tokens", "row", "sent_s",
+        "_health", "_is_stream", "_last_s", "_n_read", "_open_calls", "_parts", "_rest", "_started",
+        "_status", "_target", "_was_ended", "completion_tokens", "done_s", "due_s", "error", "first_s",
+        "free_s", "gaps_s", "output", "payload_bytes", "prompt_tokens", "row", "sent_s",
     )  # fmt: skip
 
-    def __init__(self, row: int, due_s: float) -> None:
+    def __init__(
+        self,
+        target: HttpTarget,
+        row: int,
+        due_s: float,
+        started: float,
+        open_calls: _OpenCalls,
+        health: "_Health",
+    ) -> None:
+        self._target, self._started = target, started
+        self._open_calls, self._health = open_calls, health
+        self._is_stream = self._was_ended = False
+        self._status = self._n_read = 0
+        self._last_s = 0.0
+        self._parts: list[bytes] = []
+        self._rest = b""
         self.row, self.due_s, self.free_s = row, due_s, due_s
         self.sent_s = self.done_s = 0.0
         self.first_s: float | None = None
@@ -192,9 +168,63 @@ class _Call:
         self.completion_tokens: int | None = None
         self.payload_bytes = 0
 
-    def fail(self, why: str, now_s: float) -> None:
-        self.error, self.output, self.done_s = why, None, now_s
-        self.sent_s = self.sent_s or now_s
+    def began(self, status: int, is_stream: bool) -> None:
+        self._status, self._is_stream = status, is_stream and self._target.stream
+
+    def received(self, part: bytes) -> None:
+        self._n_read += len(part)
+        if self._n_read > MOST_BYTES:
+            raise ValueError(f"its answer is over {MOST_BYTES // 2**20} MB")
+        if self._is_stream:
+            self._read_events(part)
+        else:
+            self._parts.append(part)
+
+    def ended(self) -> None:
+        self.done_s = time.perf_counter() - self._started
+        self.payload_bytes += self._n_read
+        if self._status != 200:
+            self.fail(f"HTTP {self._status}")
+        elif self._is_stream:
+            self.output = b"".join(self._parts).decode("utf-8", "replace")
+            if not self._was_ended and self.error is None:
+                self.error = "its stream was cut off"
+        else:
+            found = read_answer(self._target, b"".join(self._parts))
+            self.output, self.error = found.text, found.error
+            self.prompt_tokens, self.completion_tokens = found.prompt_tokens, found.completion_tokens
+        self._health.answered()
+        self._open_calls.one_over()
+
+    def failed(self, why: str, *, is_lost: bool) -> None:
+        now = time.perf_counter()
+        self.done_s = now - self._started
+        self.payload_bytes += self._n_read
+        self.fail(why)
+        if is_lost:
+            self._health.lost(now, self._started)
+        else:
+            self._health.answered()
+        self._open_calls.one_over()
+
+    def fail(self, why: str) -> None:
+        self.error, self.output = why, None
+        self.done_s = self.done_s or self.sent_s
+
+    def _read_events(self, part: bytes) -> None:
+        now = time.perf_counter() - self._started
+        *lines, self._rest = (self._rest + part).split(b"\n")
+        for line in lines:
+            text, ended = _event(line, self)
+            self._was_ended = self._was_ended or ended
+            if not text:
+                continue
+            self._parts.append(text.encode("utf-8", "replace"))
+            if self.first_s is None:
+                self.first_s = now
+            else:
+                self.gaps_s.append(now - self._last_s)
+            self._last_s = now
 
 
 class _Health:
@@ -270,10 +300,6 @@ def _event(line: bytes, call: _Call) -> tuple[str | None, bool]:
     return found.text, False
 
 
-def _opener(gate: asyncio.Semaphore) -> Callable[[object], None]:
-    return lambda _: gate.release()
-
-
 async def _wait_until(moment: float, clock: Callable[[], float]) -> None:
     left = moment - clock()
     if left > SPIN_S:
@@ -282,13 +308,14 @@ async def _wait_until(moment: float, clock: Callable[[], float]) -> None:
         await asyncio.sleep(0)
 
 
-def _aiohttp() -> Any:
-    with contextlib.suppress(ImportError):
-        import aiohttp
-
-        return aiohttp
-    raise MissingExtra("`aiohttp` is not installed; it comes with `pip install 'jettison[load]'`.")
-
-
-def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python's collector from stopping the client for milliseconds in the middle of a block."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
