@@ -23,7 +23,7 @@ def play_local(
     *,
     max_batch: int = 1,
     timeout_s: float = 30.0,
-    cpu_time_s: Callable[[], float] = time.process_time,
+    children_time_s: Callable[[], float] = lambda: 0.0,
 ) -> Calls:
     """Answer requests as they fall due.
 
@@ -34,7 +34,7 @@ def play_local(
         due_s: When each is due, ascending, shape (n,).
         max_batch: The most waiting requests that the model takes at once.
         timeout_s: A request that has waited so long when its turn comes is dropped as a miss.
-        cpu_time_s: Clock of the CPU-seconds of the answers.
+        children_time_s: Clock of the CPU-seconds of processes that the model has started.
 
     Returns:
         One row a request.
@@ -45,7 +45,8 @@ def play_local(
     outputs: list[str | None] = [None] * n
     clock = time.perf_counter
     cpu_s = busy_s = free_s = 0.0
-    whole_cpu_from = time.process_time()
+    cpu_time_s = time.process_time
+    whole_cpu_from, children_from = cpu_time_s(), children_time_s()
     started = clock()
     head = 0
     while head < n:
@@ -71,6 +72,7 @@ def play_local(
         busy_s += end - now
         free_s = end
         head = tail
+    wall_s, client_cpu_s = clock() - started, cpu_time_s() - whole_cpu_from - cpu_s
     return Calls(
         rows=list(rows),
         due_s=list(due_s),
@@ -83,10 +85,10 @@ def play_local(
         prompt_tokens=[None] * n,
         completion_tokens=[None] * n,
         payload_bytes=[0] * n,
-        cpu_s=cpu_s,
-        client_cpu_s=max(0.0, time.process_time() - whole_cpu_from - cpu_s),
+        cpu_s=cpu_s + children_time_s() - children_from,
+        client_cpu_s=max(0.0, client_cpu_s),
         busy_s=busy_s,
-        wall_s=clock() - started,
+        wall_s=wall_s,
     )
 
 

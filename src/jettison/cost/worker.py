@@ -6,9 +6,10 @@ load holds the imports too.
 """
 
 import os
-import resource
 import time
 from typing import Any, BinaryIO
+
+from jettison.cost.cpu_time import children_time_s, cpu_time_s
 
 _STARTED_S = time.perf_counter()
 
@@ -115,7 +116,7 @@ class Worker:
                 due_s,
                 max_batch=max_batch,
                 timeout_s=timeout_s,
-                cpu_time_s=cpu_time_s,
+                children_time_s=children_time_s,
             )
         found: dict[str, Any] = msgspec.to_builtins(calls)
         return found
@@ -133,12 +134,6 @@ class Worker:
         if self._player is not None:
             self._player.close()
         return {}
-
-
-def cpu_time_s() -> float:
-    """CPU-seconds of this process, all threads, and of the children it has waited for."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def waited_time_s(schedstat: str = "/proc/self/schedstat") -> float:
