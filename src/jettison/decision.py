@@ -126,6 +126,11 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     energy_factor: float | None = None
     energy_source: str | None = None
     """The counter, or the coefficients of the estimate with their date."""
+    energy_boundary: str | None = None
+    """What is inside the figure: chip, board, server or facility."""
+    co2e_g: float | None = None
+    """Grams of CO2-equivalent per task, of `energy_j`; None without the user's grid factor."""
+    co2e_source: str | None = None
     usd_per_1000: float | None = None
     n_tasks: int = 0
     threads: int = 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from jettison import registry
-from jettison.cost.energy import Rapl, cpu_generation, estimate_energy, read_watts
+from jettison.cost.energy import cpu_generation, estimate_energy, read_watts
 from jettison.cost.inputs import deal_blocks, sample_inputs
 from jettison.cost.money import usd_per_1000
 from jettison.cost.noise import MachineState, noise_marks, read_machine_state
@@ -139,29 +139,6 @@ def test_a_generation_is_told_by_family_model_and_stepping(tmp_path: Path) -> No
 
 def test_every_row_of_watts_is_ascending() -> None:
     assert all(0 < row.min_w < row.max_w < 10 for row in read_watts().values())
-
-
-def test_rapl_sums_packages_and_memory_and_survives_a_wrap(tmp_path: Path) -> None:
-    for zone, name in (
-        ("intel-rapl:0", "package-0"),
-        ("intel-rapl:0:0", "core"),
-        ("intel-rapl:0:1", "dram"),
-    ):
-        (tmp_path / zone).mkdir()
-        (tmp_path / zone / "name").write_text(name)
-        (tmp_path / zone / "energy_uj").write_text("900000")
-        (tmp_path / zone / "max_energy_range_uj").write_text("1000000")
-    rapl = Rapl.find(tmp_path)
-    assert rapl is not None
-    assert rapl.read_j() == 0
-    (tmp_path / "intel-rapl:0/energy_uj").write_text("950000")  # + 0.05 J
-    (tmp_path / "intel-rapl:0:1/energy_uj").write_text("100000")  # wrapped: + 0.1 + 0.1 J
-    (tmp_path / "intel-rapl:0:0/energy_uj").write_text("990000")  # cores are part of the package
-    assert rapl.read_j() == pytest.approx(0.25)
-
-
-def test_without_counters_there_is_no_rapl(tmp_path: Path) -> None:
-    assert Rapl.find(tmp_path / "powercap") is None
 
 
 def test_a_quiet_machine_has_no_marks_and_a_busy_one_says_why() -> None:

@@ -46,6 +46,15 @@ if TYPE_CHECKING:
 @click.option(
     "--usd-per-hour", type=click.FloatRange(min=0), help="Price of this machine, for the cost in money."
 )
+@click.option(
+    "--grid",
+    "grid_file",
+    type=click.Path(path_type=Path),
+    help="TOML: what a kilowatt-hour emits here, for CO₂e; calibrated watts.",
+)
+@click.option(
+    "--meter", default="auto", show_default=True, help="Of energy: auto, none, rapl, nvml, zeus, a plugin."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Draws the texts and the orders.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @load_options
@@ -58,6 +67,8 @@ def command(
     rounds: int,
     budget_s: float,
     usd_per_hour: float | None,
+    grid_file: Path | None,
+    meter: str,
     seed: int,
     as_json: bool,
     **load: Any,
@@ -68,11 +79,13 @@ def command(
     a time, in interleaved blocks, and in batches for throughput. With one, or with an address
     (http://...), they are measured under load, latency counted from the scheduled arrival.
     """
+    from jettison.cost.grid import GridFile, read_grid
     from jettison.task.read import read_task
 
     if (input_file is None) == (task_file is None):
         given = "neither" if task_file is None else "both"
         raise InvalidInput(f"the texts must come from --input FILE or from --task task.toml, got {given}.")
+    grid = read_grid(grid_file) if grid_file is not None else GridFile()
     task = read_task(task_file) if task_file is not None else None
     is_load = load["scenario"] is not None or any(is_address(target) for target in targets)
     if is_load:
@@ -89,6 +102,8 @@ def command(
                 seed=seed,
                 threads=threads,
                 usd_per_hour=usd_per_hour,
+                meter=meter,
+                grid=grid,
                 as_json=as_json,
                 progress=say,
             )
@@ -106,6 +121,8 @@ def command(
         threads=threads,
         budget_s=budget_s,
         usd_per_hour=usd_per_hour,
+        meter=meter,
+        grid=grid,
     )
 
 

@@ -12,6 +12,7 @@ from jettison.errors import InvalidInput
 
 if TYPE_CHECKING:
     from jettison.candidate import Candidate
+    from jettison.cost.grid import GridFile
     from jettison.cost.http_target import HttpTarget
     from jettison.cost.load_measure import Judge, Scenario
     from jettison.cost.load_types import LoadReport, ScenarioKind
@@ -124,6 +125,8 @@ def run_load(
     seed: int,
     threads: int,
     usd_per_hour: float | None,
+    meter: str,
+    grid: "GridFile",
     as_json: bool,
     progress: "Progress",
 ) -> int:
@@ -137,7 +140,8 @@ def run_load(
         _scenario(load),
         seed=seed,
         threads=threads,
-        prices=Prices(usd_per_hour=usd_per_hour),
+        prices=Prices(usd_per_hour=usd_per_hour, grid=grid),
+        meter=meter,
         judge=asked.judge,
         progress=progress,
     )

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 _PROC = Path("/proc")
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 def cpu_time_s() -> float:
@@ -62,5 +62,5 @@ def _waited_for_s(pid: int, proc: Path = _PROC) -> float:
     """Of the children that a process has waited for: in ticks, as the kernel tells it of others."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        return (int(fields[13]) + int(fields[14])) / _TICKS_PER_S
+        return (int(fields[13]) + int(fields[14])) / TICKS_PER_S
     return 0.0

@@ -1,11 +1,10 @@
-"""Energy per task: a counter on the board where one can be read, else an estimate that says so.
+"""Energy per task: the tiers of how it may be known, and the estimate where no counter tells.
 
-Tiers are never mixed: M2 is measured (RAPL package and memory, of the whole board), E2 and E3
-are CPU-seconds times published watts. An estimate compares candidates on one machine, no more.
+Tiers are never mixed: M1 to M3 are measured, E1 to E3 are CPU-seconds times watts. An estimate compares
+candidates on one machine, no more. Counters are in `meter_rapl.py` and its neighbors.
 """
 
 import csv
-from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -13,11 +12,12 @@ from statistics import median
 
 import msgspec
 
-POWERCAP = Path("/sys/class/powercap")
 CPUINFO = Path("/proc/cpuinfo")
 
-FACTORS = {"M2": 1.3, "E2": 2.0, "E3": 3.0}
-"""By how much, up or down, each tier may be wrong."""
+FACTORS = {"M1": 1.1, "M2": 1.3, "M3": 1.5, "E1": 1.5, "E2": 2.0, "E3": 3.0}
+"""By how much, up or down, each tier may be wrong: a wall analyzer (its class says better), a counter on
+the board, such a counter shared by CPU time; watts calibrated on a host of the same type, published watts
+of a known CPU, of an unknown one."""
 
 
 class Energy(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,13 @@ class Energy(msgspec.Struct, frozen=True, kw_only=True):
     idle_j: float | None = None
     """Share of what the machine draws at rest, over the task's wall time."""
     boundary: str = "chip"
+    """What is inside the figure: chip, board, server or facility, with what of it."""
     source: str = ""
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether a meter told it."""
+        return self.tier.startswith("M")
 
 
 class Watts(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,38 +51,14 @@ class Watts(msgspec.Struct, frozen=True, kw_only=True):
     date: str
 
 
-class Rapl:
-    """The board's energy counters; `read_j` is the sum of its packages and memory."""
-
-    def __init__(self, counters: Sequence[Path]) -> None:
-        self._counters = [(path, _number(path.parent / "max_energy_range_uj")) for path in counters]
-        self._last_uj = [_number(path) or 0 for path, _ in self._counters]
-        self._total_uj = 0
-
-    @classmethod
-    def find(cls, powercap: Path = POWERCAP) -> "Rapl | None":
-        """The counters of this machine; None where there are none or they may not be read."""
-        counters = [
-            zone / "energy_uj"
-            for zone in sorted(powercap.glob("intel-rapl:*"))
-            if _zone_name(zone).startswith("package") or _zone_name(zone) == "dram"
-        ]
-        readable = [path for path in counters if _number(path) is not None]
-        return cls(readable) if readable and len(readable) == len(counters) else None
-
-    def read_j(self) -> float:
-        """Joules since the counters were found, their wrap-around undone."""
-        for index, (path, wrap_uj) in enumerate(self._counters):
-            now_uj = _number(path)
-            if now_uj is None:
-                continue
-            step_uj = now_uj - self._last_uj[index]
-            self._total_uj += step_uj if step_uj >= 0 else step_uj + (wrap_uj or 0)
-            self._last_uj[index] = now_uj
-        return self._total_uj / 1e6
-
-
-def estimate_energy(cpu_s: float, held_s: float, *, threads: int = 1, cpuinfo: Path = CPUINFO) -> Energy:
+def estimate_energy(
+    cpu_s: float,
+    held_s: float,
+    *,
+    threads: int = 1,
+    cpuinfo: Path = CPUINFO,
+    calibrated: Watts | None = None,
+) -> Energy:
     """Estimate the energy of one task from its CPU-seconds.
 
     `cpu_s x (max - min) + held_s x threads x min` watts of a virtual CPU: what the work adds,
@@ -87,14 +69,15 @@ def estimate_energy(cpu_s: float, held_s: float, *, threads: int = 1, cpuinfo: P
         held_s: Wall seconds of one task, less those in which other work had the CPU.
         threads: Virtual CPUs that are held for it.
         cpuinfo: Where the CPU's family and model stand.
+        calibrated: Watts that the user measured on a host of the same type: tier E1.
 
     Source:
         Cloud Carbon Footprint coefficients (SPECpower, Apache-2.0), April 2026.
     """
     generation = cpu_generation(cpuinfo)
     table = read_watts()
-    watts = table.get(generation or "") or _middle(table)
-    tier = "E2" if generation in table else "E3"
+    watts = calibrated or table.get(generation or "") or _middle(table)
+    tier = "E1" if calibrated else "E2" if generation in table else "E3"
     dynamic_j = cpu_s * (watts.max_w - watts.min_w)
     idle_j = held_s * threads * watts.min_w
     return Energy(
@@ -106,13 +89,6 @@ def estimate_energy(cpu_s: float, held_s: float, *, threads: int = 1, cpuinfo: P
         boundary="server",
         source=f"CPU-seconds x {watts.min_w:.2f}-{watts.max_w:.2f} W per vCPU "
         f"({watts.generation}; {watts.source}, {watts.date})",
-    )
-
-
-def measured_energy(energy_j: float) -> Energy:
-    """What the board's counter gave for one task."""
-    return Energy(
-        energy_j=energy_j, tier="M2", factor=FACTORS["M2"], source="RAPL package + dram, whole board"
     )
 
 
@@ -192,17 +168,3 @@ def _cpu_fields(cpuinfo: Path) -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in first.splitlines() if ":" in line)
     return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _zone_name(zone: Path) -> str:
-    try:
-        return (zone / "name").read_text().strip()
-    except OSError:
-        return ""
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None

@@ -39,6 +39,11 @@ class HttpTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     concurrency: int = 16
     """Requests under way at once, where the scenario leaves it open (offline)."""
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this machine that answers: its meters see that work."""
+        return urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
+
 
 class Answer(msgspec.Struct, frozen=True):
     """What a whole body says."""

@@ -19,6 +19,7 @@ from jettison.candidate import Candidate
 from jettison.cost.calls import Calls
 from jettison.cost.canary import run_canary
 from jettison.cost.http_target import HttpTarget
+from jettison.cost.joules import Board, is_shared, open_board
 from jettison.cost.load_summary import block_ratio, cpu_ratio, tail_of, times_of
 from jettison.cost.load_target import LoadTarget, Prices, summarize
 from jettison.cost.load_types import LoadReport, RatePoint, ScenarioKind, Slo
@@ -74,6 +75,7 @@ class _Run:
     spare_rng: np.random.Generator
     """Draws what may be long or short: warm-ups, probes."""
     say: Progress
+    board: Board
     canary_s: list[float] = field(default_factory=list)
     marks: list[str] = field(default_factory=list)
 
@@ -87,6 +89,7 @@ def measure_load(
     threads: int = 1,
     prices: Prices | None = None,
     judge: Judge | None = None,
+    meter: str = "auto",
     progress: Progress | None = None,
 ) -> LoadReport:
     """Measure targets under one scenario, beside one another.
@@ -99,6 +102,7 @@ def measure_load(
         threads: Threads of every numeric library of a candidate.
         prices: Of the machine, of tokens, of carbon.
         judge: Tells right answers from wrong ones, for costs per correct task.
+        meter: Of energy: `auto`, `none`, or a plugin's name (`jettison.cost.joules.open_board`).
         progress: Called with a phrase and the share done.
 
     Returns:
@@ -115,6 +119,7 @@ def measure_load(
         np.random.default_rng(seed),
         np.random.default_rng([seed, 1]),
         progress or _silent,
+        open_board(meter),
     )
     before = read_machine_state()
     floor = measure_timers()
@@ -143,6 +148,8 @@ def measure_load(
             floor=floor,
             threads=threads,
             prices=prices or Prices(),
+            board=run.board,
+            is_shared=is_shared([t.spent for t in measured if isinstance(t.target, Candidate)]),
             judge=judge,
             seed=seed,
         )
@@ -295,11 +302,15 @@ def _run_blocks(everyone: Sequence[LoadTarget], run: _Run, blocks: Sequence[_Blo
 def _run_block(target: LoadTarget, run: _Run, block: _Block) -> None:
     if target.died is not None:
         return
+    board = run.board if target.is_metered else Board(())
     try:
-        calls = _play(target, run, block)
+        with board.over(target.spent):
+            calls = _play(target, run, block)
     except JettisonError as error:
         target.died = str(error)
         return
+    target.spent.n_tasks += len(calls.rows)
+    target.spent.own_s += (calls.cpu_s or 0.0) + calls.client_cpu_s
     if calls.stopped is not None:
         target.died = calls.stopped
     target.whole.append(calls)

@@ -9,7 +9,9 @@ import numpy as np
 from jettison.candidate import Candidate
 from jettison.cost.calls import Calls
 from jettison.cost.energy import Energy, estimate_energy
+from jettison.cost.grid import GridFile, co2e_g
 from jettison.cost.http_target import HttpTarget
+from jettison.cost.joules import Board, Spent, short_words
 from jettison.cost.load_summary import (
     WireShares,
     block_ratio,
@@ -36,6 +38,8 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True):
 
     usd_per_hour: float | None = None
     """Of the machine that a local candidate runs on."""
+    grid: GridFile = GridFile()
+    """Of the electricity, and watts that the user calibrated."""
 
 
 @dataclass
@@ -48,6 +52,8 @@ class LoadTarget:
     """Warm-up left out."""
     whole: list[Calls] = field(default_factory=list)
     """The same blocks with it: counters of bytes are of whole blocks."""
+    spent: Spent = field(default_factory=Spent)
+    """What the machine's meters saw of its blocks."""
     found: Found | None = None
     died: str | None = None
     is_steady: bool = True
@@ -56,6 +62,11 @@ class LoadTarget:
     def name(self) -> str:
         """Of the candidate or address."""
         return self.target.name
+
+    @property
+    def is_metered(self) -> bool:
+        """Whether it works on this machine, so that its meters see it."""
+        return isinstance(self.target, Candidate) or self.target.is_here
 
 
 def summarize(
@@ -68,6 +79,8 @@ def summarize(
     floor: TimerFloor,
     threads: int,
     prices: Prices,
+    board: Board,
+    is_shared: bool,
     judge: Callable[[int, str], float | None] | None,
     seed: int,
 ) -> LoadSummary:
@@ -91,7 +104,12 @@ def summarize(
         if blocks
         else Validity(False, ("no claim: nothing was measured.",), None)
     )
-    energy = _energy(cpu_s, rate, threads) if runs_here and rate > 0 else None
+    energies = _energies(
+        target, cpu_s, rate, threads, prices.grid, board, is_shared=is_shared and runs_here
+    )
+    energy = energies[0] if energies else None
+    rest = energies[1] if len(energies) > 1 else None
+    grid = prices.grid.grid
     wire = WireShares(target.whole)
     correct = _correct(target, judge)
     usd = usd_at_rate(rate, prices.usd_per_hour) if runs_here and rate > 0 else None
@@ -147,11 +165,17 @@ def summarize(
         energy_factor=energy.factor if energy else None,
         energy_boundary=energy.boundary if energy else None,
         energy_source=energy.source if energy else None,
+        energy_rest_j=rest.energy_j if rest else None,
+        energy_rest_tier=rest.tier if rest else None,
+        energy_rest_factor=rest.factor if rest else None,
+        energy_rest_source=rest.source if rest else None,
+        co2e_g=co2e_g(energy, grid),
+        co2e_source=grid.words if grid and energy else None,
         usd_per_1000=usd,
         correct_share=correct_share(correct),
         per_correct=_per_correct(target, correct, energy, usd, wire, is_open=is_open),
         is_claim=valid.is_claim,
-        marks=(*valid.marks, *_own_marks(target, n_whole)),
+        marks=(*valid.marks, *_own_marks(target, n_whole), *short_words(target.spent)),
     )
 
 
@@ -222,9 +246,25 @@ def _asked(target: LoadTarget) -> float | None:
     return n / sum(lengths) if sum(lengths) > 0 else None
 
 
-def _energy(cpu_s: float | None, rate_per_s: float, threads: int) -> Energy | None:
-    """The estimate at this rate: between requests the machine is held too."""
-    return None if cpu_s is None else estimate_energy(cpu_s, 1 / rate_per_s, threads=threads)
+def _energies(
+    target: LoadTarget,
+    cpu_s: float | None,
+    rate_per_s: float,
+    threads: int,
+    grid: GridFile,
+    board: Board,
+    *,
+    is_shared: bool,
+) -> tuple[Energy, ...]:
+    """Measured and estimated, at this rate: between requests the machine is held too."""
+
+    def estimate() -> Energy | None:
+        if cpu_s is None or rate_per_s <= 0:
+            return None
+        watts = grid.watts.watts if grid.watts else None
+        return estimate_energy(cpu_s, 1 / rate_per_s, threads=threads, calibrated=watts)
+
+    return board.energies(target.spent, estimate, is_shared=is_shared)
 
 
 def _joined(blocks: list[Calls], of: Callable[[Calls], np.ndarray]) -> np.ndarray:

@@ -128,7 +128,14 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
     energy_factor: float | None = None
     energy_boundary: str | None = None
     energy_source: str | None = None
+    energy_rest_j: float | None = None
+    """Per task, estimated: the processor beside a measured accelerator, where no counter sees it."""
+    energy_rest_tier: str | None = None
+    energy_rest_factor: float | None = None
+    energy_rest_source: str | None = None
     co2e_g: float | None = None
+    """Per task, of `energy_j`; None without the user's grid factor."""
+    co2e_source: str | None = None
     usd_per_1000: float | None = None
     """At this rate, idle time paid."""
     usd_source: str | None = None

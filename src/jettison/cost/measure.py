@@ -10,8 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from jettison.candidate import Candidate
-from jettison.cost.energy import Energy, Rapl, estimate_energy, measured_energy
+from jettison.cost.energy import Energy, estimate_energy
+from jettison.cost.grid import GridFile, co2e_g
 from jettison.cost.inputs import deal_blocks
+from jettison.cost.joules import Board, is_shared, open_board, short_words
 from jettison.cost.money import usd_per_1000
 from jettison.cost.noise import noise_marks, read_machine_state
 from jettison.cost.plan import MIN_BLOCK_S, Plan, plan_batches, plan_blocks, round_orders
@@ -40,6 +42,8 @@ def measure_costs(
     budget_s: float | None = 120.0,
     usd_per_hour: float | None = None,
     throughput: bool = True,
+    meter: str = "auto",
+    grid: GridFile | None = None,
     progress: Progress | None = None,
 ) -> list[CostSummary]:
     """Measure the cost per task of some candidates beside one another.
@@ -59,6 +63,8 @@ def measure_costs(
         usd_per_hour: Price of the machine, when money is wanted.
         throughput: Measure tasks per second in batches too; without it (and so without money)
             the run takes half as long.
+        meter: Of energy: `auto`, `none`, or a plugin's name (`jettison.cost.joules.open_board`).
+        grid: Of the electricity, for emissions, and watts that the user calibrated.
         progress: Called with a phrase and the share done.
 
     Returns:
@@ -72,6 +78,7 @@ def measure_costs(
     say = progress or _silent
     rng = np.random.default_rng(seed)
     before = read_machine_state()
+    board = open_board(meter)
     with contextlib.ExitStack() as stack:
         subjects = open_subjects([*candidates, candidates[incumbent]], inputs, threads, stack, say)
         for subject in subjects:
@@ -84,36 +91,40 @@ def measure_costs(
             n_inputs=len(inputs),
             budget_s=budget_s,
         )
-        _run_rounds(subjects, inputs, plan, rng, say)
+        _run_rounds(subjects, inputs, plan, rng, board, say)
         if throughput:
             _run_batches(subjects[:-1], inputs, budget_s, rng, say)
         for subject in subjects:
             subject.peak_bytes = subject.process.ask("peak")["peak_bytes"]
     marks = noise_marks(before, read_machine_state())
-    return _summaries(subjects, incumbent, threads, usd_per_hour, marks, rng)
+    return _summaries(subjects, incumbent, threads, usd_per_hour, board, grid or GridFile(), marks, rng)
 
 
 def _run_rounds(
-    subjects: list[Subject], inputs: Sequence[Input], plan: Plan, rng: np.random.Generator, say: Progress
+    subjects: list[Subject],
+    inputs: Sequence[Input],
+    plan: Plan,
+    rng: np.random.Generator,
+    board: Board,
+    say: Progress,
 ) -> None:
     """In each round every candidate answers the same block, in an order that the next round reverses."""
     blocks = deal_blocks(inputs, plan.block, rng=rng)
-    rapl = Rapl.find()
     for number, order in enumerate(round_orders(len(subjects), plan.rounds, rng=rng)):
         say("measuring one at a time", number / plan.rounds)
         # Two rounds to a block of inputs: a round and its reverse see the same texts.
         rows = blocks[number // 2 % len(blocks)]
         for index in order:
             subject = subjects[index]
-            from_j = rapl.read_j() if rapl else 0.0
-            found = subject.process.ask("block", rows=rows, repeats=plan.repeats[index])
+            with board.over(subject.spent):
+                found = subject.process.ask("block", rows=rows, repeats=plan.repeats[index])
             latencies_s = np.asarray(found["latencies_ns"], float) / 1e9
             n_tasks = len(latencies_s)
             subject.cpu_s.append(found["cpu_s"] / n_tasks)
             subject.held_s.append(max(0.0, float(latencies_s.sum()) - found["waited_s"]) / n_tasks)
             subject.latencies_s.extend(latencies_s.tolist())
-            if rapl:
-                subject.board_j.append((rapl.read_j() - from_j) / n_tasks)
+            subject.spent.n_tasks += n_tasks
+            subject.spent.own_s += found["cpu_s"]
 
 
 def _run_batches(
@@ -156,15 +167,18 @@ def _summaries(
     incumbent: int,
     threads: int,
     usd_per_hour: float | None,
+    board: Board,
+    grid: GridFile,
     marks: tuple[str, ...],
     rng: np.random.Generator,
 ) -> list[CostSummary]:
     *measured, twin = subjects
     base = measured[incumbent]
     noise = aa_noise(float(np.median(np.divide(twin.cpu_s, base.cpu_s))))
+    shared = is_shared([subject.spent for subject in measured])
     summaries = []
     for index, subject in enumerate(measured):
-        energy = _energy(subject, threads)
+        energy, *rest = _energies(subject, threads, board, grid, shared=shared)
         own = () if subject.is_steady else ("the warm-up did not become steady: latencies may still fall.",)
         summaries.append(
             CostSummary(
@@ -182,21 +196,35 @@ def _summaries(
                 energy_tier=energy.tier,
                 energy_factor=energy.factor,
                 energy_source=energy.source,
+                energy_boundary=energy.boundary,
+                co2e_g=co2e_g(energy, grid.grid),
+                co2e_source=grid.grid.words if grid.grid else None,
                 usd_per_1000=usd_per_1000(subject.throughput_per_s, usd_per_hour),
                 n_tasks=len(subject.latencies_s),
                 threads=threads,
                 noise=noise,
-                marks=(*marks, *own),
+                marks=(*marks, *own, *short_words(subject.spent), *map(_rest_words, rest)),
             )
         )
     return summaries
 
 
-def _energy(subject: Subject, threads: int) -> Energy:
-    if subject.board_j:
-        return measured_energy(float(np.median(subject.board_j)))
-    return estimate_energy(
-        float(np.median(subject.cpu_s)), float(np.median(subject.held_s)), threads=threads
+def _energies(
+    subject: Subject, threads: int, board: Board, grid: GridFile, *, shared: bool
+) -> tuple[Energy, ...]:
+    def estimate() -> Energy:
+        cpu_s, held_s = float(np.median(subject.cpu_s)), float(np.median(subject.held_s))
+        watts = grid.watts.watts if grid.watts else None
+        return estimate_energy(cpu_s, held_s, threads=threads, calibrated=watts)
+
+    return board.energies(subject.spent, estimate, is_shared=shared)
+
+
+def _rest_words(rest: Energy) -> str:
+    """Beside a measured accelerator: what no counter sees, never in the same figure."""
+    return (
+        f"beside what was measured, the processor took an ESTIMATED {rest.energy_j:.2g} J a task "
+        f"(tier {rest.tier}: ×/÷ {rest.factor:g})."
     )
 
 

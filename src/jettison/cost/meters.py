@@ -66,6 +66,30 @@ class MemoryMeter(Meter):
         return Cost(peak_bytes=peak_resident_bytes() if self._is_reset else None)
 
 
+class EnergyMeter(Meter):
+    """Joules of the window, and what they are of. One of your own tells its tier: a wall analyzer is M1."""
+
+    tier: str = "M2"
+    boundary: str = ""
+    """What is inside: chip, board, server or facility."""
+    source: str = ""
+
+    @abstractmethod
+    def _read(self) -> None:
+        """Remember the counters as the window opens."""
+
+    @abstractmethod
+    def _joules(self) -> float | None:
+        """Joules since then; None where a counter was lost."""
+
+    def _start(self) -> None:
+        self._read()
+
+    def _stop(self) -> Cost:
+        energy_j = self._joules()
+        return Cost(energy_j=energy_j, energy_tier=None if energy_j is None else self.tier)
+
+
 class NoMeter(Meter):
     """Measures nothing, and says so: every field is None."""
 

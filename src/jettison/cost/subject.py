@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from jettison.candidate import Candidate
+from jettison.cost.joules import Spent
 from jettison.cost.process import MeasuredProcess
 from jettison.errors import JettisonError
 from jettison.task import Input
@@ -30,7 +31,8 @@ class Subject:
     """CPU-seconds per task, one figure a round."""
     held_s: list[float] = field(default_factory=list)
     """Wall seconds per task, less those in which other work had the CPU, one figure a round."""
-    board_j: list[float] = field(default_factory=list)
+    spent: Spent = field(default_factory=Spent)
+    """What the machine's meters saw of its blocks."""
     latencies_s: list[float] = field(default_factory=list)
     throughput_per_s: float | None = None
     peak_bytes: int | None = None

@@ -41,7 +41,7 @@ def cost_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
             "Time to load", "fresh process, imports included", [words.seconds(c.load_s) for c in costs]
         ),
         CostRow("First answer", "after loading", [words.seconds(c.first_answer_s) for c in costs]),
-        CostRow("Energy per task", energy_note(costs), [_energy(c) for c in costs]),
+        *_energy_rows(costs),
         CostRow(
             "Price per million tasks", "machine kept busy", [_per_million(c.usd_per_1000) for c in costs]
         ),
@@ -71,8 +71,12 @@ def cost_notes(costs: Sequence[CostSummary]) -> list[str]:
             "in CPU time: the noise floor (A/A) of this machine on that day."
         )
     tiers = energy_note(costs)
-    sources = sorted({c.energy_source for c in costs if c.energy_source})
-    notes += [f"Energy ({tiers}): {source}." for source in sources]
+    sources = sorted({(c.energy_source, c.energy_boundary or "") for c in costs if c.energy_source})
+    notes += [
+        f"Energy ({tiers}{f'; boundary: {boundary}' if boundary else ''}): {source}."
+        for source, boundary in sources
+    ]
+    notes += sorted({f"CO₂e: {c.co2e_source}." for c in costs if c.co2e_source})
     if any((c.energy_tier or "").startswith("E") for c in costs):
         notes.append("Estimated joules compare candidates on this machine; they compare with nothing else.")
     notes += sorted({mark[0].upper() + mark[1:] for c in costs for mark in c.marks})
@@ -83,9 +87,24 @@ def _per_million(usd_per_1000: float | None) -> str:
     return words.dollars(None if usd_per_1000 is None else 1000 * usd_per_1000)
 
 
-def _energy(cost: CostSummary) -> str:
-    """An estimate is marked as one, and carries its tier where candidates differ in it."""
-    if cost.energy_j is None:
-        return words.UNKNOWN
-    is_estimate = not (cost.energy_tier or "").startswith("M")
-    return f"{'≈ ' if is_estimate else ''}{words.energy(cost.energy_j)}"
+def _energy_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
+    """Measured and estimated joules are rows of their own: they never share one."""
+    measured = [_joules(c, "M") for c in costs]
+    estimated = [_joules(c, "E") for c in costs]
+    return [
+        CostRow("Energy per task, measured", energy_note(costs), measured),
+        CostRow(
+            "Energy per task, ESTIMATED",
+            energy_note(costs),
+            [f"≈ {figure}" if figure != words.UNKNOWN else figure for figure in estimated],
+        ),
+        CostRow("CO₂e per task", "grid and PUE as given", [_grams(c.co2e_g) for c in costs]),
+    ]
+
+
+def _joules(cost: CostSummary, kind: str) -> str:
+    return words.energy(cost.energy_j if (cost.energy_tier or "").startswith(kind) else None)
+
+
+def _grams(value: float | None) -> str:
+    return words.UNKNOWN if value is None else f"≈ {value:.2g} g"

@@ -59,7 +59,6 @@ def load_rows(report: LoadReport) -> list[CostRow]:
             "Between tokens, 95th percentile", "", [words.seconds(t.between_tokens_p95_s) for t in found]
         ),
         CostRow("Time per output token", "median", [words.seconds(t.token_p50_s) for t in found]),
-        CostRow("CPU time per task", "all threads", [words.seconds(t.cpu_s) for t in found]),
         *_money_and_energy(found),
         CostRow(
             "On the wire, payload", "bodies, per task", [words.size(t.wire_payload_bytes) for t in found]
@@ -94,10 +93,7 @@ def load_notes(report: LoadReport) -> list[str]:
             notes.append(
                 f"{lead}busy {target.utilisation_share:.0%} of the time: the queue rules the tail."
             )
-    sources = {(t.energy_tier, t.energy_factor, t.energy_source) for t in report.targets if t.energy_source}
-    for tier, factor, source in sorted(sources, key=str):
-        kind = "measured" if str(tier).startswith("M") else "estimate"
-        notes.append(f"Energy ({kind}, tier {tier}: ×/÷ {factor:g}, idle share at this rate): {source}.")
+    notes += _energy_words(report)
     notes += sorted({f"Money: {t.usd_source}." for t in report.targets if t.usd_source})
     if any(t.wire_packet_bytes for t in report.targets):
         notes.append(
@@ -147,7 +143,7 @@ def ratio_words(ratio: Interval | None) -> str:
 def _money_and_energy(found: Sequence[LoadSummary]) -> list[CostRow]:
     """Measured and estimated joules are rows of their own: they never share one."""
     measured = [t.energy_j if (t.energy_tier or "").startswith("M") else None for t in found]
-    estimated = [t.energy_j if (t.energy_tier or "").startswith("E") else None for t in found]
+    estimated = [t.energy_j if (t.energy_tier or "").startswith("E") else t.energy_rest_j for t in found]
     return [
         CostRow("Energy per task, measured", "", [words.energy(j) for j in measured]),
         CostRow(
@@ -155,6 +151,7 @@ def _money_and_energy(found: Sequence[LoadSummary]) -> list[CostRow]:
             "at this rate, idle included",
             [f"≈ {words.energy(j)}" if j is not None else words.UNKNOWN for j in estimated],
         ),
+        CostRow("CPU time per task", "a fact: all threads", [words.seconds(t.cpu_s) for t in found]),
         CostRow("CO₂e per task", "grid and PUE as given", [_grams(t.co2e_g) for t in found]),
         CostRow(
             "Price per 1,000 tasks",
@@ -162,6 +159,30 @@ def _money_and_energy(found: Sequence[LoadSummary]) -> list[CostRow]:
             [words.dollars(t.usd_per_1000) for t in found],
         ),
     ]
+
+
+def _energy_words(report: LoadReport) -> list[str]:
+    """Tier, factor, boundary and source of every figure in joules, or that there is no meter."""
+    told = {
+        (t.energy_tier, t.energy_factor, t.energy_boundary, t.energy_source)
+        for t in report.targets
+        if t.energy_source
+    } | {
+        (t.energy_rest_tier, t.energy_rest_factor, "server", t.energy_rest_source)
+        for t in report.targets
+        if t.energy_rest_source
+    }
+    notes = []
+    for tier, factor, boundary, source in sorted(told, key=str):
+        kind = "measured" if str(tier).startswith("M") else "estimate"
+        notes.append(
+            f"Energy ({kind}, tier {tier}: ×/÷ {factor:g}; boundary: {boundary}; idle share at this rate): "
+            f"{source}."
+        )
+    blind = [t.name for t in report.targets if t.energy_j is None]
+    if blind:
+        notes.append(f"Energy of {', '.join(blind)}: no meter, no joules.")
+    return notes + sorted({f"CO₂e: {t.co2e_source}." for t in report.targets if t.co2e_source})
 
 
 def _per_correct(found: Sequence[LoadSummary]) -> list[CostRow]:
