@@ -17,6 +17,7 @@ from fake_runs import task_at
 from jettison.candidate import write_candidate
 from jettison.cli.main import jettison
 from jettison.compress.recipe import check_recipe_applies, recipes_from
+from jettison.cost.grid import read_grid
 from jettison.decide.render import write_decision
 from jettison.loop.config import RunConfig, check_config, read_config
 from jettison.loop.run import Outcome
@@ -98,6 +99,10 @@ def test_the_toml_of_the_page_is_accepted(page, tmp_path):
         if page.name in ("serve.md", "guardrails.md"):
             config = msgspec.convert({"release": "releases/7", **content}, ServeConfig)
             check_serve_config(config, page.name)
+            continue
+        if "grid" in content:
+            (tmp_path / "grid.toml").write_text(block, encoding="utf-8")
+            read_grid(tmp_path / "grid.toml")
             continue
         if "data" in content:
             parse_task_source(block, where=page.name)
