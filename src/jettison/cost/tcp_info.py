@@ -95,5 +95,14 @@ def read_tcp_info(connection: socket.socket) -> dict[str, int]:
     return {}
 
 
+def counts_bytes() -> bool:
+    """Whether this system counts a connection's bytes; tried on one to itself."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as connection,
+    ):
+        return "received" in read_tcp_info(connection)
+
+
 def _plus(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
     return {name: one.get(name, 0) + other.get(name, 0) for name in {*one, *other}}

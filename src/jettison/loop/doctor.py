@@ -1,8 +1,6 @@
 """Looks at the machine: runtimes, plugins, processor features, meters."""
 
-import os
 from importlib.metadata import PackageNotFoundError, requires, version
-from pathlib import Path
 from typing import NamedTuple
 
 from packaging.requirements import Requirement
@@ -10,6 +8,7 @@ from packaging.requirements import Requirement
 from jettison import registry
 from jettison.backends.machine import describe_machine
 from jettison.compress.maker import MAKERS, how_to_set_up, maker_python, maker_version
+from jettison.cost.instruments import examine_instruments
 from jettison.errors import JettisonError
 
 
@@ -80,7 +79,4 @@ def _makers() -> list[Finding]:
 
 
 def _meters() -> list[Finding]:
-    rapl = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
-    readable = os.access(rapl, os.R_OK)
-    energy = "RAPL, measured" if readable else "no readable meter: energy is estimated and labelled so"
-    return [Finding("meter: energy", readable, energy), Finding("meter: cpu", True, "CPU-seconds, exact")]
+    return [Finding(f"measures: {i.name}", i.is_there, i.detail) for i in examine_instruments()]
