@@ -109,7 +109,8 @@ def _timers() -> list[Instrument]:
             None,
             f"found just now: a sleeping thread wakes late by {us * floor.late_p50_s:.0f} µs (median), "
             f"{us * floor.late_p99_s:.0f} µs (99th percentile); the clock steps by "
-            f"{1e9 * floor.resolution_s:.0f} ns. Latencies under {us * CLAIM_ABOVE * floor.late_p50_s:.0f} µs are marked",
+            f"{1e9 * floor.resolution_s:.0f} ns. Latencies under "
+            f"{us * CLAIM_ABOVE * floor.late_p50_s:.0f} µs are marked",
         )
     ]
 
