@@ -10,6 +10,7 @@ from typing import Any
 from jettison.errors import InvalidInput
 from jettison.registry import need
 from jettison.serve.config import LimitsConfig, ServeConfig
+from jettison.serve.one_write import OneWrite
 from jettison.serve.tell import tell
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -118,6 +119,7 @@ def _protocol(limits: LimitsConfig) -> Any:
                 transport.abort()
                 return
             super().connection_made(transport)
+            self._one_write = OneWrite(transport, self.loop)
             self._wait_for_head()
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -145,6 +147,11 @@ def _protocol(limits: LimitsConfig) -> Any:
             self._is_in_head = False
             self._stop_waiting()
             super().on_headers_complete()
+            self.cycle.transport = self._one_write
+
+        def on_response_complete(self) -> None:
+            self._one_write.flush()  # before anything closes the connection
+            super().on_response_complete()
 
         def _wait_for_head(self) -> None:
             self._timer = self.loop.call_later(limits.header_s, self._too_slow)
