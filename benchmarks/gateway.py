@@ -141,7 +141,7 @@ def interval(values: list[float]) -> tuple[float, float, float]:
 
 
 async def added_latency(direct: int, gateway: int, headers: dict[str, str], rounds: int) -> list[float]:
-    """Difference of medians at concurrency 1, one a round."""
+    """Difference of medians at concurrency 1, in seconds, one a round."""
     added = []
     for _ in range(rounds):
         medians = []
@@ -200,6 +200,7 @@ def report(subjects: dict[str, Any], rounds: int, direct: int) -> None:
             spent[name].append(one_round(subjects[name], sizes[name]))
     process, headers = subjects["ours"]
     added = [1e3 * one for one in asyncio.run(added_latency(direct, process.port, headers, rounds))]
+    bare = asyncio.run(added_latency(direct, subjects["bare"][0].port, {}, rounds))
     memory = rss_mb(process.pid)
     whole, frames = asyncio.run(streams(process.port, headers, 256))
     after = rss_mb(process.pid)
@@ -219,6 +220,7 @@ def report(subjects: dict[str, Any], rounds: int, direct: int) -> None:
         figure("litellm_ratio", *interval(ratio), "ratio", f"CPU of {LITELLM} over ours, same round")
         figure("litellm_rss_mb", rss_mb(subjects["litellm"][0].pid), None, None, "MB", LITELLM)
     figure("added_p50_ms", *interval(added), "ms", "the upstream asked directly, concurrency 1")
+    figure("bare_added_p50_ms", *(1e3 * x for x in interval(bare)), "ms", "raw ASGI and aiohttp alone")
     figure("rss_mb", memory, None, None, "MB", "no engines")
     figure("rss_after_streams_mb", after, None, None, "MB", "after 256 streams at once")
     figure("streams_whole", whole, None, None, "of 256", f"{frames} of 12800 words came")
