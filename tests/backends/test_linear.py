@@ -75,6 +75,10 @@ def test_a_key_is_the_crc_of_what_it_stands_for() -> None:
     # <at> holds two runs of three characters and one of four.
     assert character_keys("at", 3, 5) == [zlib.crc32(b"\1" + gram) for gram in (b"<at", b"at>", b"<at>")]
     assert len(character_keys("x" * 10_000, 3, 3)) == 64
+    # Runs of characters, not of bytes, and half of a surrogate pair is one.
+    runs = ("<né".encode(), "né>".encode(), "<né>".encode())
+    assert character_keys("né", 3, 5) == [zlib.crc32(b"\1" + run) for run in runs]
+    assert character_keys("\ud800", 3, 3) == [zlib.crc32(b"\1<\xed\xa0\x80>")]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8])

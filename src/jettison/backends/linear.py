@@ -112,12 +112,14 @@ class _Features:
         self._rows, self._scale, self._mass = found["rows"], found.get("rows_scale"), found["mass"]
         self._shortest, self._longest = shortest, longest
 
-    def sum_of(self, rows: list[int]) -> np.ndarray:
-        """Sum of trained rows and, last, of their masses, shape (n_labels + 1,)."""
-        picked = self._rows[rows].astype(np.float32)
-        if self._scale is not None:
-            picked *= self._scale[rows][:, None]
-        return np.append(picked.sum(0), self._mass[rows].sum())
+    def sum_into(self, target: np.ndarray, rows: list[int]) -> None:
+        """Write the sum of trained rows and, last, of their masses; target's shape is (n_labels + 1,)."""
+        picked = self._rows.take(rows, 0).astype(np.float32, copy=False)
+        if self._scale is None:
+            np.add.reduce(picked, 0, out=target[:-1])
+        else:
+            np.dot(self._scale.take(rows), picked, target[:-1])
+        target[-1] = np.add.reduce(self._mass.take(rows))
 
     def word_rows(self, word: str, key: int) -> list[int]:
         """Trained rows of a word and of its characters."""
@@ -170,7 +172,7 @@ class _SeenRows:
 
     def _place(self, rows: list[int]) -> int:
         slot = self._n_used
-        self.table[slot] = self._features.sum_of(rows)
+        self._features.sum_into(self.table[slot], rows)
         self._n_used += 1
         return slot
 

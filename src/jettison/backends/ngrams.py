@@ -12,6 +12,8 @@ MOST_WORDS = 4096
 """Of a text, that are read."""
 MOST_CHARACTERS = 64
 """Of a word, whose n-grams are read; longer ones are no language."""
+_RUN = zlib.crc32(b"\1")
+"""Where the key of a run of characters begins."""
 
 
 def split_words(text: str) -> list[str]:
@@ -37,8 +39,14 @@ def pair_key(left_key: int, right_tail: bytes) -> int:
 def character_keys(word: str, shortest: int, longest: int) -> list[int]:
     """Keys of the runs of `shortest` to `longest` characters of `<word>`, repetitions included."""
     framed = f"<{word[:MOST_CHARACTERS]}>"
+    sizes = range(shortest, longest + 1)
+    if framed.isascii():  # a character is a byte, and need not be encoded each time
+        raw, crc32 = framed.encode(), zlib.crc32
+        return [
+            crc32(raw[start : start + size], _RUN) for size in sizes for start in range(len(raw) - size + 1)
+        ]
     return [
-        zlib.crc32(b"\1" + framed[start : start + size].encode("utf-8", "surrogatepass"))
-        for size in range(shortest, longest + 1)
+        zlib.crc32(framed[start : start + size].encode("utf-8", "surrogatepass"), _RUN)
+        for size in sizes
         for start in range(len(framed) - size + 1)
     ]

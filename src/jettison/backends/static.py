@@ -193,7 +193,10 @@ class FoldedTokens:
         vectors = self._tokens[new].astype(np.float32)
         if self._scale is not None:
             vectors *= self._scale[new][:, None]
-        self.table[new] = np.concatenate([vectors, vectors @ self._conv], axis=1)
+        d = vectors.shape[1]
+        for row, vector in zip(new, vectors, strict=True):
+            self.table[row, :d] = vector
+            np.dot(vector, self._conv, self.table[row, d:])
         for token in new:
             ready[token] = 1
 
