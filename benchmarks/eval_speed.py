@@ -4,7 +4,9 @@ A thousand multiple-choice questions with worked examples before each (Banking77
 intents), asked of one causal checkpoint by `jettison.evaluate.evaluate` and by lm-eval's `hf`: whole
 processes, start-up included, one thread, in turns. Then the same with a model that does nothing, by
 `jettison` and by lm-eval's `dummy`: what remains is the harness, and the difference between a thousand
-questions and one is what it costs per question. Log-likelihoods and accuracy must agree.
+questions and one is what it costs per question (ours is asked ten thousand, since a thousand vanish in
+the noise of starting). Log-likelihoods and accuracy must agree, and greedy completions must be those of
+`transformers.generate`, token for token.
 
 lm-eval lives in an environment of its own on top of this one; it is made if it is not there.
 """
@@ -26,6 +28,8 @@ from beside import SHARED, figure
 
 LM_EVAL = "lm-eval[hf]==0.4.13"
 N_SHOTS, N_CHOICES = 8, 4
+TIMES_NULL = 10
+"""Questions asked of nothing by ours, as a multiple of those by lm-eval."""
 CHILD_ENV = {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -62,6 +66,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16, help="of lm-eval")
     parser.add_argument("--work", type=Path, default=Path("bench-runs/eval_speed"))
     parser.add_argument("--peer", type=Path, help="environment of lm-eval; made if it is not there")
+    parser.add_argument("--completions", type=int, default=64, help="compared with those of generate")
     parser.add_argument("--skip-null", action="store_true")
     parser.add_argument("--child", nargs=4, metavar=("KIND", "MODEL", "N", "OUT"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -78,6 +83,7 @@ def main() -> None:
     about(model, work, given.n)
     bench = Bench(work, python, model, given.batch_size)
     compare_model(bench, given.n, given.rounds)
+    compare_generation(model, texts, given.completions)
     if not given.skip_null:
         compare_null(bench, given.n, given.rounds)
     return None
@@ -134,12 +140,12 @@ def compare_model(bench: Bench, n: int, rounds: int) -> None:
 
 def compare_null(bench: Bench, n: int, rounds: int) -> None:
     """Milliseconds per question of each harness: a thousand less one, of a model that does nothing."""
-    for name, run_null in (
-        ("jettison", lambda k: bench.ours("null", k)),
-        ("lm-eval dummy", lambda k: bench.theirs("dummy", k)),
+    for name, run_null, many in (
+        ("jettison", lambda k: bench.ours("null", k), TIMES_NULL * n),
+        ("lm-eval dummy", lambda k: bench.theirs("dummy", k), n),
     ):
-        pairs = [(run_null(n).cpu_s, run_null(1).cpu_s) for _ in range(rounds)]
-        each = [1000 * (many - one) / (n - 1) for many, one in pairs]
+        pairs = [(run_null(many).cpu_s, run_null(1).cpu_s) for _ in range(rounds)]
+        each = [1000 * (all_of - one) / (many - 1) for all_of, one in pairs]
         print(
             figure(
                 "overhead_ms_per_example",
@@ -148,11 +154,47 @@ def compare_null(bench: Bench, n: int, rounds: int) -> None:
                 max(each),
                 "ms of CPU per example; range of rounds",
                 name,
+                n_examples=many,
                 start_up_s=round(statistics.median(one for _, one in pairs), 2),
                 rounds=rounds,
             ),
             flush=True,
         )
+
+
+def compare_generation(model: Path, texts: Sequence[str], n: int, n_tokens: int = 24) -> None:
+    """Greedy completions of ours, batched with what they share computed once, and of plain generate."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from jettison.backends.causal import CausalEngine
+    from jettison.candidate import write_candidate
+    from jettison.language import Ask
+
+    texts = texts[:n]
+    candidate = write_candidate(
+        model, name="model", backend="hf_causal", labels=(), settings={"threads": 1}
+    )
+    engine = CausalEngine(candidate)
+    ours = engine.complete([Ask(text=text, max_tokens=n_tokens) for text in texts])
+    engine.close()
+    torch.set_num_threads(1)
+    plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    same, n_made = 0, 0
+    for text, mine in zip(texts, ours, strict=True):
+        asked = tokenizer(text, return_tensors="pt")
+        with torch.inference_mode():
+            made = plain.generate(
+                **asked, max_new_tokens=n_tokens, do_sample=False, pad_token_id=tokenizer.eos_token_id
+            )[0, asked.input_ids.shape[1] :]
+        # Ours gives its answer as text; a special token at the end is no part of it.
+        same += mine.text == tokenizer.decode(made, skip_special_tokens=True)
+        n_made += len(made)
+    print(
+        json.dumps({"name": "greedy_generations", "n_same": same, "n": len(texts), "n_tokens": n_made}),
+        flush=True,
+    )
 
 
 def agreement(theirs: Path, ours: Path) -> dict[str, Any]:
@@ -187,13 +229,14 @@ def answer(kind: str, model: Path, data: Path, n: int, out: Path) -> None:
     rows = [json.loads(line) for line in data.read_text().splitlines()[:n]]
     examples = [
         Example(
-            id=row["id"],
+            id=f"{row['id']}-{again}" if again else row["id"],
             input=row["question"],
             expected=row["choices"][row["answer"]],
             choices=tuple(row["choices"]),
         )
+        for again in range(-(-n // len(rows)))
         for row in rows
-    ]
+    ][:n]
     settings = {"kind": "choose", "prompt": {"chat": False}, "threads": 1}
     folder = model
     if kind == "null":
