@@ -97,6 +97,26 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     method: str = ""
 
 
+class PhaseMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """Most memory of a process and its children in each phase. None is not measured.
+
+    With children, peaks are the sum of each process's own: an upper bound.
+    """
+
+    load_peak_bytes: int | None = None
+    """While the runtime was imported and the artifact opened."""
+    warm_up_peak_bytes: int | None = None
+    """From the first answer until the warm-up was over."""
+    steady_peak_bytes: int | None = None
+    """While it was measured."""
+    steady_pss_bytes: int | None = None
+    """At the end, what is shared with other processes divided by those who share it."""
+    steady_uss_bytes: int | None = None
+    """At the end, its own alone: what ending it would free."""
+    n_children: int = 0
+    """Processes of its own that lived at the end."""
+
+
 class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Cost per task of one candidate at the task's own inputs, one at a time. None is not measured."""
 
@@ -114,6 +134,8 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     throughput_per_s: float | None = None
     """Tasks per second in the candidate's best batches."""
     peak_bytes: int | None = None
+    """The most of all phases."""
+    memory: PhaseMemory | None = None
     load_s: float | None = None
     """Import of the runtime and opening of the artifact, in a fresh process."""
     first_answer_s: float | None = None

@@ -42,6 +42,10 @@ def test_a_candidate_four_times_as_fast_has_a_cpu_ratio_of_a_quarter(tmp_path: P
     assert fast.bytes == 1000
     assert fast.peak_bytes is not None
     assert fast.peak_bytes > 5_000_000
+    assert fast.memory is not None
+    assert fast.memory.steady_uss_bytes is not None
+    phases = (fast.memory.load_peak_bytes, fast.memory.warm_up_peak_bytes, fast.memory.steady_peak_bytes)
+    assert fast.peak_bytes == max(peak for peak in phases if peak is not None)
     assert fast.load_s is not None
     assert fast.load_s > 0
     # 1000 x 0.36 $/h / 3600 s = 0.0001 $ x seconds per task

@@ -23,12 +23,13 @@ from jettison.cost.joules import Board, is_shared, open_board
 from jettison.cost.load_summary import block_ratio, cpu_ratio, tail_of, times_of
 from jettison.cost.load_target import LoadTarget, Prices, summarize
 from jettison.cost.load_types import LoadReport, RatePoint, ScenarioKind, Slo
+from jettison.cost.memory import MemoryUse
 from jettison.cost.noise import noise_marks, read_machine_state
 from jettison.cost.plan import round_orders
 from jettison.cost.process import MeasuredProcess
 from jettison.cost.schedule import cut_trace, poisson_schedule
 from jettison.cost.slo import find_rate
-from jettison.cost.subject import Progress, forget_pages
+from jettison.cost.subject import Progress, ask_memory, forget_pages
 from jettison.cost.timers import measure_timers
 from jettison.cost.validity import machine_marks
 from jettison.errors import InvalidInput, JettisonError
@@ -195,8 +196,10 @@ def _open(
     if isinstance(target, Candidate):
         forget_pages(target)
     process = stack.enter_context(MeasuredProcess(target, threads=threads))
+    phases: list[MemoryUse] = []
     if isinstance(target, Candidate):
         process.ask("open", path=str(target.path), threads=threads)
+        phases.append(ask_memory(process))
     else:
         process.ask("reach", target=msgspec.to_builtins(target))
     first = process.ask("take", inputs=msgspec.to_builtins(list(inputs)))
@@ -204,7 +207,7 @@ def _open(
         raise JettisonError(
             f"{target.name!r} must answer to be measured, but its first answer failed: {first['error']}"
         )
-    return LoadTarget(target=target, process=process)
+    return LoadTarget(target=target, process=process, phases=phases)
 
 
 def _play(target: LoadTarget, run: _Run, block: _Block, *, concurrency: int | None = None) -> Calls:
@@ -289,6 +292,7 @@ def _warm_up(target: LoadTarget, run: _Run, window: Callable[[], _Block]) -> flo
 def _run_blocks(everyone: Sequence[LoadTarget], run: _Run, blocks: Sequence[_Block]) -> None:
     """Every target plays every block; one that dies keeps what it has, and the others go on."""
     orders = round_orders(len(everyone), len(blocks), rng=run.rng)
+    _end_phase(everyone)
     try:
         for number, (order, block) in enumerate(zip(orders, blocks, strict=True)):
             run.say(f"measuring ({run.scenario.kind})", number / len(blocks))
@@ -297,6 +301,15 @@ def _run_blocks(everyone: Sequence[LoadTarget], run: _Run, blocks: Sequence[_Blo
                 _run_block(everyone[index], run, block)
     except KeyboardInterrupt:
         run.marks.append("interrupted: the figures are of the blocks up to then.")
+    _end_phase(everyone)
+
+
+def _end_phase(everyone: Sequence[LoadTarget]) -> None:
+    """Keep the memory of the phase that ends here; one that has died or been interrupted tells none."""
+    for target in everyone:
+        if target.phases and target.died is None:
+            with contextlib.suppress(JettisonError):
+                target.phases.append(ask_memory(target.process))
 
 
 def _run_block(target: LoadTarget, run: _Run, block: _Block) -> None:

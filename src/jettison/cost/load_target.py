@@ -24,10 +24,12 @@ from jettison.cost.load_summary import (
     times_of,
 )
 from jettison.cost.load_types import LoadSummary, ScenarioKind
+from jettison.cost.memory import MemoryUse
 from jettison.cost.money import usd_at_rate
 from jettison.cost.per_correct import correct_share, per_correct
 from jettison.cost.process import MeasuredProcess
 from jettison.cost.slo import Found
+from jettison.cost.subject import phase_memory
 from jettison.cost.timers import TimerFloor
 from jettison.cost.validity import Validity, check_blocks
 from jettison.decision import Interval
@@ -57,6 +59,8 @@ class LoadTarget:
     found: Found | None = None
     died: str | None = None
     is_steady: bool = True
+    phases: list[MemoryUse] = field(default_factory=list)
+    """Memory of loading, warm-up (and search), and what was measured; empty for an address."""
 
     @property
     def name(self) -> str:
@@ -172,6 +176,7 @@ def summarize(
         co2e_g=co2e_g(energy, grid),
         co2e_source=grid.words if grid and energy else None,
         usd_per_1000=usd,
+        memory=phase_memory(target.phases) if target.phases else None,
         correct_share=correct_share(correct),
         per_correct=_per_correct(target, correct, energy, usd, wire, is_open=is_open),
         is_claim=valid.is_claim,

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from jettison.decision import Interval
+from jettison.decision import Interval, PhaseMemory
 
 ScenarioKind = Literal["single-stream", "offline", "server", "trace"]
 CDF_SHARES = (
@@ -142,6 +142,8 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
     correct_share: Interval | None = None
     per_correct: dict[str, Interval] = msgspec.field(default_factory=dict)
     """Cost → what one correct answer takes of it."""
+    memory: PhaseMemory | None = None
+    """Of a model that runs here."""
     is_claim: bool = True
     """False: the run was spoiled, and its figures are no claim."""
     marks: tuple[str, ...] = ()

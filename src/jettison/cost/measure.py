@@ -18,7 +18,7 @@ from jettison.cost.money import usd_per_1000
 from jettison.cost.noise import noise_marks, read_machine_state
 from jettison.cost.plan import MIN_BLOCK_S, Plan, plan_batches, plan_blocks, round_orders
 from jettison.cost.ratio import aa_noise, median_interval
-from jettison.cost.subject import Progress, Subject, open_subjects, warm_up
+from jettison.cost.subject import Progress, Subject, most_bytes, open_subjects, phase_memory, warm_up
 from jettison.decision import CostSummary, Interval
 from jettison.errors import InvalidInput
 from jettison.task import Input
@@ -95,7 +95,7 @@ def measure_costs(
         if throughput:
             _run_batches(subjects[:-1], inputs, budget_s, rng, say)
         for subject in subjects:
-            subject.peak_bytes = subject.process.ask("peak")["peak_bytes"]
+            subject.end_phase()
     marks = noise_marks(before, read_machine_state())
     return _summaries(subjects, incumbent, threads, usd_per_hour, board, grid or GridFile(), marks, rng)
 
@@ -188,7 +188,8 @@ def _summaries(
                 latency_p95_s=_percentile(subject.latencies_s, 0.95),
                 latency_p99_s=_percentile(subject.latencies_s, 0.99),
                 throughput_per_s=subject.throughput_per_s,
-                peak_bytes=subject.peak_bytes,
+                peak_bytes=most_bytes(subject.phases),
+                memory=phase_memory(subject.phases),
                 load_s=subject.load_s,
                 first_answer_s=subject.first_answer_s,
                 bytes=subject.candidate.artifact_bytes,

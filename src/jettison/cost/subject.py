@@ -10,7 +10,9 @@ import numpy as np
 
 from jettison.candidate import Candidate
 from jettison.cost.joules import Spent
+from jettison.cost.memory import MemoryUse
 from jettison.cost.process import MeasuredProcess
+from jettison.decision import PhaseMemory
 from jettison.errors import JettisonError
 from jettison.task import Input
 
@@ -35,7 +37,12 @@ class Subject:
     """What the machine's meters saw of its blocks."""
     latencies_s: list[float] = field(default_factory=list)
     throughput_per_s: float | None = None
-    peak_bytes: int | None = None
+    phases: list[MemoryUse] = field(default_factory=list)
+    """Memory of loading, warm-up, and what was measured."""
+
+    def end_phase(self) -> None:
+        """Keep the memory of the phase that ends here."""
+        self.phases.append(ask_memory(self.process))
 
 
 def open_subjects(
@@ -52,6 +59,7 @@ def open_subjects(
         forget_pages(candidate)
         process = stack.enter_context(MeasuredProcess(candidate, threads=threads))
         opened = process.ask("open", path=str(candidate.path), threads=threads)
+        loaded = ask_memory(process)
         first = process.ask("take", inputs=msgspec.to_builtins(list(inputs)))
         if first["error"]:
             raise JettisonError(
@@ -64,6 +72,7 @@ def open_subjects(
                 process=process,
                 load_s=opened["load_s"],
                 first_answer_s=first["first_answer_s"],
+                phases=[loaded],
             )
         )
     return subjects
@@ -94,6 +103,31 @@ def warm_up(subject: Subject, rows: list[int], budget_s: float | None) -> None:
         if subject.is_steady or len(medians) == 20 or spent_s > cap_s:
             break
     subject.task_s = float(np.median(medians[-3:]))
+    subject.end_phase()
+
+
+def ask_memory(process: MeasuredProcess) -> MemoryUse:
+    """Memory of the phase of a measuring process that ends here."""
+    return msgspec.convert(process.ask("memory"), MemoryUse)
+
+
+def phase_memory(phases: Sequence[MemoryUse]) -> PhaseMemory:
+    """Loading, warm-up and steady phase as one record; phases that were not reached are None."""
+    peaks = [use.peak_bytes for use in phases] + [None] * 3
+    last = phases[-1] if len(phases) > 2 else MemoryUse(peak_bytes=None)
+    return PhaseMemory(
+        load_peak_bytes=peaks[0],
+        warm_up_peak_bytes=peaks[1],
+        steady_peak_bytes=peaks[2],
+        steady_pss_bytes=last.pss_bytes,
+        steady_uss_bytes=last.uss_bytes,
+        n_children=last.n_children,
+    )
+
+
+def most_bytes(phases: Sequence[MemoryUse]) -> int | None:
+    """The most of all phases; None where none was told."""
+    return max((use.peak_bytes for use in phases if use.peak_bytes is not None), default=None)
 
 
 def forget_pages(candidate: Candidate) -> None:

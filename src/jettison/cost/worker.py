@@ -22,6 +22,7 @@ class Worker:
         self._target: Any = None
         self._player: Any = None
         self._inputs: list[Any] = []
+        self._watch: Any = None
 
     def open(self, path: str, threads: int) -> dict[str, Any]:
         """Import the backend, load the candidate; seconds since this process began to import."""
@@ -121,11 +122,19 @@ class Worker:
         found: dict[str, Any] = msgspec.to_builtins(calls)
         return found
 
-    def peak(self) -> dict[str, Any]:
-        """Most memory this process ever held, in bytes."""
-        from jettison.cost.meters import peak_resident_bytes
+    def memory(self) -> dict[str, Any]:
+        """Memory of the phase that ends here, children included; the next phase begins.
 
-        return {"peak_bytes": peak_resident_bytes()}
+        A `jettison.cost.memory.MemoryUse`.
+        """
+        import msgspec
+
+        from jettison.cost.memory import PhaseWatch
+
+        if self._watch is None:
+            self._watch = PhaseWatch()
+        found: dict[str, Any] = msgspec.to_builtins(self._watch.end_phase())
+        return found
 
     def close(self) -> dict[str, Any]:
         """Give the candidate back."""

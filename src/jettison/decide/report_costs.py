@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jettison.decide import report_words as words
-from jettison.decision import CostSummary
+from jettison.decision import CostSummary, PhaseMemory
 
 
 class CostRow(NamedTuple):
@@ -35,7 +35,8 @@ def cost_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
         CostRow("Latency, 95th percentile", "", [words.seconds(c.latency_p95_s) for c in costs]),
         CostRow("Latency, 99th percentile", "", [words.seconds(c.latency_p99_s) for c in costs]),
         CostRow("Throughput", "in its best batches", [words.rate(c.throughput_per_s) for c in costs]),
-        CostRow("Peak memory", "of the whole process", [words.size(c.peak_bytes) for c in costs]),
+        CostRow("Peak memory", "children included", [words.size(c.peak_bytes) for c in costs]),
+        *memory_rows([c.memory for c in costs]),
         CostRow("Size on disk", "", [words.size(c.bytes) for c in costs]),
         CostRow(
             "Time to load", "fresh process, imports included", [words.seconds(c.load_s) for c in costs]
@@ -48,6 +49,21 @@ def cost_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
         CostRow("Tasks measured", "", [f"{c.n_tasks:,}" if c.n_tasks else words.UNKNOWN for c in costs]),
     ]
     return [row for row in rows if any(figure != words.UNKNOWN for figure in row.figures)]
+
+
+def memory_rows(found: Sequence[PhaseMemory | None]) -> list[CostRow]:
+    """Peak of each phase, and what is held at the end with shared pages divided or left out."""
+    parts = {
+        "Peak memory while loading": ("", "load_peak_bytes"),
+        "Peak memory while warming up": ("first answer included", "warm_up_peak_bytes"),
+        "Peak memory while measured": ("", "steady_peak_bytes"),
+        "Memory at the end, PSS": ("shared pages divided", "steady_pss_bytes"),
+        "Memory at the end, USS": ("its own alone", "steady_uss_bytes"),
+    }
+    return [
+        CostRow(name, what, [words.size(getattr(m, part) if m is not None else None) for m in found])
+        for name, (what, part) in parts.items()
+    ]
 
 
 def energy_note(costs: Sequence[CostSummary]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jettison.cost.load_types import LoadReport, LoadSummary, Tail
 from jettison.decide import report_words as words
-from jettison.decide.report_costs import CostRow
+from jettison.decide.report_costs import CostRow, memory_rows
 from jettison.decision import Interval
 
 NOT_CERTIFIED = "not certifiable"
@@ -60,6 +60,7 @@ def load_rows(report: LoadReport) -> list[CostRow]:
         ),
         CostRow("Time per output token", "median", [words.seconds(t.token_p50_s) for t in found]),
         *_money_and_energy(found),
+        *memory_rows([t.memory for t in found]),
         CostRow(
             "On the wire, payload", "bodies, per task", [words.size(t.wire_payload_bytes) for t in found]
         ),
