@@ -26,9 +26,9 @@ from jettison.evaluate.judge import (
 from jettison.evaluate.score_judge import JudgeScorer
 from jettison.evaluate.score_similarity import SimilarityScorer
 from jettison.evaluate.scorers import Score
-from jettison.evaluate.suites.refusal import is_refusal
 from jettison.model import Output
 from jettison.record import Record
+from jettison.refusal import is_refusal
 from jettison.task import Example
 
 SHARED = Path(os.environ.get("JETTISON_SHARED", Path(__file__).resolve().parents[3] / "shared"))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from jettison.errors import InvalidInput
-from jettison.evaluate.suites.refusal import is_refusal
 from jettison.evaluate.suites.safety import KINDS, SafetyScorer, memorised_probes, safety_probes
 from jettison.model import Output
+from jettison.refusal import is_refusal
 from jettison.task import Example
 
 SHARED = Path(os.environ.get("JETTISON_SHARED", Path(__file__).resolve().parents[3] / "shared"))

@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from jettison.monitor.audit import AuditPlan, AuditStatus
     from jettison.monitor.experiment import ExperimentStatus
+    from jettison.monitor.part import Part
 
 _SAVE_EVERY_S = 30.0
 
@@ -36,6 +37,21 @@ _SAVE_EVERY_S = 30.0
     help="What audited answers are held against.",
 )
 @click.option(
+    "--release",
+    type=click.Path(path_type=Path),
+    help="Watch for drift against this release's profile, at every look.",
+)
+@click.option(
+    "--drift-alpha",
+    type=float,
+    default=0.01,
+    show_default=True,
+    help="Probability of a false drift alarm, ever.",
+)
+@click.option(
+    "--slice", "slices", multiple=True, help="Watch drift on each value of this slice too. Repeatable."
+)
+@click.option(
     "--alert",
     "alerts",
     multiple=True,
@@ -50,6 +66,9 @@ def command(
     audits: tuple[str, ...],
     delta: float,
     truth: str,
+    release: Path | None,
+    drift_alpha: float,
+    slices: tuple[str, ...],
     alerts: tuple[str, ...],
     every: float,
     once: bool,
@@ -68,11 +87,12 @@ def command(
         raise InvalidInput(f"--every must be positive, got {every}.")
     sinks = tuple(sink_from(text) for text in alerts or (str(state / "alerts.jsonl"),))
     plans = tuple(audit_from(text, delta=delta, truth=truth) for text in audits)
-    watch = Watch(state, audits=plans, alerts=Alerts(sinks))
+    parts = _parts(release, drift_alpha=drift_alpha, slices=slices)
+    watch = Watch(state, audits=plans, alerts=Alerts(sinks), parts=parts)
     if once:
         found = watch.look(time.time())
         watch.save()
-        _tell(*found, as_json=as_json)
+        _tell(*found, parts, as_json=as_json)
         return 0
     stopping: list[int] = []
 
@@ -86,7 +106,9 @@ def command(
         experiments, cascades = watch.look(time.time())
         watch.alerts.retry()
         line = "; ".join(
-            [f"{e.name} {e.verdict}" for e in experiments] + [f"audits {c.verdict}" for c in cascades]
+            [f"{e.name} {e.verdict}" for e in experiments]
+            + [f"audits {c.verdict}" for c in cascades]
+            + [line.partition(".")[0] for part in parts for line in part.lines()]
         )
         if line != told:
             click.echo(f"{time.strftime('%H:%M:%S')}  {line or 'nothing runs'}")
@@ -97,6 +119,30 @@ def command(
         time.sleep(every)
     watch.save()
     return 0
+
+
+def _parts(release: Path | None, *, drift_alpha: float, slices: tuple[str, ...]) -> "tuple[Part, ...]":
+    """What else is watched, as the options say."""
+    from jettison.errors import InvalidInput
+
+    parts: list[Part] = []
+    if release is not None:
+        parts.append(_drift_part(release, alpha=drift_alpha, slices=slices))
+    elif slices:
+        raise InvalidInput("--slice must come with --release, got it alone.")
+    return tuple(parts)
+
+
+def _drift_part(release: Path, *, alpha: float, slices: tuple[str, ...]) -> "Part":
+    from jettison.monitor.drift import sketch_of
+    from jettison.monitor.drift_part import DriftPart
+    from jettison.monitor.drift_stream import DriftWatch
+    from jettison.release import open_release, read_profile
+
+    opened = open_release(release)
+    candidates = tuple(opened.candidates.values())
+    sketch = sketch_of(read_profile(opened))
+    return DriftPart(DriftWatch(sketch, candidates=candidates, alpha=alpha, slices=slices))
 
 
 def audit_from(text: str, *, delta: float, truth: Any) -> "AuditPlan":
@@ -121,12 +167,17 @@ def audit_from(text: str, *, delta: float, truth: Any) -> "AuditPlan":
 
 
 def _tell(
-    experiments: "tuple[ExperimentStatus, ...]", cascades: "tuple[AuditStatus, ...]", *, as_json: bool
+    experiments: "tuple[ExperimentStatus, ...]",
+    cascades: "tuple[AuditStatus, ...]",
+    parts: "tuple[Part, ...]",
+    *,
+    as_json: bool,
 ) -> None:
     import msgspec
 
     if as_json:
         told = {"experiments": msgspec.to_builtins(experiments), "audits": msgspec.to_builtins(cascades)}
+        told |= {part.name: msgspec.to_builtins(part.status()) for part in parts}
         click.echo(json.dumps(told, indent=2))
         return
     for one in experiments:
@@ -135,5 +186,8 @@ def _tell(
         click.echo(
             f"audits of {cascade.place or 'the outermost route'}: {cascade.verdict}. {cascade.reason}"
         )
-    if not experiments and not cascades:
+    for part in parts:
+        for line in part.lines():
+            click.echo(line)
+    if not experiments and not cascades and not parts:
         click.echo("nothing runs: no experiment, and no --audit given")

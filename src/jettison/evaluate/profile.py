@@ -7,18 +7,44 @@ import numpy as np
 
 from jettison.errors import InvalidInput
 from jettison.record import Record
+from jettison.release.describe import (
+    MOST_LABELS,
+    MOST_LANGUAGE_TEXTS,
+    answer_categories,
+    answer_scores,
+    describe_texts,
+    languages_of,
+)
 from jettison.release.profile import Profile, token_counts
+from jettison.release.sketch import (
+    N_GRAM_BUCKETS,
+    N_WORD_BUCKETS,
+    Sketch,
+    TextScorer,
+    binned,
+    count_table,
+    hashed_grams,
+    hashed_words,
+    moments_of,
+)
 
 N_CONFIDENCE_BINS = 20
 N_QUANTILES = 21
+FEWEST_BACKGROUND = 200
+"""With fewer background texts, half of the inputs are taken for it."""
+MOST_SLICES, FEWEST_IN_SLICE = 20, 100
 
 
-def reference_profile(records: Sequence[Record], inputs: Sequence[str]) -> Profile:
+def reference_profile(
+    records: Sequence[Record], inputs: Sequence[str], *, background: Sequence[str] = ()
+) -> Profile:
     """Make the reference profile of one candidate.
 
     Args:
         records: Of one candidate on one split, which must not be the test split.
         inputs: What was asked, in the records' order.
+        background: Other inputs of the same kind (train), which say what is a common word: live inputs are
+            as new to them as the reference is. Without enough, every second input is used for that instead.
 
     Raises:
         InvalidInput: There are no records, or not as many inputs, or they are of the test split.
@@ -48,7 +74,65 @@ def reference_profile(records: Sequence[Record], inputs: Sequence[str]) -> Profi
         in_scope_quantiles=_quantiles([r.in_scope for r in answered if r.in_scope is not None]),
         flagged_share=sum(flags) / len(flags) if flags else None,
         escalated_share=sum(arms) / len(arms) if arms else None,
+        sketch=reference_sketch(records, inputs, background=background),
     )
+
+
+def reference_sketch(
+    records: Sequence[Record], inputs: Sequence[str], *, background: Sequence[str] = ()
+) -> Sketch:
+    """What drift detectors compare with: counts and moments, no text.
+
+    Args:
+        records: Of one candidate.
+        inputs: What was asked, in the records' order.
+        background: As of `reference_profile`.
+    """
+    places = list(range(len(inputs)))
+    if len(background) < FEWEST_BACKGROUND:
+        background, places = inputs[::2], places[1::2] if len(inputs) > 1 else places
+    tables = (
+        count_table([hashed_words(text) for text in background], N_WORD_BUCKETS),
+        count_table([hashed_grams(text) for text in background], N_GRAM_BUCKETS),
+    )
+    texts = [inputs[place] for place in places]
+    described = describe_texts(texts, TextScorer(*tables))
+    is_text = len({r.output for r in records}) > MOST_LABELS
+    categories: dict[str, Counter[str]] = {"script": Counter(described.scripts)}
+    languages = languages_of(texts[:MOST_LANGUAGE_TEXTS])
+    if languages is not None:
+        categories["language"] = Counter(languages)
+    for record in records:
+        for name, value in answer_categories(record, is_text=is_text).items():
+            categories.setdefault(name, Counter())[value] += 1
+    of_texts = {name: binned(name, values) for name, values in described.scores.items()}
+    return Sketch(
+        n=len(places),
+        word_counts=tables[0],
+        gram_counts=tables[1],
+        scores={**of_texts, **_answer_bins(records)},
+        categories={name: dict(sorted(counts.items())) for name, counts in categories.items()},
+        slices=_slice_bins(records),
+        features=moments_of(described.features),
+    )
+
+
+def _answer_bins(records: Sequence[Record]) -> dict[str, tuple[int, ...]]:
+    values: dict[str, list[float]] = {}
+    for record in records:
+        for name, value in answer_scores(record).items():
+            values.setdefault(name, []).append(value)
+    return {name: binned(name, some) for name, some in sorted(values.items())}
+
+
+def _slice_bins(records: Sequence[Record]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Scores of the answers on each of the largest slices."""
+    members: dict[str, list[Record]] = {}
+    for record in records:
+        for name, value in record.slices.items():
+            members.setdefault(f"{name}={value}", []).append(record)
+    large = sorted(members, key=lambda name: (-len(members[name]), name))[:MOST_SLICES]
+    return {name: _answer_bins(members[name]) for name in large if len(members[name]) >= FEWEST_IN_SLICE}
 
 
 def _quantiles(values: Sequence[float]) -> tuple[float, ...] | None:

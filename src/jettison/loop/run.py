@@ -387,7 +387,13 @@ def _release(
         decision=decision,
         evidence=[_records_path(workspace, c, judged.examples) for c in (incumbent, chosen)],
         task_name=workspace.task.name,
-        profile=reference_profile(chosen.records, [e.input for e in workspace.dev]),
+        profile=reference_profile(
+            chosen.records,
+            [e.input for e in workspace.dev],
+            background=[
+                e.input for e in (*workspace.task.development.train, *workspace.task.development.unlabelled)
+            ],
+        ),
     )
 
 

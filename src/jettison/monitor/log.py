@@ -81,6 +81,26 @@ class TrafficLog:
         """Parquet segments of one table, oldest first."""
         return sorted((self.folder / SEGMENTS).glob(f"{table}-*.parquet"))
 
+    def last(self) -> int:
+        """Sequence number of the newest record; 0 where there is none."""
+        live = self._live_last("records")
+        rolled = [int(path.stem.rsplit("-", 1)[1]) for path in self.segments()[-1:]]
+        return max([live, *rolled])
+
+    def _live_last(self, table: str) -> int:
+        path = self.folder / LIVE_FILE
+        if not path.is_file():
+            return 0
+        try:
+            connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
+            try:
+                found = connection.execute(f"SELECT max(seq) FROM {table}").fetchone()[0]
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise BrokenArtifact(f"{path} must be a traffic log's live file: {error}.") from error
+        return int(found or 0)
+
     def _rows(self, table: str, after: int, kind: type[T], most: int | None) -> Iterator[tuple[int, T]]:
         # A row that is rolled while we read is still in the live file or already in a segment: live first.
         live = self._live_rows(table, after, most)

@@ -11,6 +11,7 @@ from jettison.monitor.audit import AuditPlan, Audits, AuditStatus
 from jettison.monitor.conduct import conduct
 from jettison.monitor.experiment import Experiment, ExperimentStatus
 from jettison.monitor.log import Place, TrafficLog
+from jettison.monitor.part import Part
 from jettison.monitor.plan import experiment_names, read_outcome, read_plan
 from jettison.monitor.steer import read_control, steer
 
@@ -29,18 +30,22 @@ class Watch:
         state: The gateway's state folder.
         audits: Cascades whose audits are watched.
         alerts: Where findings go.
+        parts: What else is watched; each reads the log once, from its beginning.
 
     Raises:
         InvalidInput: There is no traffic log.
         BrokenArtifact: What an earlier watcher kept cannot be read.
     """
 
-    def __init__(self, state: Path, *, audits: tuple[AuditPlan, ...], alerts: Alerts) -> None:
-        self.state, self.alerts = state, alerts
+    def __init__(
+        self, state: Path, *, audits: tuple[AuditPlan, ...], alerts: Alerts, parts: tuple[Part, ...] = ()
+    ) -> None:
+        self.state, self.alerts, self.parts = state, alerts, parts
         self._log = TrafficLog(state)
         self._experiments: dict[str, Experiment] = {}
         self._place = Place()
         self._audits = {plan.place: Audits(plan) for plan in audits}
+        self._part_places = {part.name: Place() for part in parts}
         self._restore({plan.place: plan for plan in audits})
 
     def look(self, now: float) -> tuple[tuple[ExperimentStatus, ...], tuple[AuditStatus, ...]]:
@@ -55,7 +60,24 @@ class Watch:
         experiments = tuple(self._look_at(name, now) for name in self._running())
         self._read_on()
         cascades = tuple(self._hold(place, now) for place in list(self._audits))
+        self._read_parts_on()
+        for part in self.parts:
+            for alert in part.alerts(now):
+                self.alerts.tell(alert)
         return experiments, cascades
+
+    def _read_parts_on(self) -> None:
+        """Parts that stand at one place read together; one that is new catches up by itself first."""
+        behind = list(self.parts)
+        while behind:
+            place = min((self._part_places[p.name] for p in behind), key=lambda p: (p.records, p.feedback))
+            here = [part for part in behind if self._part_places[part.name] == place]
+            news = self._log.read(place)
+            for part in here:
+                part.take(news)
+                self._part_places[part.name] = news.place
+            if news.is_all:
+                behind = [part for part in behind if part not in here]
 
     def _running(self) -> tuple[str, ...]:
         return tuple(n for n in experiment_names(self.state) if read_outcome(self.state, n) is None)
@@ -119,6 +141,13 @@ class Watch:
             "place": [self._place.records, self._place.feedback],
             "audits": [audits.state() for audits in self._audits.values()],
             "told": self.alerts.state(),
+            "parts": {
+                part.name: {
+                    "place": [self._part_places[part.name].records, self._part_places[part.name].feedback],
+                    "state": part.state(),
+                }
+                for part in self.parts
+            },
         }
         write_atomic(self.state / STATE_FILE, msgspec.msgpack.encode(content))
 
@@ -132,6 +161,12 @@ class Watch:
             kept = {one["plan"]["place"]: Audits.from_state(one) for one in content["audits"]}
             place = Place(records=content["place"][0], feedback=content["place"][1])
             self.alerts._told.update(content["told"])
+            for part in self.parts:
+                known = content.get("parts", {}).get(part.name)
+                if known is not None and part.restore(known["state"]):
+                    self._part_places[part.name] = Place(
+                        records=known["place"][0], feedback=known["place"][1]
+                    )
         except (msgspec.DecodeError, msgspec.ValidationError, KeyError, ValueError, TypeError) as error:
             raise BrokenArtifact(
                 f"{path} must be what a watcher saved: {error}. Delete it: the log holds everything."

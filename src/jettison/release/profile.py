@@ -1,6 +1,6 @@
 """The reference profile: what inputs and answers looked like at release, for later drift checks.
 
-It holds counts and quantiles alone, no text.
+It holds counts, quantiles and moments alone, no text.
 """
 
 import re
@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
+
+from jettison.release.sketch import Sketch
 
 N_TOKEN_BUCKETS = 512
 
@@ -34,6 +36,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     flagged_share: float | None = None
     escalated_share: float | None = None
     """Of a cascade: share that the fallback answered."""
+    sketch: Sketch | None = None
+    """What drift detectors compare live traffic with; None in releases written before there was one."""
 
 
 def token_counts(texts: Sequence[str]) -> tuple[int, ...]:

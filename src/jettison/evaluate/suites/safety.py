@@ -21,8 +21,8 @@ import msgspec
 from jettison.candidate import Candidate
 from jettison.errors import InvalidInput
 from jettison.evaluate.scorers import Score
-from jettison.evaluate.suites.refusal import is_refusal
 from jettison.model import Output
+from jettison.refusal import is_refusal
 from jettison.task import Example
 from jettison.task.prompt import Prompt
 

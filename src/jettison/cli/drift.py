@@ -1,0 +1,84 @@
+"""`jettison drift`: one look at the newest traffic against a release's reference profile."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from jettison.monitor.drift import DriftReport
+
+
+@click.command("drift")
+@click.argument("log", type=click.Path(path_type=Path))
+@click.option(
+    "--release",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Whose reference profile the traffic is compared with.",
+)
+@click.option("--last", type=int, default=5000, show_default=True, help="Newest records looked at.")
+@click.option(
+    "--alpha",
+    type=float,
+    default=0.01,
+    show_default=True,
+    help="Probability of any false finding at this look.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(log: Path, release: Path, last: int, alpha: float, as_json: bool) -> int:
+    """Compare the newest records of the traffic LOG with what the release was proved on.
+
+    Exit code 1: something moved. One look is one test: to look every day, let `jettison monitor
+    --release` watch, whose alpha holds over all looks together.
+    """
+    import msgspec
+
+    from jettison.errors import InvalidInput
+    from jettison.monitor.drift import Window, judge_drift, sketch_of
+    from jettison.monitor.log import Place, TrafficLog
+    from jettison.release import open_release, read_profile
+
+    if last < 1:
+        raise InvalidInput(f"--last must be at least 1, got {last}.")
+    opened = open_release(release)
+    window = Window(sketch_of(read_profile(opened)), candidates=tuple(opened.candidates.values()))
+    traffic = TrafficLog(log)
+    place = Place(records=max(0, traffic.last() - last))
+    while True:
+        news = traffic.read(place)
+        window.take(news.records)
+        place = news.place
+        if news.is_all:
+            break
+    found = judge_drift(window, alpha=alpha)
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(found), indent=2))
+    else:
+        _show(found)
+    return 1 if found.verdict == "DRIFT" else 0
+
+
+def _show(found: "DriftReport") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    colors = {"DRIFT": "red", "NONE": "green", "NOT ENOUGH DATA": "yellow"}
+    console = Console(highlight=False)
+    console.print(f"[bold {colors[found.verdict]}]{found.verdict}[/]  {found.reason}", soft_wrap=True)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for header in ("what", "slice", "of", "n", "moved", "p, all tests", ""):
+        table.add_column(header, no_wrap=True)
+    for one in found.tests:
+        moved = "–" if one.moved is None else f"{one.moved:.1%}"
+        sign = "[red]moved[/]" if one.has_drifted else ""
+        p = f"{one.p_adjusted:.2g}"
+        table.add_row(one.name, one.slice, one.side, f"{one.n:,}", moved, p, sign)
+    console.print(table)
+    if found.changed:
+        parts = ", ".join(f"{name} {part:.0%}" for name, part in found.changed if part > 0.02)
+        console.print(f"[dim]the classifier tells live from reference by: {parts}[/]", soft_wrap=True)
+    for line in found.not_looked_at:
+        console.print(f"[dim]not looked at: {line}[/]", soft_wrap=True)
+    console.print(f"[dim]{found.n_records:,} requests, {found.n_texts:,} texts[/]")

@@ -1,0 +1,196 @@
+"""Drift as it comes: a conformal martingale on each score, so that one may look every minute.
+
+The probability of any false alarm, ever, over all scores and slices, is at most alpha: each stream gets a
+part. Which scores there are is fixed by the release's sketch; slices are met as they come, each
+against its own past, with the parts 6 / (pi k)^2 of the other half.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from jettison.errors import InvalidInput
+from jettison.monitor.detectors import Reading
+from jettison.monitor.drift import is_lean_answer
+from jettison.monitor.log import News
+from jettison.record import Record
+from jettison.release.describe import answer_categories, answer_scores, describe_texts
+from jettison.release.sketch import SCORE_EDGES, Sketch, TextScorer, bin_of
+from jettison.stats.conformal_martingale import ConformalMartingale
+
+MOST_SLICES = 50
+ANSWER_SCORES = ("confidence", "in_scope", "tokens")
+CATEGORIES = ("label", "refused", "error")
+FORMAT = 1
+
+
+class DriftStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one stream stands."""
+
+    stream: str
+    """A score or category, ` on name=value` for one slice."""
+    n: int
+    log_e: float
+    """Logarithm of the evidence for drift, the largest so far."""
+    limit: float
+    has_drifted: bool
+    side: str
+    """`small` or `large` values came more often; `` where nothing has won yet."""
+
+
+class DriftWatch:
+    """Reads the log on and keeps one martingale a score.
+
+    Args:
+        sketch: Of the release.
+        candidates: Digests of the release's candidates; None takes every lean answer.
+        alpha: Probability of any false alarm, ever.
+        slices: Names of the records' slices whose values are watched too.
+        seed: Of the coins that break ties.
+
+    Raises:
+        InvalidInput: Alpha is not in (0, 1).
+    """
+
+    def __init__(
+        self,
+        sketch: Sketch,
+        *,
+        candidates: Collection[str] | None = None,
+        alpha: float = 0.01,
+        slices: tuple[str, ...] = (),
+        seed: int = 0,
+    ) -> None:
+        if not 0 < alpha < 1:
+            raise InvalidInput(f"alpha must be in (0, 1), got {alpha}.")
+        self.sketch, self.alpha, self.slices, self.seed = sketch, alpha, slices, seed
+        self.candidates = None if candidates is None else frozenset(candidates)
+        self._scorer = TextScorer(sketch.word_counts, sketch.gram_counts)
+        self._is_text = "label" not in sketch.categories
+        self._codes = {
+            name: {value: code for code, value in enumerate(sorted(counts, key=lambda v: -counts[v]))}
+            for name, counts in sketch.categories.items()
+            if name in CATEGORIES
+        }
+        references = {name: list(counts) for name, counts in sketch.scores.items()}
+        for name, codes in self._codes.items():
+            # One more for values that the reference has not.
+            references[name] = [sketch.categories[name][value] for value in codes] + [0]
+        whole = alpha / 2 if slices else alpha
+        self._streams = {
+            name: ConformalMartingale(counts, alpha=whole / len(references), seed=_seed(seed, name))
+            for name, counts in references.items()
+        }
+
+    def take(self, news: News) -> None:
+        """Take in the next part of the log; its bounds may fall anywhere."""
+        values: dict[str, list[int]] = {}
+        texts = [r.input for r in news.records if r.role in (None, "answer") and r.input is not None]
+        if texts:
+            for name, some in describe_texts(texts, self._scorer).scores.items():
+                values[name] = bin_of(name, some).tolist()
+        for record in news.records:
+            if is_lean_answer(record, self.candidates):
+                self._answer(record, values)
+        for name, bins in values.items():
+            if name in self._streams:
+                self._streams[name].update(bins)
+
+    def _answer(self, record: Record, values: dict[str, list[int]]) -> None:
+        found = {
+            name: int(bin_of(name, [value])[0])
+            for name, value in answer_scores(record).items()
+            if name in ANSWER_SCORES
+        }
+        for name, category in answer_categories(record, is_text=self._is_text).items():
+            if name in self._codes:
+                codes = self._codes[name]
+                found[name] = codes.get(category, len(codes))
+        for name, code in found.items():
+            values.setdefault(name, []).append(code)
+            for one in self.slices:
+                if one in record.slices and name in self._streams:
+                    stream = f"{name} on {one}={record.slices[one]}"
+                    if stream in self._streams or self._begin(stream, name):
+                        values.setdefault(stream, []).append(code)
+
+    def _begin(self, stream: str, name: str) -> bool:
+        """A slice's own stream, whose first scores are its reference; False where there are too many."""
+        k = sum(" on " in known for known in self._streams) + 1
+        if k > MOST_SLICES:
+            return False
+        n_bins = len(SCORE_EDGES[name]) + 1 if name in SCORE_EDGES else len(self._codes[name]) + 1
+        part = self.alpha / 2 * 6 / (np.pi * k) ** 2
+        self._streams[stream] = ConformalMartingale(
+            np.zeros(n_bins, int), alpha=part, seed=_seed(self.seed, stream)
+        )
+        return True
+
+    @property
+    def has_drifted(self) -> bool:
+        """Whether any stream has alarmed."""
+        return any(stream.alarm for stream in self._streams.values())
+
+    def status(self) -> tuple[DriftStatus, ...]:
+        """Where each stream stands, the strongest evidence first."""
+        sides = {None: "", True: "small", False: "large"}
+        found = [
+            DriftStatus(
+                stream=name,
+                n=one.n,
+                log_e=one.most_log_e,
+                limit=one.limit,
+                has_drifted=one.alarm,
+                side=sides[one.is_low],
+            )
+            for name, one in self._streams.items()
+            if one.n
+        ]
+        return tuple(sorted(found, key=lambda one: (one.limit - one.log_e, one.stream)))
+
+    def reading(self) -> Reading:
+        """All streams as one."""
+        ranked = self.status()
+        drifted = [one.stream for one in ranked if one.has_drifted]
+        n = max((one.n for one in ranked), default=0)
+        best = ranked[0] if ranked else None
+        if drifted:
+            reason = f"{', '.join(drifted[:5])} moved, at alpha {self.alpha:g} over all looks"
+        else:
+            reason = f"nothing moved after {n:,}, at alpha {self.alpha:g} over all looks"
+        return Reading(
+            alarm=bool(drifted),
+            n=n,
+            statistic=best.log_e if best else None,
+            limit=best.limit if best else None,
+            p_value=None,
+            reason=reason,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything it knows beside the sketch."""
+        streams = {name: stream.state() for name, stream in self._streams.items()}
+        return {"format": FORMAT, "alpha": self.alpha, "slices": list(self.slices), "streams": streams}
+
+    def restore(self, state: Mapping[str, Any]) -> bool:
+        """Go on where `state` was taken; False, with nothing changed, where it is of another watch."""
+        same = (state["format"], state["alpha"], tuple(state["slices"])) == (
+            FORMAT,
+            self.alpha,
+            self.slices,
+        )
+        own = {name for name in self._streams if " on " not in name}
+        if not same or own != {name for name in state["streams"] if " on " not in name}:
+            return False
+        self._streams = {
+            name: ConformalMartingale.from_state(one) for name, one in state["streams"].items()
+        }
+        return True
+
+
+def _seed(seed: int, name: str) -> int:
+    import zlib
+
+    return seed * 2**32 + zlib.crc32(name.encode())

@@ -1,0 +1,235 @@
+"""What a reference profile keeps for drift: counts and moments of the inputs and answers, no text.
+
+Words and runs of five bytes are hashed; what fewer than `FEWEST_HOLDERS` texts hold is not kept. They are
+counted on other texts than the scores are, so that a new input of the same kind scores as the
+reference does.
+"""
+
+import math
+import re
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+N_WORD_BUCKETS, N_GRAM_BUCKETS = 8192, 32768
+GRAM = 5
+FEWEST_HOLDERS = 2
+EMBEDDING = 64
+"""Random features of a text's words: their mean stands for the distribution (MMD)."""
+MOST_CHARACTERS = 20_000
+"""Of a text that are looked at."""
+_WORDS = re.compile(r"\w+")
+SCORE_EDGES: dict[str, tuple[float, ...]] = {
+    "length": tuple(round(2 ** (k / 4), 3) for k in range(4, 61)),
+    "rare_text": tuple(round(0.125 * k, 3) for k in range(64, 129)),
+    "unseen_words": tuple(round(k / 40 + 0.0125, 4) for k in range(40)),
+    "capitals": tuple(round(k / 100 + 0.0001, 4) for k in range(40)),
+    "punctuation": tuple(round(k / 200 + 0.0001, 4) for k in range(60)),
+    "confidence": tuple(round(1 / (1 + math.exp(-k / 4)), 6) for k in range(-16, 33)),
+    "in_scope": tuple(round(k / 64, 6) for k in range(1, 64)),
+    "tokens": tuple(round(2 ** (k / 4), 3) for k in range(65)),
+}
+"""Upper edges of the bins of each score, ascending; what is above the last is in one more bin.
+
+`length`: characters. `rare_text`: mean -log2 of the shares that its runs of five bytes have in the
+reference. `unseen_words`: share of words that the reference has not. `capitals`, `punctuation`: share of
+the characters.
+`tokens`: of the answer, where the log has them.
+"""
+TEXT_SCORES = ("length", "rare_text", "unseen_words", "capitals", "punctuation")
+FEATURES = (*(f"words {k}" for k in range(EMBEDDING)), *TEXT_SCORES)
+"""What `Sketch.features` are the moments of: `embed` of the words, then the scores."""
+_SCRIPTS = (
+    ("latin", 0x0000, 0x024F),
+    ("greek", 0x0370, 0x03FF),
+    ("cyrillic", 0x0400, 0x052F),
+    ("hebrew", 0x0590, 0x05FF),
+    ("arabic", 0x0600, 0x077F),
+    ("indic", 0x0900, 0x0DFF),
+    ("thai", 0x0E00, 0x0E7F),
+    ("kana", 0x3040, 0x30FF),
+    ("han", 0x3400, 0x9FFF),
+    ("hangul", 0xAC00, 0xD7AF),
+)
+
+
+class Moments(msgspec.Struct, frozen=True, kw_only=True):
+    """Mean and covariance of vectors."""
+
+    n: int
+    mean: bytes
+    """Float32, shape (n_features,)."""
+    covariance: bytes
+    """Float32, its upper triangle row by row."""
+
+    @property
+    def mean_array(self) -> np.ndarray:
+        """Shape (n_features,), float64."""
+        return np.frombuffer(self.mean, np.float32).astype(float)
+
+    @property
+    def covariance_array(self) -> np.ndarray:
+        """Shape (n_features, n_features), float64."""
+        size = len(self.mean) // 4
+        found = np.zeros((size, size))
+        found[np.triu_indices(size)] = np.frombuffer(self.covariance, np.float32)
+        return found + np.triu(found, 1).T
+
+
+class Sketch(msgspec.Struct, frozen=True, kw_only=True):
+    """Distributions of the reference, for drift."""
+
+    n: int
+    """Inputs that were scored."""
+    word_counts: bytes
+    """Log2-scaled counts of hashed words, uint8, shape (N_WORD_BUCKETS,), compressed by zlib."""
+    gram_counts: bytes
+    """The same of runs of bytes, shape (N_GRAM_BUCKETS,)."""
+    scores: dict[str, tuple[int, ...]]
+    """Score → how often it fell in each bin of `SCORE_EDGES`."""
+    categories: dict[str, dict[str, int]]
+    """`label`, `script`, `language`, `flagged`, `refused`, `error`: how often each value came."""
+    slices: dict[str, dict[str, tuple[int, ...]]]
+    """Slice as `name=value` → the same scores on it alone."""
+    features: Moments | None
+    """Of `FEATURES` of each input; None where the inputs were not looked at."""
+
+
+def moments_of(vectors: np.ndarray) -> Moments:
+    """Mean and covariance of vectors, shape (n, n_features)."""
+    size = vectors.shape[1]
+    covariance = np.cov(vectors, rowvar=False).reshape(size, size) if len(vectors) > 1 else np.eye(size)
+    return Moments(
+        n=len(vectors),
+        mean=vectors.mean(axis=0).astype(np.float32).tobytes(),
+        covariance=covariance[np.triu_indices(size)].astype(np.float32).tobytes(),
+    )
+
+
+def hashed_words(text: str) -> list[int]:
+    """Bucket of each word of a text, lower-case, in order."""
+    crc = zlib.crc32
+    words = _WORDS.findall(text[:MOST_CHARACTERS].lower())
+    return [crc(word.encode("utf-8", "surrogatepass")) % N_WORD_BUCKETS for word in words]
+
+
+def hashed_grams(text: str) -> np.ndarray:
+    """Bucket of each run of five bytes of a text, lower-case, in order, shape (n_runs,)."""
+    raw = text[:MOST_CHARACTERS].lower().encode("utf-8", "surrogatepass")
+    found = np.frombuffer(raw, np.uint8).astype(np.uint32)
+    if len(found) < GRAM:
+        return np.zeros(0, np.int64)
+    code = np.zeros(len(found) - GRAM + 1, np.uint32)
+    for offset in range(GRAM):
+        code = code * np.uint32(16777619) + found[offset : offset + len(code)]
+    code = (code ^ (code >> np.uint32(15))) * np.uint32(2246822519)
+    return ((code ^ (code >> np.uint32(13))) % N_GRAM_BUCKETS).astype(np.int64)
+
+
+def count_table(hashed: Sequence[Sequence[int] | np.ndarray], n_buckets: int) -> bytes:
+    """Log2-scaled counts of what at least `FEWEST_HOLDERS` texts hold, compressed, for `TextScorer`."""
+    holders, counts = np.zeros(n_buckets, np.int64), np.zeros(n_buckets, np.int64)
+    for found in hashed:
+        buckets, times = np.unique(np.asarray(found, np.int64), return_counts=True)
+        holders[buckets] += 1
+        counts[buckets] += times
+    counts[holders < FEWEST_HOLDERS] = 0
+    return zlib.compress(np.minimum(255, np.round(8 * np.log2(counts + 1))).astype(np.uint8).tobytes(), 9)
+
+
+class TextScorer:
+    """Scores texts against the counts of a reference."""
+
+    def __init__(self, word_counts: bytes, gram_counts: bytes) -> None:
+        self._is_new = _counts(word_counts, N_WORD_BUCKETS) < 0.5
+        counts = _counts(gram_counts, N_GRAM_BUCKETS)
+        # What is not in the table shares half a count each, as if it were always about to come.
+        self._surprise = -np.log2((counts + 0.5) / (counts.sum() + 0.5 * len(counts)))
+
+    def scores(self, text: str, words: Sequence[int]) -> tuple[float, float, float, float, float]:
+        """`TEXT_SCORES` of one text with its `hashed_words`, in their order."""
+        grams = hashed_grams(text)
+        start = text[:MOST_CHARACTERS]
+        length = max(1, len(start))
+        is_plain = [letter.isalnum() or letter.isspace() for letter in start]
+        return (
+            float(len(text)),
+            float(self._surprise[grams].mean()) if len(grams) else 0.0,
+            float(self._is_new[list(words)].mean()) if words else 0.0,
+            sum(map(str.isupper, start)) / length,
+            1 - sum(is_plain) / length if start else 0.0,
+        )
+
+
+def _counts(table: bytes, n_buckets: int) -> np.ndarray:
+    raw = np.frombuffer(zlib.decompress(table), np.uint8)
+    if len(raw) != n_buckets:
+        raise ValueError(f"a table of counts must hold {n_buckets} buckets, got {len(raw)}")
+    return np.asarray(2 ** (raw.astype(float) / 8) - 1)
+
+
+def bin_of(score: str, values: Any) -> np.ndarray:
+    """Bins of values, shape (n,), by `SCORE_EDGES`."""
+    return np.searchsorted(np.asarray(SCORE_EDGES[score]), np.asarray(values, float), side="left")
+
+
+def binned(score: str, values: Any) -> tuple[int, ...]:
+    """How often values fall in each bin."""
+    n_bins = len(SCORE_EDGES[score]) + 1
+    return tuple(np.bincount(bin_of(score, values), minlength=n_bins).tolist())
+
+
+def embed(hashed: Sequence[Sequence[int]]) -> np.ndarray:
+    """Random Fourier features of the texts' words, shape (n_texts, EMBEDDING).
+
+    A text is the mean of fixed random directions of its words; the distance of two means of features is the
+    maximum mean discrepancy with a Gaussian kernel of width 1 on those.
+
+    Source:
+        Rahimi & Recht 2007; Gretton et al. 2012, section 3.
+    """
+    directions, frequencies, phases = _projection()
+    texts = (
+        np.stack([_direction(words, directions) for words in hashed]) if len(hashed) else np.zeros((0, 32))
+    )
+    return np.asarray(np.sqrt(2 / EMBEDDING) * np.cos(texts @ frequencies + phases))
+
+
+def script_of(text: str) -> str:
+    """The script of most letters of a text: `latin`, `cyrillic`, `han`, ...; `none` without letters."""
+    text = text[:1000]
+    if text.isascii():
+        return "latin" if any(map(str.isalpha, text)) else "none"
+    found: dict[str, int] = {}
+    for letter in filter(str.isalpha, text):
+        code = ord(letter)
+        name = next((name for name, low, high in _SCRIPTS if low <= code <= high), "other")
+        found[name] = found.get(name, 0) + 1
+    return max(found, key=lambda name: found[name]) if found else "none"
+
+
+def _direction(words: Sequence[int], directions: np.ndarray) -> np.ndarray:
+    if not words:
+        return np.zeros(directions.shape[1])
+    total = directions[list(words)].sum(axis=0)
+    return np.asarray(total / np.sqrt(len(words)))
+
+
+_kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+
+def _projection() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same in every process and version: the reference's mean is of these very features."""
+    if not _kept:
+        rng = np.random.Generator(np.random.Philox(20260101))
+        # Sums of uniforms, not `normal`: NumPy keeps the stream of `random`, not that of distributions.
+        directions = _bell(rng, (N_WORD_BUCKETS, 32)) / np.sqrt(32)
+        _kept.append((directions, _bell(rng, (32, EMBEDDING)), 2 * np.pi * rng.random(EMBEDDING)))
+    return _kept[0]
+
+
+def _bell(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    return np.asarray(rng.random((12, *shape)).sum(axis=0) - 6.0)

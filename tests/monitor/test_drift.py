@@ -1,0 +1,183 @@
+"""Drift: detectors, one look at a window, and the streams that may be looked at any time."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jettison import registry
+from jettison.cli.main import main
+from jettison.errors import InvalidInput
+from jettison.evaluate.profile import reference_sketch
+from jettison.monitor.drift import Window, judge_drift, sketch_of
+from jettison.monitor.drift_stream import DriftWatch
+from jettison.monitor.log import News, Place
+from jettison.record import Record
+from jettison.release import open_release, read_profile
+from jettison.release.sketch import Sketch
+from jettison.stats.two_samples import counts_differ
+from jettison.testing import check_detector
+from jettison.testing.traffic import TrafficWriter
+from releasing import make_release
+
+OLD = ["please", "send", "my", "card", "balance", "account", "money", "transfer", "bank", "today", "now"]
+NEW = ["rain", "storm", "Guitar", "planet", "Ocean", "flight", "music", "recipe", "garden", "river"]
+
+
+def records(rng: np.random.Generator, n: int, *, new: float = 0.0, candidate: str = "c") -> list[Record]:
+    made = []
+    for number in range(n):
+        is_new = rng.random() < new
+        words = rng.choice(NEW if is_new else OLD, 6)
+        made.append(
+            Record(
+                candidate=candidate, example_id=str(number), split="live", role="answer",
+                output=str(rng.choice(["a", "b"], p=[0.7, 0.3])), input=" ".join(words),
+                confidence=float(rng.beta(2, 4) if is_new else rng.beta(9, 2)), time=float(number),
+            )
+        )  # fmt: skip
+    return made
+
+
+def sketch(n: int = 600) -> Sketch:
+    made = records(np.random.default_rng(99), n)
+    background = [str(r.input) for r in records(np.random.default_rng(98), 400)]
+    return reference_sketch(made, [str(r.input) for r in made], background=background)
+
+
+def news(some: list[Record]) -> News:
+    return News(records=tuple(some), feedback=(), place=Place(), is_all=True)
+
+
+@pytest.mark.parametrize("use", registry.names("detectors"))
+def test_every_detector_keeps_the_promises(use: str) -> None:
+    check_detector(use)
+
+
+class _Eager:
+    """Alarms at the first score: more often than alpha allows."""
+
+    is_heuristic, any_time = False, False
+
+    def __init__(self, reference, *, alpha, seed=0):
+        self._inner = registry.load("detectors", "chi_squared")(reference, alpha=alpha)
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    @property
+    def alarm(self):
+        return self._inner.reading().n > 0
+
+    def update(self, scores):
+        self._inner.update(scores)
+
+    def reading(self):
+        import msgspec
+
+        return msgspec.structs.replace(self._inner.reading(), alarm=self.alarm)
+
+    def state(self):
+        return self._inner.state()
+
+    @classmethod
+    def from_state(cls, state):
+        found = cls(state["reference"], alpha=state["alpha"])
+        found._inner = type(found._inner).from_state(state)
+        return found
+
+
+def test_the_conformance_check_finds_one_that_alarms_too_often() -> None:
+    registry.register("detectors", "eager", _Eager)
+    try:
+        with pytest.raises(AssertionError, match="clean runs may alarm"):
+            check_detector("eager")
+    finally:
+        registry._added.pop(("detectors", "eager"))
+
+
+def test_homogeneity_of_two_by_two_counts_is_the_textbook_chi_squared() -> None:
+    # 60/40 against 40/60: pooled 50/50, each cell (10^2)/50 = 2, four cells: 8; half of 0.2 + 0.2 moved.
+    found = counts_differ([60, 40], [40, 60])
+    assert found.statistic == pytest.approx(8.0)
+    assert found.distance == pytest.approx(0.2)
+
+
+def test_a_window_of_the_same_kind_is_clean_and_one_with_a_new_domain_is_not() -> None:
+    known = sketch()
+    clean, moved = Window(known), Window(known)
+    clean.take(records(np.random.default_rng(1), 600))
+    moved.take(records(np.random.default_rng(2), 600, new=0.3))
+    assert judge_drift(clean).verdict == "NONE"
+    found = judge_drift(moved)
+    assert found.verdict == "DRIFT"
+    names = {test.name for test in found.tests if test.has_drifted}
+    assert {"confidence", "unseen_words", "classifier"} <= names
+    assert not any(test.has_drifted for test in found.tests if test.name == "label")
+    assert found.changed[0][1] >= found.changed[-1][1]
+
+
+def test_the_streams_find_a_switch_and_a_restart_goes_on_to_the_last_digit() -> None:
+    known = sketch()
+    stream = [*records(np.random.default_rng(1), 200), *records(np.random.default_rng(2), 400, new=0.3)]
+    whole, parts = DriftWatch(known, slices=("x",)), DriftWatch(known, slices=("x",))
+    whole.take(news(stream[:200]))
+    assert not whole.has_drifted
+    whole.take(news(stream[200:]))
+    assert whole.has_drifted
+    for start in range(0, len(stream), 70):
+        parts.take(news(stream[start : start + 70]))
+        again = DriftWatch(known, slices=("x",))
+        assert again.restore(json.loads(json.dumps(parts.state())))
+        parts = again
+    assert parts.status() == whole.status()
+    assert DriftWatch(known, alpha=0.5).restore(whole.state()) is False
+
+
+def test_a_reference_holds_no_text_and_is_small() -> None:
+    import msgspec
+
+    encoded = msgspec.json.encode(sketch())
+    assert len(encoded) < 100_000
+    # Short words come up in any base64 by chance.
+    for word in (word for word in (*OLD, *NEW) if len(word) > 4):
+        assert word.encode() not in encoded
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    release = make_release(tmp_path / "releases")
+    digest = next(iter(open_release(release.path).candidates.values()))
+    assert sketch_of(read_profile(release)).n > 0
+    with TrafficWriter(tmp_path / "traffic") as writer:
+        writer.write(records(np.random.default_rng(0), 300, new=1.0, candidate=digest))
+        code, said = run(capsys, "drift", tmp_path, "--release", release.path, "--json")
+        assert (code, json.loads(said)["verdict"]) == (1, "DRIFT")
+        code, said = run(capsys, "drift", tmp_path, "--release", release.path)
+        assert code == 1
+        assert "moved" in said
+        code, said = run(capsys, "monitor", tmp_path, "--release", release.path, "--once", "--json")
+        assert code == 0
+        assert json.loads(said)["drift"]
+        code, said = run(capsys, "drift", tmp_path, "--release", release.path, "--alpha", "2")
+        assert (code, "alpha must be in (0, 1), got 2" in said) == (2, True)
+        code, said = run(capsys, "monitor", tmp_path, "--slice", "x", "--once")
+        assert (code, "--slice must come with --release" in said) == (2, True)
+
+
+def test_a_release_without_a_sketch_says_what_to_do() -> None:
+    from jettison.release import Profile
+
+    old = Profile(
+        split="dev", n_inputs=1, n_errors=0, label_counts={}, confidence_counts=(),
+        length_quantiles=(), token_counts=(), n_tokens=0,
+    )  # fmt: skip
+    with pytest.raises(InvalidInput, match="must hold a sketch"):
+        sketch_of(old)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(one) for one in arguments])
+    said = capsys.readouterr()
+    return int(stopped.value.code or 0), said.out + said.err
