@@ -142,8 +142,10 @@ def read_json(path: Path, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InvalidInput(f"{path} must be a file, got nothing there.") from error
+    except OSError as error:
+        raise InvalidInput(f"{path} must be a readable file, got {error.strerror}.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} must be a valid {kind.__name__} file: {error}.") from error
 

@@ -128,6 +128,8 @@ class Decoder:
         return self._output(row, top, confidence, scope)
 
     def _output(self, row: np.ndarray, index: int, confidence: float, scope: float) -> Output:
+        if confidence != confidence:  # NaN alone differs from itself
+            return Output(label="", confidence=0.0, error="logits must be finite, got nan or inf")
         if self._ranks is None:
             return Output(label=self.labels[index], confidence=confidence, logits=row)
         rank = self._ranks.rank(scope)

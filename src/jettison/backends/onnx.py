@@ -48,6 +48,7 @@ class OnnxClassifier(TokenClassifier):
             path, threads=read_threads(candidate), spin=bool(candidate.settings.get("spin", False))
         )
         self._session: Any = session
+        self._path = path
         self._types = _read_inputs(session, path)
         self._outputs = [_logits_name(session, len(candidate.labels), path)]
 
@@ -60,7 +61,13 @@ class OnnxClassifier(TokenClassifier):
                 feed[name] = mask if kind is np.int64 else mask.astype(kind)
             else:
                 feed[name] = np.zeros(ids.shape, kind)
-        return np.asarray(self._session.run(self._outputs, feed)[0], np.float32)
+        logits = np.asarray(self._session.run(self._outputs, feed)[0], np.float32)
+        if logits.shape != (len(ids), len(self.labels)):
+            raise BrokenArtifact(
+                f"{self._path} must give one logit per label, shape {(len(ids), len(self.labels))}, "
+                f"got {logits.shape}. Export the classifier with its head."
+            )
+        return logits
 
     def close(self) -> None:
         """Drop the session."""

@@ -35,7 +35,13 @@ METRICS = (
 )
 @click.option("--scorer", help="Score to judge by; otherwise label, score or acc, whichever both have.")
 @click.option("--alpha", type=float, default=0.025, show_default=True, help="One-sided error probability.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of permutations and bootstraps.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Of permutations and bootstraps.",
+)
 @click.option(
     "--until-sure", is_flag=True, help="With --task: ask both example by example; stop when certain."
 )

@@ -55,7 +55,12 @@ if TYPE_CHECKING:
 @click.option(
     "--meter", default="auto", show_default=True, help="Of energy: auto, none, rapl, nvml, zeus, a plugin."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Draws the texts and the orders.")
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Draws the texts and the orders.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @load_options
 def command(

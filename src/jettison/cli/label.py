@@ -18,7 +18,9 @@ import click
 @click.option(
     "--read", "answered", type=click.Path(path_type=Path), help="Read answers back: what they say."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the draw.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the draw."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(
     task_file: Path,

@@ -51,7 +51,7 @@ def command() -> None:
 @click.option(
     "--found", "found_file", type=click.Path(path_type=Path), help="Slices that `suites find` wrote."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print what was built as JSON.")
 def build(
     task: Path,
@@ -177,7 +177,7 @@ def _show_suite(suite: "Suite") -> None:
 @click.option("--scorer", help="Score that is lost; the task's first otherwise.")
 @click.option("--alpha", type=float, default=0.05, show_default=True, help="Chance of any false report.")
 @click.option("--output", type=click.Path(path_type=Path), help="Also write what was found as JSON.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def find(
     a: str,
@@ -296,7 +296,9 @@ def lint(
 @click.argument("tests", type=click.Path(path_type=Path))
 @click.argument("models", nargs=-1, required=True)
 @click.option("--task", "task_file", type=click.Path(path_type=Path), required=True, help="task.toml")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of perturbations.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of perturbations."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def check(tests: Path, models: tuple[str, ...], task_file: Path, seed: int, as_json: bool) -> int:
     """Run TESTS (JSONL or TOML rows: MFT, INV, DIR) on MODELS. Exit code 0: all hold; 1: some fail."""
@@ -344,7 +346,9 @@ def _show_tests(found: "dict[str, tuple[BehaviourResult, ...]]") -> None:
 @click.option("--task", "task_file", type=click.Path(path_type=Path), required=True, help="task.toml")
 @click.option("--split", type=click.Choice(("dev", "test")), default="dev", show_default=True)
 @click.option("--store", type=click.Path(path_type=Path), help="Keep the prediction in this JSONL file.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the folds.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the folds."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the prediction as JSON.")
 def gap(a: str, b: str, task_file: Path, split: str, store: Path | None, seed: int, as_json: bool) -> int:
     """Predict what models A and B will score on the task's unlabelled traffic, and their difference."""

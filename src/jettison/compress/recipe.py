@@ -12,6 +12,14 @@ from jettison.compress.recipe_types import Recipe as Recipe
 from jettison.compress.recipe_types import Surroundings as Surroundings
 from jettison.errors import InvalidInput, JettisonError
 
+EXTRAS = {
+    "torch": ("torch", "transformers"),
+    "onnx": ("onnxruntime", "onnx"),
+    "openvino": ("openvino", "nncf"),
+    "gguf": ("xllamacpp", "gguf", "ik_llama_cpp"),
+    "genai": ("onnxruntime_genai",),
+}
+"""Extras to the main libraries that each brings."""
 HEALING_TEXTS = 120_000
 """Texts that a pruned transformer is shown, repetitions included."""
 
@@ -55,6 +63,14 @@ def recipes_from(given: list[dict[str, Any]]) -> tuple[Recipe, ...]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InvalidInput(f"recipes must have names of their own, got {twice!r} twice.")
+    for recipe in recipes:
+        if recipe.name in ("", "incumbent"):
+            raise InvalidInput(f"a recipe must have a name of its own, got {recipe.name!r}.")
+        if not recipe.steps:
+            raise InvalidInput(
+                f"a recipe must have at least one step, got none in {recipe.name!r}. "
+                "The incumbent itself is compared in every run."
+            )
     return tuple(recipes)
 
 
@@ -62,14 +78,7 @@ def installed_extras() -> frozenset[str]:
     """Extras whose main libraries can be imported here; nothing heavy is imported to find out."""
     from importlib.util import find_spec
 
-    needs = {
-        "torch": ("torch", "transformers"),
-        "onnx": ("onnxruntime", "onnx"),
-        "openvino": ("openvino", "nncf"),
-        "gguf": ("xllamacpp", "gguf", "ik_llama_cpp"),
-        "genai": ("onnxruntime_genai",),
-    }
-    return frozenset(extra for extra, modules in needs.items() if all(find_spec(m) for m in modules))
+    return frozenset(extra for extra, modules in EXTRAS.items() if all(find_spec(m) for m in modules))
 
 
 def describe_step(step: dict[str, Any]) -> str:

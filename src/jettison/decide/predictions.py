@@ -167,7 +167,7 @@ class _Columns:
                 if str(value).lower() in words and isinstance(value, str)
                 else float(value)
             )
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):
             raise InvalidInput(
@@ -212,7 +212,11 @@ def _read_lm_eval(table: Table, digest: str) -> Predictions:
 
 def _metric(table: Table, name: str, row: int) -> float | None:
     value: Any = table.columns[name][row]
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+    try:
+        number = float(value) if isinstance(value, (int, float)) else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.nan
+    return number if math.isfinite(number) else None
 
 
 def _label_score(output: str | None, expected: str | None) -> dict[str, float | None]:

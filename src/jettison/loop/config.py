@@ -24,6 +24,7 @@ COSTS = (
 )
 
 
+MOST_THREADS = 1024
 ENDPOINT_PATHS = ("answers", "logged")
 """Settings of `[endpoint]` that are places on disk."""
 
@@ -97,6 +98,12 @@ def read_config(path: Path) -> RunConfig:
         raise InvalidInput(f"{path} must be a file, got a folder.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} must be TOML: {error}.") from error
+    except RecursionError as error:
+        raise InvalidInput(
+            f"{path} must be TOML of few levels, got one nested too deep to read."
+        ) from error
+    except OSError as error:
+        raise InvalidInput(f"{path} must be a readable file, got {error.strerror}.") from error
     unknown = sorted(set(content) - set(RunConfig.__struct_fields__))
     if unknown:
         close = get_close_matches(unknown[0], RunConfig.__struct_fields__, 1)
@@ -133,6 +140,16 @@ def check_config(config: RunConfig, place: str) -> None:
     rules: list[tuple[bool, str, str, object]] = [
         (config.format == 1, "format", "1", config.format),
         (config.threads >= 1, "threads", "at least 1", config.threads),
+        (config.threads <= MOST_THREADS, "threads", f"at most {MOST_THREADS}", config.threads),
+        (0 <= config.seed < 2**32, "seed", "0 to 4294967295", config.seed),
+        (config.n_shown >= 0, "n_shown", "at least 0", config.n_shown),
+        (config.recipes != [], "recipes", '"auto" or a list of at least one', config.recipes),
+        (
+            not config.endpoint or config.incumbent.startswith(("http://", "https://")),
+            "[endpoint]",
+            "left out where the incumbent is no http address",
+            config.incumbent,
+        ),
         (config.training_threads >= 0, "training_threads", "at least 0", config.training_threads),
         (0 < config.nominate_at < 1, "nominate_at", "between 0 and 1", config.nominate_at),
         (0 < config.delta < 1, "delta", "between 0 and 1", config.delta),
@@ -154,6 +171,14 @@ def check_config(config: RunConfig, place: str) -> None:
         if isinstance(gate, AtMost):
             rules.append((gate.cost in COSTS, "gates.cost", f"one of {list(COSTS)}", gate.cost))
             rules.append((gate.limit > 0, "gates.limit", "above 0", gate.limit))
+    rules.append(
+        (
+            not config.gates or any(isinstance(gate, NotWorse) for gate in config.gates),
+            "gates",
+            "a list with a `not_worse`: a cost alone cannot show that a candidate does the job",
+            [gate.cost for gate in config.gates if isinstance(gate, AtMost)],
+        )
+    )
     for holds, name, rule, value in rules:
         if not holds:
             raise InvalidInput(f"{name} must be {rule}, got {value!r} in {place}.")

@@ -14,6 +14,7 @@ from jettison.backends.machine import describe_machine
 from jettison.compress.incumbent import take_in
 from jettison.compress.incumbent_language import is_language
 from jettison.compress.recipe import (
+    EXTRAS,
     Recipe,
     Surroundings,
     auto_recipes,
@@ -138,6 +139,7 @@ def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nominati
     task = workspace.task
     gates = config.gates or default_gates(task.required_slices, task.out_of_scope, workspace.scorer)
     on_task = [gate for gate in gates if not (isinstance(gate, NotWorse) and gate.scorer == SCORER)]
+    check_scorers(on_task, workspace)
     check_slices(on_task, workspace)
     write_json(workspace.folder / "run.json", config)
     incumbent, example_s = _incumbent(workspace)
@@ -188,6 +190,18 @@ class Judged:
 def training_threads(config: RunConfig) -> int:
     """Threads for making candidates: as set, or all cores."""
     return config.training_threads or os.cpu_count() or 1
+
+
+def check_scorers(gates: Sequence[Gate], workspace: Workspace) -> None:
+    """Refuse a gate on a scorer that the task does not have, before any work is done.
+
+    Raises:
+        UnknownName: There is no such scorer.
+    """
+    known = sorted(workspace.scorers)
+    for gate in gates:
+        if isinstance(gate, NotWorse) and gate.scorer not in known:
+            raise UnknownName(f"gates.scorer must be one of the task's {known}, got {gate.scorer!r}.")
 
 
 def check_slices(gates: Sequence[Gate], workspace: Workspace) -> None:
@@ -264,6 +278,11 @@ def _auto(workspace: Workspace, incumbent: Contender, example_s: float) -> tuple
         student=workspace.config.student,
     )
     recipes = auto_recipes(incumbent.candidate, around)
+    everywhere = msgspec.structs.replace(around, installed=frozenset(EXTRAS), has_bfloat16=True)
+    known = {recipe.name for recipe in (*recipes, *auto_recipes(incumbent.candidate, everywhere))}
+    unknown = next((name for name in workspace.config.skip if name not in known), None)
+    if unknown is not None:
+        raise UnknownName(f"skip must name automatic recipes among {sorted(known)}, got {unknown!r}.")
     return tuple(recipe for recipe in recipes if recipe.name not in workspace.config.skip)
 
 

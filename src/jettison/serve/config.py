@@ -210,6 +210,10 @@ def read_serve_config(path: Path) -> ServeConfig:
         raise InvalidInput(f"{path} must be a readable file, got: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} must be TOML, got: {error}.") from error
+    except RecursionError as error:
+        raise InvalidInput(
+            f"{path} must be TOML of few levels, got one nested too deep to read."
+        ) from error
     try:
         config = msgspec.convert(content, ServeConfig)
     except msgspec.ValidationError as error:

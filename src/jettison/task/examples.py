@@ -222,7 +222,7 @@ def _name(values: Sequence[Any] | None, row: int, table: Table, column: str | No
 def _weight(value: Any, table: Table, row: int, columns: Columns) -> float:
     try:
         weight = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         weight = math.nan
     if isinstance(value, bool) or not (math.isfinite(weight) and weight > 0):
         raise InvalidInput(

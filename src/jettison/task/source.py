@@ -176,6 +176,10 @@ def parse_task_source(text: str, *, where: str) -> TaskSource:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"{where} must be valid TOML: {error}.") from error
+    except RecursionError as error:
+        raise InvalidInput(
+            f"{where} must be TOML of few levels, got one nested too deep to read."
+        ) from error
     if isinstance(version := content.get("format"), int) and version != FORMAT:
         raise InvalidInput(
             f"{where} must have format = {FORMAT}, got {version}. "

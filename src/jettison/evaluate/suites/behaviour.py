@@ -243,6 +243,10 @@ def _toml_rows(text: str, path: Path) -> list[tuple[str, Any]]:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"{path} must be valid TOML: {error}.") from error
+    except RecursionError as error:
+        raise InvalidInput(
+            f"{path} must be TOML of few levels, got one nested too deep to read."
+        ) from error
     rows = content.get("tests")
     if set(content) != {"tests"} or not isinstance(rows, list):
         raise InvalidInput(f"{path} must hold [[tests]] and nothing else, got {sorted(content)}.")
