@@ -318,6 +318,7 @@ def fake(folder: Path) -> Candidate:
 GRID = GridFile(grid=Grid(g_per_kwh=400, year=2025, source="somewhere"))
 
 
+@pytest.mark.slow
 def test_a_metered_run_has_measured_joules_in_every_scenario_and_no_estimate_beside_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,7 +147,7 @@ def _run_single(
 
     inputs = sample_inputs(texts, n=n_inputs, seed=seed)
     with _progress(shown=not as_json) as say:
-        costs = measure_costs(candidates, inputs, seed=seed, **settings, progress=say)
+        costs = measure_costs(candidates, inputs, seed=seed, **settings, keep_partial=True, progress=say)
     names = _distinct_names([candidate.name for candidate in candidates], paths)
     if as_json:
         told = [

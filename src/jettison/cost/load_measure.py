@@ -225,6 +225,20 @@ def _play(target: LoadTarget, run: _Run, block: _Block, *, concurrency: int | No
     return msgspec.convert(found, Calls)
 
 
+def _play_or_die(
+    target: LoadTarget, run: _Run, block: _Block, *, concurrency: int | None = None
+) -> Calls | None:
+    """What a block found; a target that dies in it is marked, and one that left nothing gives None."""
+    try:
+        calls = _play(target, run, block, concurrency=concurrency)
+    except JettisonError as error:
+        target.died = str(error)
+        return None
+    if calls.stopped is not None:
+        target.died = calls.stopped
+    return calls if calls.rows else None
+
+
 def _schedules(everyone: Sequence[LoadTarget], run: _Run, rate: float | None) -> list[_Block]:
     """All blocks of the run, drawn before the first is played; targets are warm after it."""
     scenario = run.scenario
@@ -276,8 +290,10 @@ def _warm_up(target: LoadTarget, run: _Run, window: Callable[[], _Block]) -> flo
     """Play windows until the median service times of three agree within 10 %; seconds of one task."""
     run.say(f"warming up {target.name}", None)
     middles: list[float] = []
-    while len(middles) < MOST_WARM_WINDOWS:
-        calls = _play(target, run, window())
+    while len(middles) < MOST_WARM_WINDOWS and target.died is None:
+        calls = _play_or_die(target, run, window())
+        if calls is None:
+            break
         if calls.stopped is not None or not calls.is_ok.any():
             target.is_steady = False
             break
@@ -316,16 +332,12 @@ def _run_block(target: LoadTarget, run: _Run, block: _Block) -> None:
     if target.died is not None:
         return
     board = run.board if target.is_metered else Board(())
-    try:
-        with board.over(target.spent):
-            calls = _play(target, run, block)
-    except JettisonError as error:
-        target.died = str(error)
+    with board.over(target.spent):
+        calls = _play_or_die(target, run, block)
+    if calls is None:
         return
     target.spent.n_tasks += len(calls.rows)
     target.spent.own_s += (calls.cpu_s or 0.0) + calls.client_cpu_s
-    if calls.stopped is not None:
-        target.died = calls.stopped
     target.whole.append(calls)
     target.blocks.append(calls.since(block.warm_s))
 
@@ -334,7 +346,9 @@ def _search(targets: Sequence[LoadTarget], run: _Run, slo: Slo) -> float | None:
     """Search every target's highest rate; the one to compare them at is the least of these."""
     for target in targets:
         _warm_up(target, run, lambda: _closed_block(8, run))
-        unloaded = _unloaded(target, run, slo)
+        unloaded = None if target.died else _unloaded(target, run, slo)
+        if unloaded is None:
+            continue
         target.found = find_rate(
             lambda rate, target=target: _probe(target, run, rate, slo),  # type: ignore[misc]
             first_per_s=0.5 * unloaded.rate_per_s,
@@ -345,14 +359,16 @@ def _search(targets: Sequence[LoadTarget], run: _Run, slo: Slo) -> float | None:
     return min(rates) if rates else None
 
 
-def _unloaded(target: LoadTarget, run: _Run, slo: Slo) -> RatePoint:
+def _unloaded(target: LoadTarget, run: _Run, slo: Slo) -> RatePoint | None:
     """What one request at a time shows: no rate can do better."""
-    calls = _play(target, run, _closed_block(UNLOADED_TASKS, run), concurrency=1)
+    calls = _play_or_die(target, run, _closed_block(UNLOADED_TASKS, run), concurrency=1)
+    if calls is None:
+        return None
     rate = max(1, int(calls.is_ok.sum())) / max(calls.wall_s, 1e-6)
     return _point(calls.service_s, [0.0], rate, slo)
 
 
-def _probe(target: LoadTarget, run: _Run, rate: float, slo: Slo) -> RatePoint:
+def _probe(target: LoadTarget, run: _Run, rate: float, slo: Slo) -> RatePoint | None:
     """Play one rate, longer when the first stretch cannot tell."""
     run.say(f"searching the rate of {target.name}: {rate:.3g} per second", None)
     parts: list[np.ndarray] = []
@@ -362,13 +378,15 @@ def _probe(target: LoadTarget, run: _Run, rate: float, slo: Slo) -> RatePoint:
     for _ in range(3):
         warm_s = WARM_SHARE * length_s
         due = poisson_schedule(rate, length_s + warm_s, rng=run.spare_rng)
-        calls = _play(target, run, _Block(_rows(len(due), run, run.spare_rng), due)).since(warm_s)
-        parts.append(calls.latency_s)
-        late_s += calls.late_s
-        point = _point(np.concatenate(parts), late_s, rate, slo)
-        if point.is_met is not None or calls.stopped is not None:
+        block = _Block(_rows(len(due), run, run.spare_rng), due)
+        calls = None if target.died else _play_or_die(target, run, block)
+        if calls is None or not (kept := calls.since(warm_s)).rows:
             break
-    assert point is not None
+        parts.append(kept.latency_s)
+        late_s += kept.late_s
+        point = _point(np.concatenate(parts), late_s, rate, slo)
+        if point.is_met is not None:
+            break
     return point
 
 

@@ -6,6 +6,7 @@ apart; each run opens the incumbent twice and reports what a ratio of equals cam
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from jettison.cost.energy import Energy, estimate_energy
 from jettison.cost.grid import GridFile, co2e_g
 from jettison.cost.inputs import deal_blocks
 from jettison.cost.joules import Board, is_shared, open_board, short_words
+from jettison.cost.keeper import Keeper, died_marks
 from jettison.cost.money import usd_per_1000
 from jettison.cost.noise import noise_marks, read_machine_state
 from jettison.cost.plan import MIN_BLOCK_S, Plan, plan_batches, plan_blocks, round_orders
@@ -44,6 +46,7 @@ def measure_costs(
     throughput: bool = True,
     meter: str = "auto",
     grid: GridFile | None = None,
+    keep_partial: bool = False,
     progress: Progress | None = None,
 ) -> list[CostSummary]:
     """Measure the cost per task of some candidates beside one another.
@@ -65,6 +68,8 @@ def measure_costs(
             the run takes half as long.
         meter: Of energy: `auto`, `none`, or a plugin's name (`jettison.cost.joules.open_board`).
         grid: Of the electricity, for emissions, and watts that the user calibrated.
+        keep_partial: Keep what was measured of a candidate whose process dies in the middle, or up to
+            an interruption, and mark it, instead of raising.
         progress: Called with a phrase and the share done.
 
     Returns:
@@ -91,12 +96,17 @@ def measure_costs(
             n_inputs=len(inputs),
             budget_s=budget_s,
         )
-        _run_rounds(subjects, inputs, plan, rng, board, say)
-        if throughput:
-            _run_batches(subjects[:-1], inputs, budget_s, rng, say)
+        keeper = Keeper(keep_partial)
+        with keeper.interrupted():
+            _run_rounds(subjects, inputs, plan, rng, board, keeper, say)
+            if throughput:
+                _run_batches(subjects[:-1], inputs, budget_s, rng, keeper, say)
         for subject in subjects:
-            subject.end_phase()
-    marks = noise_marks(before, read_machine_state())
+            if subject.died is not None:
+                continue
+            with keeper.dying(subject):
+                subject.end_phase()
+    marks = (*noise_marks(before, read_machine_state()), *keeper.marks)
     return _summaries(subjects, incumbent, threads, usd_per_hour, board, grid or GridFile(), marks, rng)
 
 
@@ -106,6 +116,7 @@ def _run_rounds(
     plan: Plan,
     rng: np.random.Generator,
     board: Board,
+    keeper: Keeper,
     say: Progress,
 ) -> None:
     """In each round every candidate answers the same block, in an order that the next round reverses."""
@@ -116,15 +127,17 @@ def _run_rounds(
         rows = blocks[number // 2 % len(blocks)]
         for index in order:
             subject = subjects[index]
-            with board.over(subject.spent):
+            if subject.died is not None:
+                continue
+            with keeper.dying(subject), board.over(subject.spent):
                 found = subject.process.ask("block", rows=rows, repeats=plan.repeats[index])
-            latencies_s = np.asarray(found["latencies_ns"], float) / 1e9
-            n_tasks = len(latencies_s)
-            subject.cpu_s.append(found["cpu_s"] / n_tasks)
-            subject.held_s.append(max(0.0, float(latencies_s.sum()) - found["waited_s"]) / n_tasks)
-            subject.latencies_s.extend(latencies_s.tolist())
-            subject.spent.n_tasks += n_tasks
-            subject.spent.own_s += found["cpu_s"]
+                latencies_s = np.asarray(found["latencies_ns"], float) / 1e9
+                n_tasks = len(latencies_s)
+                subject.cpu_s.append(found["cpu_s"] / n_tasks)
+                subject.held_s.append(max(0.0, float(latencies_s.sum()) - found["waited_s"]) / n_tasks)
+                subject.latencies_s.extend(latencies_s.tolist())
+                subject.spent.n_tasks += n_tasks
+                subject.spent.own_s += found["cpu_s"]
 
 
 def _run_batches(
@@ -132,11 +145,12 @@ def _run_batches(
     inputs: Sequence[Input],
     budget_s: float | None,
     rng: np.random.Generator,
+    keeper: Keeper,
     say: Progress,
 ) -> None:
     """Tasks per second in the best batch size: chosen by one pass each, measured by others."""
-    runs = []
-    for subject in subjects:
+    runs: dict[int, dict[str, Any]] = {}
+    for index, subject in enumerate(subjects):
         say(f"trying batches of {subject.candidate.name}", None)
         n = plan_batches(
             subject.task_s,
@@ -146,20 +160,29 @@ def _run_batches(
             n_candidates=len(subjects),
         )
         rows = deal_blocks(inputs, n, rng=rng)[0][:n]
-        rates = {
-            size: _rate(subject.process.ask("batches", rows=rows, batch=size, repeats=1))
-            for size in sorted({min(size, len(rows)) for size in BATCHES})
-        }
-        best = max(rates, key=lambda size: rates[size])
-        repeats = max(1, int(2 * MIN_BLOCK_S * rates[best] / len(rows)))
-        runs.append({"rows": rows, "batch": best, "repeats": repeats})
+        if subject.died is None:
+            with keeper.dying(subject):
+                runs[index] = _best_batch(subject, rows)
     found: list[list[float]] = [[] for _ in subjects]
     for number, order in enumerate(round_orders(len(subjects), BATCH_ROUNDS, rng=rng)):
         say("measuring batches", number / BATCH_ROUNDS)
         for index in order:
-            found[index].append(_rate(subjects[index].process.ask("batches", **runs[index])))
+            if subjects[index].died is None:
+                with keeper.dying(subjects[index]):
+                    found[index].append(_rate(subjects[index].process.ask("batches", **runs[index])))
     for subject, rates_found in zip(subjects, found, strict=True):
-        subject.throughput_per_s = float(np.median(rates_found))
+        subject.throughput_per_s = float(np.median(rates_found)) if rates_found else None
+
+
+def _best_batch(subject: Subject, rows: list[int]) -> dict[str, Any]:
+    """The batch size that got most done in one pass, and how often to go over the rows with it."""
+    rates = {
+        size: _rate(subject.process.ask("batches", rows=rows, batch=size, repeats=1))
+        for size in sorted({min(size, len(rows)) for size in BATCHES})
+    }
+    best = max(rates, key=lambda size: rates[size])
+    repeats = max(1, int(2 * MIN_BLOCK_S * rates[best] / len(rows)))
+    return {"rows": rows, "batch": best, "repeats": repeats}
 
 
 def _summaries(
@@ -174,11 +197,13 @@ def _summaries(
 ) -> list[CostSummary]:
     *measured, twin = subjects
     base = measured[incumbent]
-    noise = aa_noise(float(np.median(np.divide(twin.cpu_s, base.cpu_s))))
+    twins = _ratios(twin, base)
+    noise = aa_noise(float(np.median(twins))) if twins else None
     shared = is_shared([subject.spent for subject in measured])
     summaries = []
     for index, subject in enumerate(measured):
-        energy, *rest = _energies(subject, threads, board, grid, shared=shared)
+        energies = _energies(subject, threads, board, grid, shared=shared)
+        energy = energies[0] if energies else None
         own = () if subject.is_steady else ("the warm-up did not become steady: latencies may still fall.",)
         summaries.append(
             CostSummary(
@@ -193,18 +218,24 @@ def _summaries(
                 load_s=subject.load_s,
                 first_answer_s=subject.first_answer_s,
                 bytes=subject.candidate.artifact_bytes,
-                energy_j=energy.energy_j,
-                energy_tier=energy.tier,
-                energy_factor=energy.factor,
-                energy_source=energy.source,
-                energy_boundary=energy.boundary,
+                energy_j=energy.energy_j if energy else None,
+                energy_tier=energy.tier if energy else None,
+                energy_factor=energy.factor if energy else None,
+                energy_source=energy.source if energy else None,
+                energy_boundary=energy.boundary if energy else None,
                 co2e_g=co2e_g(energy, grid.grid),
-                co2e_source=grid.grid.words if grid.grid else None,
+                co2e_source=grid.grid.words if grid.grid and energy else None,
                 usd_per_1000=usd_per_1000(subject.throughput_per_s, usd_per_hour),
                 n_tasks=len(subject.latencies_s),
                 threads=threads,
                 noise=noise,
-                marks=(*marks, *own, *short_words(subject.spent), *map(_rest_words, rest)),
+                marks=(
+                    *marks,
+                    *own,
+                    *died_marks(subject),
+                    *short_words(subject.spent),
+                    *map(_rest_words, energies[1:]),
+                ),
             )
         )
     return summaries
@@ -213,7 +244,9 @@ def _summaries(
 def _energies(
     subject: Subject, threads: int, board: Board, grid: GridFile, *, shared: bool
 ) -> tuple[Energy, ...]:
-    def estimate() -> Energy:
+    def estimate() -> Energy | None:
+        if not subject.cpu_s:
+            return None
         cpu_s, held_s = float(np.median(subject.cpu_s)), float(np.median(subject.held_s))
         watts = grid.watts.watts if grid.watts else None
         return estimate_energy(cpu_s, held_s, threads=threads, calibrated=watts)
@@ -231,10 +264,15 @@ def _rest_words(rest: Energy) -> str:
 
 def _ratio(subject: Subject, base: Subject, rng: np.random.Generator) -> Interval | None:
     return median_interval(
-        np.divide(subject.cpu_s, base.cpu_s).tolist(),
+        _ratios(subject, base),
         rng=rng,
         method="median of per-round CPU-second ratios, interleaved blocks, bootstrap over rounds",
     )
+
+
+def _ratios(subject: Subject, base: Subject) -> list[float]:
+    """Of the rounds that both have."""
+    return [a / b for a, b in zip(subject.cpu_s, base.cpu_s, strict=False) if b > 0]
 
 
 def _unity() -> Interval:

@@ -9,8 +9,8 @@ import msgspec
 from jettison.cost.load_types import RatePoint, Slo
 from jettison.errors import InvalidInput
 
-Probe = Callable[[float], RatePoint]
-"""Runs the target at a rate and says what was seen."""
+Probe = Callable[[float], RatePoint | None]
+"""Runs the target at a rate and says what was seen; None: it has gone, and no more can be."""
 TOLERANCE = 1.1
 """The search ends when the lowest rate that fails is within a tenth of the highest that holds."""
 MOST_PROBES = 14
@@ -62,15 +62,15 @@ def find_rate(probe: Probe, *, first_per_s: float, slo: Slo, unloaded: RatePoint
     if unloaded is not None and unloaded.is_met is False:
         return Found(rate_per_s=None, reason=_reason(None, (unloaded,), slo), curve=(unloaded,))
     seen: dict[float, RatePoint] = {}
-
-    def holds(rate: float) -> bool:
-        seen[rate] = probe(rate)
-        return bool(seen[rate].is_met) and seen[rate].is_valid
-
     low, high = None, None
-    rate = first_per_s
+    rate, is_gone = first_per_s, False
     while len(seen) < MOST_PROBES:
-        if holds(rate):
+        point = probe(rate)
+        if point is None:
+            is_gone = True
+            break
+        seen[rate] = point
+        if point.is_met and point.is_valid:
             low = rate
         else:
             high = rate
@@ -86,7 +86,9 @@ def find_rate(probe: Probe, *, first_per_s: float, slo: Slo, unloaded: RatePoint
         else:
             rate = sqrt(low * high)
     curve = tuple(seen[rate] for rate in sorted(seen))
-    return Found(rate_per_s=low, reason=_reason(low, curve, slo), curve=curve)
+    reason = _reason(low, curve, slo) if curve else f"no rate was shown to meet {slo.words}."
+    gone = f" The search ended early: the target stopped answering at {rate:.3g} per second."
+    return Found(rate_per_s=low, reason=reason + (gone if is_gone else ""), curve=curve)
 
 
 def _reason(rate: float | None, curve: tuple[RatePoint, ...], slo: Slo) -> str:

@@ -29,6 +29,8 @@ class Subject:
     first_answer_s: float
     task_s: float = 0.0
     is_steady: bool = True
+    died: str | None = None
+    """Why it stopped in the middle, where what it had shown is kept."""
     cpu_s: list[float] = field(default_factory=list)
     """CPU-seconds per task, one figure a round."""
     held_s: list[float] = field(default_factory=list)
