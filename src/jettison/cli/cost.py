@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 @click.option(
     "--meter", default="auto", show_default=True, help="Of energy: auto, none, rapl, nvml, zeus, a plugin."
 )
+@click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
     default=0,
