@@ -135,6 +135,26 @@ def test_the_streams_find_a_switch_and_a_restart_goes_on_to_the_last_digit() -> 
     assert DriftWatch(known, alpha=0.5).restore(whole.state()) is False
 
 
+def test_many_rare_labels_of_the_same_kind_are_no_drift() -> None:
+    # Ten of each label in the reference; ordered by those counts, clean windows alarmed.
+    def labelled(seed: int, n: int) -> list[Record]:
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, 150, n)
+        return [
+            Record(candidate="c", example_id=str(i), split="live", output=f"l{x}")
+            for i, x in enumerate(labels)
+        ]
+
+    known = labelled(0, 1500)
+    described = reference_sketch(known, ["x"] * len(known))
+    n_alarms = 0
+    for seed in range(1, 13):
+        watch = DriftWatch(described, seed=seed)
+        watch.take(news(labelled(seed, 500)))
+        n_alarms += watch.has_drifted
+    assert n_alarms == 0  # at alpha 0.01 one in 12 has probability under 0.12
+
+
 def test_a_reference_holds_no_text_and_is_small() -> None:
     import msgspec
 

@@ -5,6 +5,7 @@ part. Which scores there are is fixed by the release's sketch; slices are met as
 against its own past, with the parts 6 / (pi k)^2 of the other half.
 """
 
+import zlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ MOST_SLICES = 50
 ANSWER_SCORES = ("confidence", "in_scope", "tokens")
 CATEGORIES = ("label", "refused", "error")
 FORMAT = 1
+N_CODES = 64
 
 
 class DriftStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,15 +71,12 @@ class DriftWatch:
         self.candidates = None if candidates is None else frozenset(candidates)
         self._scorer = TextScorer(sketch.word_counts, sketch.gram_counts)
         self._is_text = "label" not in sketch.categories
-        self._codes = {
-            name: {value: code for code, value in enumerate(sorted(counts, key=lambda v: -counts[v]))}
-            for name, counts in sketch.categories.items()
-            if name in CATEGORIES
-        }
         references = {name: list(counts) for name, counts in sketch.scores.items()}
-        for name, codes in self._codes.items():
-            # One more for values that the reference has not.
-            references[name] = [sketch.categories[name][value] for value in codes] + [0]
+        for name in CATEGORIES:
+            if name in sketch.categories:
+                references[name] = [0] * N_CODES
+                for value, count in sketch.categories[name].items():
+                    references[name][_code(value)] += count
         whole = alpha / 2 if slices else alpha
         self._streams = {
             name: ConformalMartingale(counts, alpha=whole / len(references), seed=_seed(seed, name))
@@ -105,9 +104,8 @@ class DriftWatch:
             if name in ANSWER_SCORES
         }
         for name, category in answer_categories(record, is_text=self._is_text).items():
-            if name in self._codes:
-                codes = self._codes[name]
-                found[name] = codes.get(category, len(codes))
+            if name in CATEGORIES and name in self._streams:
+                found[name] = _code(category)
         for name, code in found.items():
             values.setdefault(name, []).append(code)
             for one in self.slices:
@@ -121,7 +119,7 @@ class DriftWatch:
         k = sum(" on " in known for known in self._streams) + 1
         if k > MOST_SLICES:
             return False
-        n_bins = len(SCORE_EDGES[name]) + 1 if name in SCORE_EDGES else len(self._codes[name]) + 1
+        n_bins = len(SCORE_EDGES[name]) + 1 if name in SCORE_EDGES else N_CODES
         part = self.alpha / 2 * 6 / (np.pi * k) ** 2
         self._streams[stream] = ConformalMartingale(
             np.zeros(n_bins, int), alpha=part, seed=_seed(self.seed, stream)
@@ -190,7 +188,14 @@ class DriftWatch:
         return True
 
 
-def _seed(seed: int, name: str) -> int:
-    import zlib
+def _code(value: str) -> int:
+    """A category's place, the same whatever the reference was.
 
+    Ranking categories by how often the reference has them would make every reference look a little
+    more frequent than what follows it, and so raise false alarms.
+    """
+    return zlib.crc32(value.encode("utf-8", "surrogatepass")) % N_CODES
+
+
+def _seed(seed: int, name: str) -> int:
     return seed * 2**32 + zlib.crc32(name.encode())
