@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import loadgen_parity
 
 
-@pytest.mark.slow
+@pytest.mark.guarantee
 def test_percentiles_agree_with_loadgen_within_the_measurement_floor() -> None:
     pairs = [loadgen_parity.compare(rate_per_s=100, n=400, seed=seed) for seed in (7, 8, 9)]
     floor_s = max(pair.floor_s for pair in pairs)
