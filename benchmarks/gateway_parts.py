@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +242,113 @@ async def ask_many(
 
     await asyncio.gather(*(one() for _ in range(concurrency)))
     return found
+
+
+async def post_all(port: int, path: str, bodies: Sequence[bytes], *, concurrency: int) -> list[int]:
+    """Status of each body posted over kept connections, closed loop."""
+    left = iter(bodies)
+    found: list[int] = []
+
+    async def one() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22)
+        for body in left:
+            writer.write(_message(path, body))
+            status, _ = await read_reply(reader)
+            found.append(status)
+        writer.close()
+
+    await asyncio.gather(*(one() for _ in range(concurrency)))
+    return found
+
+
+TICK_S = 0.002
+LOST = 0
+"""Status of a request whose connection broke, or that had no answer within a minute of the last."""
+
+
+class _Line(asyncio.Protocol):
+    """One kept connection of an open-loop load: one request at a time, its status and how long it took."""
+
+    def __init__(self, free: "list[_Line]", found: list[tuple[int, float]]) -> None:
+        self._free, self._found = free, found
+        self._due = 0.0
+        self._is_busy, self._data = False, b""
+        self.is_open = True
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def ask(self, message: bytes, due: float) -> None:
+        self._due, self._is_busy, self._data = due, True, b""
+        self._transport.write(message)
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        end = self._data.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head = self._data[:end].lower()
+        size = int(head[head.find(b"content-length:") + 15 :].split(b"\r\n", 1)[0])
+        if len(self._data) < end + 4 + size:
+            return
+        self._is_busy = False
+        self._found.append((int(head[9:12]), time.perf_counter() - self._due))
+        if b"connection: close" in head:
+            self.is_open = False
+            self._transport.close()
+        else:
+            self._free.append(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.is_open = False
+        if self._is_busy:
+            self._found.append((LOST, time.perf_counter() - self._due))
+
+    def close(self) -> None:
+        self._is_busy, self.is_open = False, False
+        self._transport.close()
+
+
+async def offer(
+    port: int, path: str, bodies: Sequence[bytes], due_s: Sequence[float]
+) -> tuple[list[tuple[int, float]], float]:
+    """Post each body when it is due, whatever became of the others.
+
+    Returns:
+        Status of each and seconds from its due time to its whole answer; seconds until the last.
+    """
+    loop = asyncio.get_running_loop()
+    free: list[_Line] = []
+    lines: list[_Line] = []
+    found: list[tuple[int, float]] = []
+    messages = [_message(path, body) for body in bodies]
+    began, number = time.perf_counter(), 0
+    while number < len(messages):
+        now = time.perf_counter() - began
+        while number < len(messages) and due_s[number] <= now:
+            while free and not free[-1].is_open:
+                free.pop()
+            if free:
+                line = free.pop()
+            else:
+                _, line = await loop.create_connection(lambda: _Line(free, found), "127.0.0.1", port)
+                lines.append(line)
+            line.ask(messages[number], began + due_s[number])
+            number += 1
+        await asyncio.sleep(TICK_S)
+    last = time.perf_counter()
+    while len(found) < len(messages) and time.perf_counter() - last < 60:
+        await asyncio.sleep(TICK_S)
+    wall_s = time.perf_counter() - began
+    found += [(LOST, 60.0)] * (len(messages) - len(found))
+    for line in lines:
+        line.close()
+    return found, wall_s
+
+
+def _message(path: str, body: bytes) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 async def read_reply(reader: asyncio.StreamReader) -> tuple[int, bytes]:
