@@ -34,6 +34,10 @@ METRICS = (
     "--slice", "slices", multiple=True, help="column=value or column=*; each must hold. Repeatable."
 )
 @click.option("--scorer", help="Score to judge by; otherwise label, score or acc, whichever both have.")
+@click.option(
+    "--column", "named", multiple=True, metavar="ROLE=COLUMN",
+    help="Name of a file's column: example, output, expected, score, confidence, ... Repeatable.",
+)  # fmt: skip
 @click.option("--alpha", type=float, default=0.025, show_default=True, help="One-sided error probability.")
 @click.option(
     "--seed",
@@ -54,6 +58,7 @@ def command(
     margin: float,
     slices: tuple[str, ...],
     scorer: str | None,
+    named: tuple[str, ...],
     alpha: float,
     seed: int,
     until_sure: bool,
@@ -62,8 +67,8 @@ def command(
 ) -> int:
     """Judge whether B may replace A on the same examples.
 
-    A and B are prediction files (JSONL, CSV or Parquet with an example id and an output or a
-    score; lm-eval's samples too), or with --task models, candidates or releases, which are
+    A and B are prediction files (JSONL, CSV or Parquet with an example id and an output or a score; samples
+    or the folder of lm-eval; logs of Inspect), or with --task models, candidates or releases, which are
     asked first. Exit code 0: B is not worse; 1: it is, or too little data; 2: bad input.
     """
     import msgspec
@@ -78,7 +83,7 @@ def command(
             a, b, task, margin=margin, slices=slices, alpha=alpha, seed=seed, as_json=as_json
         )
     gate = NotWorse(margin=margin, slices=("all", *(s for s in slices if s != "all")), alpha=alpha)
-    sides = _predictions_of(a, b, task, gate.slices)
+    sides = _predictions_of(a, b, task, gate.slices, _columns_of(named))
     found = compare_predictions(*sides, gate=gate, scorer=scorer, names=(a, b), seed=seed)
     if junit is not None:
         write_atomic(junit, results_junit(found.results, suite=f"jettison.compare.{b}", case=b))
@@ -138,7 +143,7 @@ def _until_sure(
 
 
 def _predictions_of(
-    a: str, b: str, task: Path | None, slices: tuple[str, ...]
+    a: str, b: str, task: Path | None, slices: tuple[str, ...], named: dict[str, str]
 ) -> "tuple[Predictions, Predictions]":
     """Read or ask both sides; what two files lack comes from the task."""
     from jettison.decide.compare import slice_columns
@@ -150,7 +155,7 @@ def _predictions_of(
     sides: list[Predictions] = []
     for source in (a, b):
         if is_prediction_file(source):
-            sides.append(read_predictions(Path(source), slice_columns=columns))
+            sides.append(read_predictions(Path(source), slice_columns=columns, columns=named))
         elif task is None:
             raise InvalidInput(
                 "A and B must be prediction files (.jsonl, .csv, .parquet) unless --task is given, "
@@ -171,6 +176,16 @@ def _predictions_of(
         Predictions(records=complete(side.records, known), prompts=side.prompts) for side in sides
     )
     return first, second
+
+
+def _columns_of(named: tuple[str, ...]) -> dict[str, str]:
+    from jettison.errors import InvalidInput
+
+    for one in named:
+        role, sign, column = one.partition("=")
+        if not (role and sign and column):
+            raise InvalidInput(f"--column must be ROLE=COLUMN, as output=answer, got {one!r}.")
+    return dict(one.split("=", 1) for one in named)
 
 
 def _show(found: "Comparison") -> None:

@@ -1,65 +1,70 @@
-"""Prediction files in, records out: JSONL, CSV or Parquet with an id and an output or a score."""
+"""Predictions in, records out: plain tables, jettison's records, and the logs of lm-eval and Inspect."""
 
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from jettison.decide.prediction_inspect import is_inspect_log, read_inspect_log
+from jettison.decide.prediction_lm_eval import (
+    is_lm_eval_table,
+    lm_eval_samples,
+    read_lm_eval_folder,
+    read_lm_eval_samples,
+)
+from jettison.decide.prediction_table import Predictions, label_score, records_of_table
 from jettison.errors import InvalidInput
 from jettison.files import file_sha256
 from jettison.record import Record, read_records
 from jettison.task import Example
-from jettison.task.tables import SUFFIXES, Table, read_table
+from jettison.task.tables import SUFFIXES, read_table
 
-ID = ("example_id", "id")
-OUTPUT = ("output", "prediction", "predicted", "predicted_label", "pred")
-EXPECTED = ("expected", "target", "gold", "reference", "true_label", "label")
-SCORE = ("score", "correct", "acc")
-ERROR = ("error",)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predictions:
-    """What a prediction file holds."""
-
-    records: tuple[Record, ...]
-    prompts: dict[str, str] = field(default_factory=dict)
-    """Digest of the prompt by example, where the file says it (lm-eval): both sides must share it."""
+__all__ = ["Predictions", "complete", "is_prediction_file", "read_predictions"]
 
 
 def is_prediction_file(source: str) -> bool:
-    """Whether a source names a data file, rather than a model, candidate or release."""
-    return Path(source).suffix.lower() in SUFFIXES
+    """Whether a source names predictions (data file, log), rather than a model, candidate or release."""
+    path = Path(source)
+    if path.is_dir():
+        return bool(lm_eval_samples(path))
+    return path.suffix.lower() in (*SUFFIXES, ".eval")
 
 
-def read_predictions(path: Path, *, slice_columns: Sequence[str] = ()) -> Predictions:
+def read_predictions(
+    path: Path, *, slice_columns: Sequence[str] = (), columns: Mapping[str, str] | None = None
+) -> Predictions:
     """Read predictions of one model.
 
-    Columns, by the first name present: the example (`example_id`, `id`), the answer (`output`,
-    `prediction`, ...) with the right one (`expected`, `target`, `gold`, `label`, ...), or a
-    `score`; and where they are, `confidence` (0-1), `group`, `weight`, `error`, `slices`.
-    Records that jettison wrote and lm-eval's `samples_*.jsonl` are known by their columns.
+    Columns of a plain table, by the first name present: the example (`example_id`, `id`), the answer
+    (`output`, `prediction`, ...) with the right one (`expected`, `target`, `gold`, `label`, ...), or a
+    `score`; and where they are, `confidence` (0-1), `group`, `weight`, `error`, `slices`. Records that
+    jettison wrote, lm-eval's `samples_*.jsonl` or the folder of its run, and Inspect's logs are known by
+    what they hold.
 
     Args:
-        path: The file.
+        path: The file or folder.
         slice_columns: Further columns to report on; one that is not there is left to the other side.
+        columns: Role (`example`, `output`, `expected`, `score`, ...) → column of a plain table.
 
     Raises:
-        InvalidInput: A column is missing, or a value cannot be.
+        InvalidInput: What pairing needs is missing, or a value cannot be.
+        BrokenArtifact: A log cannot be read.
     """
+    if path.is_dir():
+        return read_lm_eval_folder(path, slice_columns=slice_columns)
+    if path.suffix == ".eval" and not path.is_file():
+        raise InvalidInput(f"{path} must be a file, got nothing there.")
+    if is_inspect_log(path):
+        return read_inspect_log(path, slice_columns=tuple(slice_columns))
     table = read_table(path)
     if {"candidate", "example_id", "scores", "slices"} <= set(table.columns) and path.suffix == ".parquet":
         return Predictions(records=tuple(read_records(path)))
     digest = file_sha256(path)
-    if {"doc_hash", "filter"} <= set(table.columns):
-        return _read_lm_eval(table, digest)
-    columns = _Columns.find(table)
-    rows = range(table.n_rows)
-    return Predictions(records=tuple(columns.record(row, digest, slice_columns) for row in rows))
+    if is_lm_eval_table(table):
+        return read_lm_eval_samples(table, digest, slice_columns=slice_columns)
+    return Predictions(
+        records=records_of_table(table, digest, slice_columns=slice_columns, columns=columns)
+    )
 
 
 def complete(records: Sequence[Record], known: Mapping[str, Example | Record]) -> tuple[Record, ...]:
@@ -71,7 +76,7 @@ def complete(records: Sequence[Record], known: Mapping[str, Example | Record]) -
             completed.append(record)
             continue
         expected = record.expected if record.expected is not None else other.expected
-        judged = record.scores or _label_score(record.output, expected)
+        judged = record.scores or label_score(record.output, expected)
         completed.append(
             msgspec.structs.replace(
                 record,
@@ -82,146 +87,3 @@ def complete(records: Sequence[Record], known: Mapping[str, Example | Record]) -
             )
         )
     return tuple(completed)
-
-
-@dataclass(frozen=True)
-class _Columns:
-    table: Table
-    id: str
-    output: str | None
-    expected: str | None
-    score: str | None
-
-    @classmethod
-    def find(cls, table: Table) -> "_Columns":
-        found = {name: _first(table, names) for name, names in (("id", ID), ("output", OUTPUT))}
-        if found["id"] is None:
-            raise InvalidInput(
-                f"{table.path} must have a column named one of {list(ID)}, got {sorted(table.columns)}. "
-                "Answers are paired by example."
-            )
-        score = _first(table, SCORE)
-        if found["output"] is None and score is None:
-            raise InvalidInput(
-                f"{table.path} must have an answer in one of {list(OUTPUT)} or a score in one of "
-                f"{list(SCORE)}, got {sorted(table.columns)}."
-            )
-        return cls(table, found["id"], found["output"], _first(table, EXPECTED), score)
-
-    def record(self, row: int, digest: str, slice_columns: Sequence[str]) -> Record:
-        output, expected = self._text(self.output, row), self._text(self.expected, row)
-        error = self._text("error", row)
-        example = self._text(self.id, row)
-        if example is None:
-            raise InvalidInput(f"{self.id} must be given, got nothing at {self.table.place(row)}.")
-        if self.score is not None:
-            score = self._number(self.score, row)
-            scores = {"score": score}
-        else:
-            scores = _label_score(output, expected)
-        weight = self._number("weight", row)
-        confidence = self._number("confidence", row)
-        if confidence is not None and not 0 <= confidence <= 1:
-            raise InvalidInput(f"confidence must be in 0-1, got {confidence} at {self.table.place(row)}.")
-        if weight is not None and weight <= 0:
-            raise InvalidInput(f"weight must be positive, got {weight} at {self.table.place(row)}.")
-        return Record(
-            candidate=digest,
-            example_id=example,
-            split="test",
-            output=output,
-            expected=expected,
-            confidence=confidence,
-            scores=scores,
-            slices=self._slices(row, slice_columns),
-            group=self._text("group", row),
-            weight=1.0 if weight is None else weight,
-            unanswered=self._number("unanswered", row) == 1.0,
-            error=error or ("no answer" if self.score is None and output is None else None),
-        )
-
-    def _slices(self, row: int, slice_columns: Sequence[str]) -> dict[str, str]:
-        given = self.table.columns.get("slices", [None] * self.table.n_rows)[row]
-        present = [column for column in slice_columns if column in self.table.columns]
-        named = {column: self.table.columns[column][row] for column in present}
-        merged = {**(given if isinstance(given, dict) else {}), **named}
-        return {column: str(value) for column, value in merged.items() if value is not None}
-
-    def _text(self, column: str | None, row: int) -> str | None:
-        if column is None or column not in self.table.columns:
-            return None
-        value = self.table.columns[column][row]
-        names = self.table.label_names.get(column)
-        if names is not None and isinstance(value, int):
-            return names[value]
-        return None if value is None or value == "" else str(value)
-
-    def _number(self, column: str, row: int) -> float | None:
-        value = self.table.columns[column][row] if column in self.table.columns else None
-        if value is None or value == "":
-            return None
-        words = {"true": 1.0, "false": 0.0}
-        try:
-            number = (
-                words[value.lower()]
-                if str(value).lower() in words and isinstance(value, str)
-                else float(value)
-            )
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
-        if not math.isfinite(number):
-            raise InvalidInput(
-                f"{column} must be a finite number, got {value!r} at {self.table.place(row)}."
-            )
-        return number
-
-
-def _read_lm_eval(table: Table, digest: str) -> Predictions:
-    """lm-eval's samples: one row a document and filter; a repeated document is told apart by its order."""
-    listed = table.columns.get("metrics", [None])[0]
-    metrics = [m for m in (listed or ("acc", "exact_match", "acc_norm", "f1")) if m in table.columns]
-    if not metrics:
-        raise InvalidInput(
-            f"{table.path} must have a column for a metric such as `acc`, got {sorted(table.columns)}. "
-            "Run lm-eval with --log_samples."
-        )
-    seen: Counter[str] = Counter()
-    records, prompts = [], {}
-    for row in range(table.n_rows):
-        document = f"{table.columns['doc_hash'][row]}/{table.columns['filter'][row]}"
-        seen[document] += 1
-        example = document if seen[document] == 1 else f"{document}#{seen[document]}"
-        answers = table.columns.get("filtered_resps", [None] * table.n_rows)[row]
-        answer = answers[0] if isinstance(answers, list) and answers else None
-        target = table.columns.get("target", [None] * table.n_rows)[row]
-        prompt = table.columns.get("prompt_hash", [None] * table.n_rows)[row]
-        if prompt is not None:
-            prompts[example] = str(prompt)
-        records.append(
-            Record(
-                candidate=digest,
-                example_id=example,
-                split="test",
-                output=answer if isinstance(answer, str) else None,
-                expected=None if target is None else str(target),
-                scores={name: _metric(table, name, row) for name in metrics},
-            )
-        )
-    return Predictions(records=tuple(records), prompts=prompts)
-
-
-def _metric(table: Table, name: str, row: int) -> float | None:
-    value: Any = table.columns[name][row]
-    try:
-        number = float(value) if isinstance(value, (int, float)) else math.nan
-    except OverflowError:  # a whole number of hundreds of digits
-        number = math.nan
-    return number if math.isfinite(number) else None
-
-
-def _label_score(output: str | None, expected: str | None) -> dict[str, float | None]:
-    return {} if expected is None else {"label": float(output == expected)}
-
-
-def _first(table: Table, names: Sequence[str]) -> str | None:
-    return next((name for name in names if name in table.columns), None)

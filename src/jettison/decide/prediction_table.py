@@ -1,0 +1,163 @@
+"""Plain tables of predictions: a column with the example, and one with the answer or a score."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jettison.errors import InvalidInput
+from jettison.record import Record
+from jettison.task.tables import Table
+
+ID = ("example_id", "id")
+OUTPUT = ("output", "prediction", "predicted", "predicted_label", "pred")
+EXPECTED = ("expected", "target", "gold", "reference", "true_label", "label")
+SCORE = ("score", "correct", "acc")
+ROLES = {"example": ID, "output": OUTPUT, "expected": EXPECTED, "score": SCORE}
+FURTHER = ("confidence", "group", "weight", "error", "unanswered")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What one source of predictions holds."""
+
+    records: tuple[Record, ...]
+    prompts: dict[str, str] = field(default_factory=dict)
+    """Digest of the prompt by example, where the source says it: both sides must share it."""
+
+
+def records_of_table(
+    table: Table,
+    digest: str,
+    *,
+    slice_columns: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
+) -> tuple[Record, ...]:
+    """Records of a table, one a row.
+
+    Args:
+        table: With a column for the example, and one for the answer or a score.
+        digest: Stands for the candidate.
+        slice_columns: Further columns to report on; one that is not there is left out.
+        columns: Role (`example`, `output`, `expected`, `score`, `confidence`, ...) → column, where a name
+            is none of the usual ones.
+
+    Raises:
+        InvalidInput: A column is missing, or a value cannot be.
+    """
+    found = _Columns.find(table, columns or {})
+    return tuple(found.record(row, digest, slice_columns) for row in range(table.n_rows))
+
+
+@dataclass(frozen=True)
+class _Columns:
+    table: Table
+    id: str
+    output: str | None
+    expected: str | None
+    score: str | None
+    further: Mapping[str, str]
+    """Optional role → column."""
+
+    @classmethod
+    def find(cls, table: Table, named: Mapping[str, str]) -> "_Columns":
+        _check_named(table, named)
+        found = {role: named.get(role) or _first(table, names) for role, names in ROLES.items()}
+        if found["example"] is None:
+            raise InvalidInput(
+                f"{table.path} must have a column named one of {list(ID)}, got {sorted(table.columns)}. "
+                "Answers are paired by example. Name another by --column example=NAME."
+            )
+        if found["output"] is None and found["score"] is None:
+            raise InvalidInput(
+                f"{table.path} must have an answer in one of {list(OUTPUT)} or a score in one of "
+                f"{list(SCORE)}, got {sorted(table.columns)}. Name another by --column output=NAME."
+            )
+        further = {role: named.get(role, role) for role in FURTHER}
+        return cls(table, found["example"], found["output"], found["expected"], found["score"], further)
+
+    def record(self, row: int, digest: str, slice_columns: Sequence[str]) -> Record:
+        output, expected = self._text(self.output, row), self._text(self.expected, row)
+        error = self._text(self.further["error"], row)
+        example = self._text(self.id, row)
+        if example is None:
+            raise InvalidInput(f"{self.id} must be given, got nothing at {self.table.place(row)}.")
+        if self.score is not None:
+            scores = {"score": self._number(self.score, row)}
+        else:
+            scores = label_score(output, expected)
+        weight = self._number(self.further["weight"], row)
+        confidence = self._number(self.further["confidence"], row)
+        if confidence is not None and not 0 <= confidence <= 1:
+            raise InvalidInput(f"confidence must be in 0-1, got {confidence} at {self.table.place(row)}.")
+        if weight is not None and weight <= 0:
+            raise InvalidInput(f"weight must be positive, got {weight} at {self.table.place(row)}.")
+        return Record(
+            candidate=digest,
+            example_id=example,
+            split="test",
+            output=output,
+            expected=expected,
+            confidence=confidence,
+            scores=scores,
+            slices=self._slices(row, slice_columns),
+            group=self._text(self.further["group"], row),
+            weight=1.0 if weight is None else weight,
+            unanswered=self._number(self.further["unanswered"], row) == 1.0,
+            error=error or ("no answer" if self.score is None and output is None else None),
+        )
+
+    def _slices(self, row: int, slice_columns: Sequence[str]) -> dict[str, str]:
+        given = self.table.columns.get("slices", [None] * self.table.n_rows)[row]
+        present = [column for column in slice_columns if column in self.table.columns]
+        named = {column: self.table.columns[column][row] for column in present}
+        merged = {**(given if isinstance(given, dict) else {}), **named}
+        return {column: str(value) for column, value in merged.items() if value is not None}
+
+    def _text(self, column: str | None, row: int) -> str | None:
+        if column is None or column not in self.table.columns:
+            return None
+        value = self.table.columns[column][row]
+        names = self.table.label_names.get(column)
+        if names is not None and isinstance(value, int):
+            return names[value]
+        return None if value is None or value == "" else str(value)
+
+    def _number(self, column: str, row: int) -> float | None:
+        value = self.table.columns[column][row] if column in self.table.columns else None
+        if value is None or value == "":
+            return None
+        words = {"true": 1.0, "false": 0.0}
+        try:
+            number = (
+                words[value.lower()]
+                if str(value).lower() in words and isinstance(value, str)
+                else float(value)
+            )
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise InvalidInput(
+                f"{column} must be a finite number, got {value!r} at {self.table.place(row)}."
+            )
+        return number
+
+
+def label_score(output: str | None, expected: str | None) -> dict[str, float | None]:
+    """Whether the answer is the expected one, letter for letter; nothing where none is expected."""
+    return {} if expected is None else {"label": float(output == expected)}
+
+
+def _check_named(table: Table, named: Mapping[str, str]) -> None:
+    known = (*ROLES, *FURTHER)
+    for role, column in named.items():
+        if role not in known:
+            raise InvalidInput(f"the role of a column must be one of {list(known)}, got {role!r}.")
+        if column not in table.columns:
+            raise InvalidInput(
+                f"the column of {role} must be one of {sorted(table.columns)}, got {column!r} "
+                f"at {table.path}."
+            )
+
+
+def _first(table: Table, names: Sequence[str]) -> str | None:
+    return next((name for name in names if name in table.columns), None)
