@@ -208,7 +208,7 @@ class Careless(TextClassifier):
     [
         ("order", "outputs must agree within"),
         ("batch", "alone and in a batch"),
-        ("nan", "must be in 0-1, got nan"),
+        ("nan", "logits must be finite, got nan"),
         ("mutates", "the inputs must be left as they were"),
         ("short", "13 inputs must give as many outputs, got 12"),
     ],
