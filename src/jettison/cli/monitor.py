@@ -52,6 +52,14 @@ _SAVE_EVERY_S = 30.0
     "--slice", "slices", multiple=True, help="Watch drift on each value of this slice too. Repeatable."
 )
 @click.option(
+    "--slo",
+    "slos",
+    multiple=True,
+    metavar="METRIC:SHARE:LIMIT",
+    help="Alert on the burn rate of a service level, as latency_s:0.99:0.2, errors:0.999 or "
+    "price_usd:mean:0.002. Repeatable.",
+)
+@click.option(
     "--alert",
     "alerts",
     multiple=True,
@@ -69,6 +77,7 @@ def command(
     release: Path | None,
     drift_alpha: float,
     slices: tuple[str, ...],
+    slos: tuple[str, ...],
     alerts: tuple[str, ...],
     every: float,
     once: bool,
@@ -87,7 +96,7 @@ def command(
         raise InvalidInput(f"--every must be positive, got {every}.")
     sinks = tuple(sink_from(text) for text in alerts or (str(state / "alerts.jsonl"),))
     plans = tuple(audit_from(text, delta=delta, truth=truth) for text in audits)
-    parts = _parts(release, drift_alpha=drift_alpha, slices=slices)
+    parts = _parts(release, drift_alpha=drift_alpha, slices=slices, slos=slos)
     watch = Watch(state, audits=plans, alerts=Alerts(sinks), parts=parts)
     if once:
         found = watch.look(time.time())
@@ -121,7 +130,9 @@ def command(
     return 0
 
 
-def _parts(release: Path | None, *, drift_alpha: float, slices: tuple[str, ...]) -> "tuple[Part, ...]":
+def _parts(
+    release: Path | None, *, drift_alpha: float, slices: tuple[str, ...], slos: tuple[str, ...]
+) -> "tuple[Part, ...]":
     """What else is watched, as the options say."""
     from jettison.errors import InvalidInput
 
@@ -130,6 +141,10 @@ def _parts(release: Path | None, *, drift_alpha: float, slices: tuple[str, ...])
         parts.append(_drift_part(release, alpha=drift_alpha, slices=slices))
     elif slices:
         raise InvalidInput("--slice must come with --release, got it alone.")
+    if slos:
+        from jettison.monitor.burn_rate import BurnRates, slo_from
+
+        parts.append(BurnRates([slo_from(text) for text in dict.fromkeys(slos)]))
     return tuple(parts)
 
 

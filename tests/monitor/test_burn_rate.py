@@ -1,0 +1,163 @@
+"""Burn rates against the textbook's windows, by hand, and on a real stream with a known incident."""
+
+import csv
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jettison.errors import InvalidInput
+from jettison.monitor.alerts import Alerts
+from jettison.monitor.burn_rate import BurnRates, slo_from
+from jettison.monitor.log import News, Place
+from jettison.monitor.watch import Watch
+from jettison.record import Cost, Record
+from jettison.testing.traffic import TrafficWriter
+
+SHARED = Path(os.environ.get("JETTISON_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
+
+
+def record(time, *, latency_s=0.1, error=None, role="answer", price_usd=None):
+    return Record(
+        candidate="a", example_id=f"r{time}", split="live", output="x", time=float(time), role=role,
+        error=error, cost=Cost(latency_s=latency_s, price_usd=price_usd),
+    )  # fmt: skip
+
+
+def took(slo, records):
+    rates = BurnRates([slo_from(slo)])
+    rates.take(News(records=tuple(records), feedback=(), place=Place(), is_all=True))
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("bad_share", "severity"),
+    [(0.0002, None), (0.012, "warning"), (0.0165, "critical"), (0.5, "critical")],
+)
+def test_an_hour_of_errors_pages_above_14_4_times_the_budget(bad_share, severity):
+    # Five requests a second, five clean hours and one that is not; 99.9 % asked, so 1.44 % bad is the line.
+    now, rng = 10 * 86400.0, np.random.default_rng(0)
+    clean = [record(now - 6 * 3600 + i * 0.2) for i in range(5 * 18000)]
+    bad = rng.random(18000) < bad_share
+    hour = [record(now - 3600 + i * 0.2, error="x" if bad[i] else None) for i in range(18000)]
+    (status,) = took("errors:0.999", clean + hour).status_at(now)
+    assert status.severity == severity
+
+
+def test_a_burst_that_is_over_does_not_page_and_one_that_goes_on_does():
+    now = 86400.0
+    burst = [record(now - 3000 + i, error="x" if i < 600 else None) for i in range(3000)]
+    (alert,) = took("errors:0.99", burst).alerts(now)
+    assert alert.severity == "warning"  # over three days it is still more than may be
+    going = [record(now - 3000 + i, error="x" if i >= 2400 else None) for i in range(3000)]
+    (alert,) = took("errors:0.99", going).alerts(now)
+    assert alert.severity == "critical"
+    assert "times as fast as it may be over 1 h" in alert.message
+
+
+def test_windows_are_counted_by_hand():
+    now = 7200.0
+    rates = took(
+        "latency_s:0.9:0.2", [record(now - i, latency_s=0.3 if i % 4 == 0 else 0.1) for i in range(240)]
+    )
+    window = rates.window(0, 3600, now)
+    assert (window.n, window.bad) == (240, 60)
+    assert window.burn_rate == pytest.approx(0.25 / 0.1)
+
+
+def test_no_answer_misses_a_latency_and_an_unmeasured_one_is_unknown():
+    rates = took(
+        "latency_s:0.9:0.2", [record(100, latency_s=0.001, error="x"), record(101, latency_s=None)]
+    )
+    window = rates.window(0, 300, 120)
+    assert (window.n, window.bad) == (1, 1)
+    assert rates.status()[0].n_unknown == 1
+
+
+def test_a_mean_counts_what_shadows_cost_and_a_request_once():
+    rates = took("price_usd:mean:0.001", [
+        record(100, price_usd=0.001), record(100, price_usd=0.003, role="shadow"),
+    ])  # fmt: skip
+    assert rates.window(0, 300, 120).burn_rate == pytest.approx(4.0)
+
+
+def test_few_requests_never_alarm():
+    assert took("errors:0.999", [record(1000 + i, error="x") for i in range(19)]).alerts(1020) == ()
+    assert took("errors:0.999", [record(1000 + i, error="x") for i in range(20)]).alerts(1020)
+
+
+def test_a_watcher_tells_once_and_goes_on_where_it_stopped(tmp_path):
+    with TrafficWriter(tmp_path / "log") as log:
+        log.write([record(1000 + i, error="x") for i in range(50)])
+        told = []
+
+        class Sink:
+            def send(self, alert):
+                told.append(alert)
+
+        def watch():
+            slos = [slo_from("errors:0.999"), slo_from("latency_s:0.5:1")]
+            return Watch(tmp_path, audits=(), alerts=Alerts((Sink(),)), parts=(BurnRates(slos),))
+
+        first = watch()
+        first.look(1050.0)
+        first.look(1051.0)
+        first.save()
+        log.write([record(1100 + i) for i in range(50)])
+        second = watch()
+        second.look(1150.0)
+    assert [alert.name for alert in told] == ["slo_burn_rate"] * 2  # errors, and no answer is never in time
+    (errors, _) = second.parts[0].status_at(1150.0)
+    assert errors.windows[0].n == 100
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("latency_s", "must be METRIC:SHARE:LIMIT"),
+        ("speed:0.9:1", "must be one of"),
+        ("errors:1.5", "between 0 and 1"),
+        ("errors:0.9:3", "none for errors"),
+        ("latency_s:0.9", "a limit above 0"),
+        ("latency_s:0.9:-1", "a limit above 0"),
+        ("errors:mean", "must have a share"),
+    ],
+)
+def test_a_service_level_that_says_nothing_is_refused(text, rule):
+    with pytest.raises(InvalidInput, match=rule):
+        slo_from(text)
+
+
+@pytest.mark.shared
+def test_the_incident_of_a_real_latency_stream_is_found_and_nothing_before():
+    folder = SHARED / "data" / "nab_streams"
+    if not folder.is_dir():
+        pytest.skip("needs the NAB streams in ../shared/data")
+    name = "ec2_request_latency_system_failure.csv"
+    with (folder / name).open() as file:
+        rows = [
+            (datetime.fromisoformat(row["timestamp"]).replace(tzinfo=UTC).timestamp(), float(row["value"]))
+            for row in csv.DictReader(file)
+        ]
+    windows = json.loads((folder / "windows.json").read_text())
+    spans = next(spans for key, spans in windows.items() if key.endswith(name))
+    spans = [[datetime.fromisoformat(t).replace(tzinfo=UTC).timestamp() for t in span] for span in spans]
+    # The slowest of the first five days, before any incident, is what is slow.
+    learned = rows[0][0] + 5 * 86400
+    limit = max(value for time, value in rows if time < learned) / 1000
+    rates = BurnRates([slo_from(f"latency_s:0.99:{limit}")])
+    found, outside = set(), 0
+    for time, value in rows:
+        # A point of the stream is a five-minute mean: it stands for twenty requests.
+        same = tuple(record(time + i, latency_s=value / 1000) for i in range(20))
+        rates.take(News(records=same, feedback=(), place=Place(), is_all=True))
+        if time >= learned and rates.alerts(time + 20):
+            hit = [i for i, (low, high) in enumerate(spans) if low <= time <= high]
+            found.update(hit)
+            outside += not hit
+    # Of the first incident no point is slower than those of clean days: no limit on latency shows it.
+    assert found == {1, 2}
+    assert outside == 0
