@@ -1,7 +1,7 @@
 """Whether an answer refuses: said in its opening, in words that assistants use to refuse.
 
 A rule that anyone can read, in English. Its own error is known: on the 2,250 completions of XSTest
-with human labels (Röttger et al. 2024, 5 systems) see `tests/evaluate/test_refusal.py`.
+with human labels (Röttger et al. 2024, 5 systems) see `tests/evaluate/test_safety.py`.
 """
 
 import re
