@@ -117,3 +117,20 @@ def test_columns_of_any_name_can_be_told(tmp_path, capsys):
         jettison.main(["compare", *sides], standalone_mode=False)
     with pytest.raises(InvalidInput, match="--column must be ROLE=COLUMN"):
         jettison.main(["compare", *sides, "--column", "said"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        ([7], "a sample must have an id"),
+        ([{"input": "x"}], "a sample must have an id"),
+        ([{"id": 1, "epoch": "two"}], "an epoch must be a whole number, got 'two'"),
+        ([{"id": 1, "output": "said"}], "as Inspect writes them, got 1"),
+        ([{"id": 1, "scores": [3]}], "as Inspect writes them, got 1"),
+        ([{"id": 1, "output": {"completion": "x"}}], "must hold scores, got none in 1"),
+    ],
+)
+def test_samples_that_inspect_would_not_write_are_one_clear_line(tmp_path, samples, said):
+    (tmp_path / "log.json").write_text(json.dumps({"eval": {}, "samples": samples}))
+    with pytest.raises((BrokenArtifact, InvalidInput), match=said):
+        read_predictions(tmp_path / "log.json")

@@ -190,6 +190,16 @@ def test_accepted_rows_become_a_required_slice_of_the_next_run(found):
     assert config.budget == "5m"
 
 
+def test_traffic_alone_becomes_unlabelled_examples_without_addresses(found):
+    folder, task, _ = found
+    requests = read_requests(folder / "state")
+    written = accept((), task, folder / "round", traffic=requests)
+    again = read_task(folder / "round" / "task.toml")
+    assert len(again.unlabelled) == written.n_unlabelled > 1000
+    assert again.n_test == task.n_test
+    assert "jane.doe" not in (folder / "round" / "examples.jsonl").read_text()
+
+
 def test_what_cannot_be_accepted_is_one_clear_error(found):
     _, task, one = found
     first = one.proposals[0]

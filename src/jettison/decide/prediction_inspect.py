@@ -9,6 +9,7 @@ Source: UKGovernmentBEIS/inspect_ai 0.3.285, log format version 2.
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,20 @@ MOST_BYTES = 1 << 28
 """Of one member, unpacked."""
 GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 """Correct, partial, incorrect, no answer."""
+KEPT = (
+    "id",
+    "epoch",
+    "input",
+    "target",
+    "messages",
+    "output",
+    "scores",
+    "metadata",
+    "error",
+    "working_time",
+)
+"""What is read of a sample; its events are most of a log and are let go."""
+FAULTS = (OSError, ValueError, RecursionError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def is_inspect_log(path: Path) -> bool:
@@ -48,26 +63,38 @@ def read_inspect_log(path: Path, *, slice_columns: tuple[str, ...] = ()) -> Pred
         InvalidInput: The log has no samples, or a sample no id or score.
         BrokenArtifact: It cannot be read.
     """
-    samples = list(_zipped(path) if path.suffix == ".eval" else _plain(path))
+    samples = [_kept(one, path) for one in (_zipped(path) if path.suffix == ".eval" else _plain(path))]
     if not samples:
         raise InvalidInput(
             f"{path} must hold samples, got none: a header alone says nothing of single answers. "
             "Run Inspect with log_samples."
         )
     digest = file_sha256(path)
-    several = len({sample.get("epoch", 1) for sample in samples}) > 1
+    several = len({sample["epoch"] for sample in samples}) > 1
     records, prompts = [], {}
-    for sample in sorted(samples, key=lambda one: (str(one.get("id")), int(one.get("epoch", 1)))):
-        if sample.get("id") is None:
-            raise InvalidInput(f"a sample must have an id, got none in {path}: answers are paired by it.")
-        name = f"{sample['id']}/{sample.get('epoch', 1)}" if several else str(sample["id"])
-        prompts[name] = value_sha256(_asked(sample))
-        records.append(
-            _record(sample, name, digest, slice_columns, group=str(sample["id"]) if several else None)
-        )
+    for sample in sorted(samples, key=lambda one: (str(one["id"]), one["epoch"])):
+        name = f"{sample['id']}/{sample['epoch']}" if several else str(sample["id"])
+        group = str(sample["id"]) if several else None
+        try:
+            prompts[name] = value_sha256(_asked(sample))
+            records.append(_record(sample, name, digest, slice_columns, group=group))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise BrokenArtifact(
+                f"{path} must hold samples as Inspect writes them, got {name}: {error}."
+            ) from error
     if not any(record.scores for record in records):
         raise InvalidInput(f"{path} must hold scores, got none in {len(records)} samples.")
     return Predictions(records=tuple(records), prompts=prompts)
+
+
+def _kept(sample: Any, path: Path) -> dict[str, Any]:
+    """What is read of a sample, with its id and the number of its epoch."""
+    if not isinstance(sample, dict) or sample.get("id") is None:
+        raise InvalidInput(f"a sample must have an id, got none in {path}: answers are paired by it.")
+    epoch = sample.get("epoch", 1)
+    if not isinstance(epoch, int):
+        raise InvalidInput(f"an epoch must be a whole number, got {epoch!r} of {sample['id']} in {path}.")
+    return {name: sample.get(name) for name in KEPT} | {"epoch": epoch}
 
 
 def _record(
@@ -134,7 +161,7 @@ def _asked(sample: Mapping[str, Any]) -> list[Any]:
 def _plain(path: Path) -> Iterator[dict[str, Any]]:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+    except FAULTS as error:
         raise BrokenArtifact(f"{path} must be a log of Inspect: {error}.") from error
     yield from content.get("samples") or []
 
@@ -145,7 +172,7 @@ def _zipped(path: Path) -> Iterator[dict[str, Any]]:
             for member in archive.infolist():
                 if member.filename.startswith("samples/") and member.filename.endswith(".json"):
                     yield json.loads(_unpacked(archive, member, file))
-    except (OSError, ValueError, RecursionError, zipfile.BadZipFile) as error:
+    except FAULTS as error:
         raise BrokenArtifact(f"{path} must be a log of Inspect: {error}.") from error
 
 

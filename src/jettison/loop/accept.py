@@ -19,6 +19,7 @@ from jettison.stats.planning import smallest_passing_n
 from jettison.task import Example, Task
 from jettison.task.examples import text_key
 from jettison.task.ledger import count_test_read, read_ledger
+from jettison.task.pii import mask
 from jettison.task.read import read_task
 from jettison.task.write import TASK, write_task
 
@@ -175,9 +176,10 @@ def _unlabelled(traffic: Iterable[Request], task: Task, taken: Sequence[Proposal
     known = {text_key(e.input) for split in splits for e in split} | {text_key(p.text) for p in taken}
     fresh: dict[str, Example] = {}
     for one in reversed(list(traffic)):
-        key = text_key(one.text)
+        (text,), _ = mask((one.text,))
+        key = text_key(text)
         if key not in known and key not in fresh:
-            fresh[key] = Example(id=f"traffic-{one.id}", input=one.text, source="traffic")
+            fresh[key] = Example(id=f"traffic-{one.id}", input=text, source="traffic")
         if len(fresh) == MOST_UNLABELLED:
             break
     return tuple(fresh.values())

@@ -304,27 +304,28 @@ def _proposals(
     n_known, notes = 0, list[str]()
     found: list[Proposal] = []
     for name, positions in members.items():
-        distinct: dict[str, int] = {}
+        distinct: dict[str, tuple[int, str]] = {}
         for position in positions:
-            distinct.setdefault(text_key(requests[position].text), position)
+            # Masked before anything is made of it: an id must not tell an address either.
+            (text,), _ = mask((requests[position].text,))
+            distinct.setdefault(text_key(text), (position, text))
         fresh = [key for key in distinct if key not in known]
         fresh = _unlike(fresh, known)
         n_known += len(distinct) - len(fresh)
         order = rng_of(seed, "rows", name).permutation(len(fresh))[:rows]
         drawn = sorted(distinct[fresh[i]] for i in order.tolist())
         unlabelled = 0
-        for position in drawn:
+        for position, text in drawn:
             one = requests[position]
             label, source = one.right_answer
             if task is not None and task.kind == "classify" and label is not None:
                 allowed = {*task.labels, task.out_of_scope}
                 label, source = (label, source) if label in allowed else (None, None)
             unlabelled += label is None
-            (text,), _ = mask((one.text,))
             found.append(
                 Proposal(
                     mode=name,
-                    id=f"live-{value_sha256(text_key(one.text))[:12]}",
+                    id=f"live-{value_sha256(text_key(text))[:12]}",
                     text=text,
                     label=label,
                     label_from=source,
