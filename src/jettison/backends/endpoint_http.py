@@ -176,7 +176,7 @@ class Connections:
             else:
                 body = _read_whole(response)
                 n_read = len(body)
-        except BaseException as error:
+        except BaseException as error:  # half an answer is in it: Ctrl-C too must not leave it to the next
             self._drop(connection)
             if isinstance(error, OSError | http.client.HTTPException):
                 raise Fault(_words(error), "failed") from error

@@ -124,7 +124,7 @@ class HttpClient:
                     ssl=self._tls,
                     server_hostname=self._host if self._tls else None,
                 )
-            except BaseException as error:
+            except BaseException as error:  # a cancelled call too must not leave its socket open
                 made.close()
                 if not isinstance(error, OSError):
                     raise

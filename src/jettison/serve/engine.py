@@ -135,7 +135,7 @@ class Child:
         """
         try:
             reader = await self._spawn()
-        except BaseException:
+        except BaseException:  # cancelled while it loads: no child may outlive us; it is raised again
             await self._kill()
             raise
         self._keeper = asyncio.create_task(self._keep(reader))
@@ -199,7 +199,7 @@ class Child:
                 start_new_session=True,
                 env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
             )
-        except BaseException:
+        except BaseException:  # the socket of a child that never began; it is raised again
             ours.close()
             raise
         finally:
