@@ -15,8 +15,8 @@ from jettison.candidate import Candidate, write_candidate
 from jettison.errors import BrokenArtifact
 from tiny import write_tiny_tokenizer
 
-# Seen in one run of five, under load: a product of five numbers raised the processor's flag. The cause is not
-# known; what comes out is compared below all the same, so that a NaN in it still fails.
+# Seen in one run of five, under load: a product of five numbers raised the processor's flag. The cause is
+# not known; what comes out is compared below all the same, so that a NaN in it still fails.
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in dot:RuntimeWarning")
 
 LABELS = ("a", "b", "c")
