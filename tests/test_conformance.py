@@ -168,6 +168,7 @@ def test_every_backend_is_checked() -> None:
         {"step": "distill_linear"},
         {"step": "trim_vocabulary"},
         {"step": "prune", "depth": 1},
+        {"step": "narrow", "n_tokens": 400},
         {"step": "finetune", "epochs": 1},
         {"step": "distill", "epochs": 1},
         {"step": "distill_static"},

@@ -20,6 +20,9 @@ class Anatomy:
     """Path, in a layer, of the linear map into the neurons."""
     down: str
     """Path, in a layer, of the linear map out of them."""
+    after: str = "output.LayerNorm"
+    """Path, in a layer, of the norm that reads the sum of `down` and what goes around the neurons;
+    empty where that sum is what the layer gives."""
     gated: bool = False
     """Whether `up` holds two rows per neuron, values first and then gates."""
     first_layer_differs: bool = False
@@ -41,6 +44,7 @@ _DISTILBERT = Anatomy(
     width="hidden_dim",
     up="ffn.lin1",
     down="ffn.lin2",
+    after="output_layer_norm",
     adapted=("q_lin", "v_lin"),
 )
 _MODERNBERT = Anatomy(
@@ -49,6 +53,7 @@ _MODERNBERT = Anatomy(
     width="intermediate_size",
     up="mlp.Wi",
     down="mlp.Wo",
+    after="",
     gated=True,
     first_layer_differs=True,
     adapted=("Wqkv",),

@@ -51,9 +51,10 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True):
         with torch_run(seed=context.seed, threads=context.threads):
             module = load_torch(candidate).float()
             anatomy = anatomy_of(module.config)
-            rows, pad_id = self._rows(candidate, context), int(candidate.settings.get("pad_id", 0))
+            rows = rows_to_measure(candidate, context, self.n_examples, step=self.name)
+            pad_id = int(candidate.settings.get("pad_id", 0))
             reference = predict_rows(module, rows.ids, pad_id)
-            n_before = _n_parameters(module)
+            n_before = n_parameters(module)
             notes: dict[str, Any] = {}
             resolved: dict[str, Any] = {}
             if self.depth is not None:
@@ -65,27 +66,13 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True):
             save_torch(module, context.folder, source=candidate.path)
         notes |= {
             "parameters_before": n_before,
-            "parameters": _n_parameters(module),
+            "parameters": n_parameters(module),
             "divergence": divergence(reference, pruned),
             "same_answer_share": float((reference.argmax(1) == pruned.argmax(1)).mean()),
             "heads": "kept: in a stock checkpoint the head size is hidden size / heads",
         }
         settings = {**candidate.settings, "n_layers": int(getattr(module.config, anatomy.depth))}
         return Made(settings=settings, notes=notes, resolved=resolved)
-
-    def _rows(self, candidate: Candidate, context: StepContext) -> Rows:
-        """A random part of train, labelled."""
-        examples = [e for e in context.data.train if e.expected in candidate.labels]
-        if not examples:
-            raise NotEnoughData("step 'prune' needs labelled train examples, got none.")
-        rng = np.random.default_rng(context.seed)
-        chosen = rng.permutation(len(examples))[: self.n_examples]
-        part: list[Example] = [examples[i] for i in chosen]
-        max_tokens = int(candidate.settings.get("max_tokens", 512))
-        return Rows(
-            ids=tokenize(candidate.path, [e.input for e in part], max_tokens),
-            targets=label_targets([e.expected for e in part], candidate.labels),
-        )
 
     def _cut_depth(
         self, module: Any, anatomy: Anatomy, rows: Rows, pad_id: int, context: StepContext
@@ -106,22 +93,47 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True):
 
     def _cut_width(self, module: Any, anatomy: Anatomy, rows: Rows, pad_id: int) -> int:
         """Remove neurons in place; return how many each layer keeps."""
-        n_neurons = int(getattr(module.config, anatomy.width))
-        n_kept = round((self.width or 1.0) * n_neurons / MULTIPLE) * MULTIPLE
-        n_kept = min(n_neurons, max(MULTIPLE, n_kept))
-        importance = neuron_importance(module, anatomy, rows, pad_id)
-        for layer, scores in zip(layers_of(module, anatomy), importance, strict=True):
-            kept = np.sort(np.argsort(-scores, kind="stable")[:n_kept])
-            _keep_neurons(layer, anatomy, kept, n_neurons)
-        setattr(module.config, anatomy.width, n_kept)
-        return n_kept
+        chosen = neurons_to_keep(module, anatomy, self.width or 1.0, rows, pad_id)
+        for layer, kept in zip(layers_of(module, anatomy), chosen, strict=True):
+            keep_neurons(layer, anatomy, kept)
+        setattr(module.config, anatomy.width, len(chosen[0]))
+        return len(chosen[0])
 
 
-def _keep_neurons(layer: Any, anatomy: Anatomy, kept: np.ndarray, n_neurons: int) -> None:
+def rows_to_measure(candidate: Candidate, context: StepContext, n_examples: int, *, step: str) -> Rows:
+    """A random part of train, labelled.
+
+    Raises:
+        NotEnoughData: There is no train example with a label of the candidate.
+    """
+    examples = [e for e in context.data.train if e.expected in candidate.labels]
+    if not examples:
+        raise NotEnoughData(f"step {step!r} needs labelled train examples, got none.")
+    rng = np.random.default_rng(context.seed)
+    part: list[Example] = [examples[i] for i in rng.permutation(len(examples))[:n_examples]]
+    max_tokens = int(candidate.settings.get("max_tokens", 512))
+    return Rows(
+        ids=tokenize(candidate.path, [e.input for e in part], max_tokens),
+        targets=label_targets([e.expected for e in part], candidate.labels),
+    )
+
+
+def neurons_to_keep(
+    module: Any, anatomy: Anatomy, width: float, rows: Rows, pad_id: int
+) -> list[np.ndarray]:
+    """Numbers of the most important neurons of each layer, ascending, as many in each."""
+    n_neurons = int(getattr(module.config, anatomy.width))
+    n_kept = min(n_neurons, max(MULTIPLE, round(width * n_neurons / MULTIPLE) * MULTIPLE))
+    importance = neuron_importance(module, anatomy, rows, pad_id)
+    return [np.sort(np.argsort(-scores, kind="stable")[:n_kept]) for scores in importance]
+
+
+def keep_neurons(layer: Any, anatomy: Anatomy, kept: np.ndarray) -> None:
     """Cut the two linear maps around a layer's neurons down to those kept."""
     import torch
 
     up, down = layer.get_submodule(anatomy.up), layer.get_submodule(anatomy.down)
+    n_neurons = down.in_features
     columns = torch.from_numpy(kept)
     rows = torch.cat([columns, columns + n_neurons]) if anatomy.gated else columns
     with torch.no_grad():
@@ -132,5 +144,6 @@ def _keep_neurons(layer: Any, anatomy: Anatomy, kept: np.ndarray, n_neurons: int
     up.out_features, down.in_features = len(rows), len(columns)
 
 
-def _n_parameters(module: Any) -> int:
+def n_parameters(module: Any) -> int:
+    """Weights of a module."""
     return int(sum(p.numel() for p in module.parameters()))

@@ -1,0 +1,131 @@
+"""Narrowing takes neurons away and refits the rest so that the layers give what they gave."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jettison.backends.hf import load_torch
+from jettison.backends.open import open_model
+from jettison.candidate import Candidate, write_candidate
+from jettison.compress.anatomy import anatomy_of, layers_of
+from jettison.compress.narrow import _refit
+from jettison.compress.prune import keep_neurons
+from jettison.compress.training import pad_rows, tokenize
+from jettison.errors import InvalidInput, StepFailed
+from jettison.task import Development
+from tiny import make_tiny_bert, make_tiny_development, tiny_candidate
+from torch_steps import accuracy, make, trained
+
+
+def logits(candidate: Candidate, development: Development) -> np.ndarray:
+    texts = [example.input for example in development.dev]
+    return np.stack([output.logits for output in open_model(candidate).predict(texts)])
+
+
+def test_a_stock_class_loads_it_and_it_answers_nearer_than_pruned_alone(tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    incumbent, development = trained()
+    narrow = make(tmp_path, incumbent, {"step": "narrow", "width": 0.5})
+    pruned = make(tmp_path, incumbent, {"step": "prune", "width": 0.5})
+    stock, loading = AutoModelForSequenceClassification.from_pretrained(
+        narrow.path, output_loading_info=True
+    )
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    assert stock.config.intermediate_size == narrow.lineage[-1].settings["neurons"] == 32
+    wanted = logits(incumbent, development)
+    off = [float(np.abs(logits(c, development) - wanted).mean()) for c in (narrow, pruned)]
+    assert off[0] < 0.5 * off[1]
+    assert accuracy(narrow) >= accuracy(incumbent) - 0.02
+    notes = narrow.lineage[-1].notes
+    assert notes["parameters"] < notes["parameters_before"]
+    assert len(notes["unexplained_share"]) == 4
+    assert all(0 <= share < 0.2 for share in notes["unexplained_share"])
+
+
+def test_what_left_is_taken_over_by_those_that_fire_alike() -> None:
+    """Neuron i + 32 fires as neuron i does. Without the second half, the first must give A + B."""
+    import torch
+
+    incumbent, development = trained()
+    whole, module = load_torch(incumbent).float(), load_torch(incumbent).float()
+    for one in (whole, module):
+        layer = one.body.encoder.layer[1]
+        with torch.no_grad():
+            layer.intermediate.dense.weight[32:] = layer.intermediate.dense.weight[:32]
+            layer.intermediate.dense.bias[32:] = layer.intermediate.dense.bias[:32]
+    ids = tokenize(incumbent.path, [example.input for example in development.train], 64)
+    batch = pad_rows(ids, 0)
+    keep_neurons(module.body.encoder.layer[1], anatomy_of(module.config), np.arange(32))
+    with torch.no_grad():
+        wanted, without = whole(*batch), module(*batch)
+    left = _refit(whole, module, anatomy_of(module.config), 1, [batch], 1e-9)
+    with torch.no_grad():
+        refitted = module(*batch)
+    assert left < 1e-6
+    assert float((wanted - without).abs().max()) > 0.05
+    np.testing.assert_allclose(refitted, wanted, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("family", "extra"),
+    [
+        ("DistilBert", {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2}),
+        ("MPNet", {}),
+        ("ModernBert", {}),
+        ("DebertaV2", {}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_goes_around_the_neurons_is_found_in_every_family(
+    tmp_path: Path, family: str, extra: dict[str, int]
+) -> None:
+    """Nothing is left unexplained where the neurons that leave had no weight out."""
+    import torch
+    import transformers
+
+    development = make_tiny_development(train=40, dev=12, unlabelled=8)
+    folder = make_tiny_bert(tmp_path / "tiny", development.labels)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "num_attention_heads": 2}
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=200, max_position_embeddings=64, pad_token_id=0, bos_token_id=2, eos_token_id=3,
+        cls_token_id=2, sep_token_id=3, num_labels=5, **(extra or shape),
+    )  # fmt: skip
+    model = getattr(transformers, f"{family}ForSequenceClassification")(config).eval()
+    with torch.no_grad():
+        body = model.base_model
+        anatomy = anatomy_of(config)
+        for layer in body.get_submodule(anatomy.layers):
+            layer.get_submodule(anatomy.down).weight[:, ::2] = 0.0
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder)
+    candidate = tiny_candidate(folder, development)
+    narrow = make(tmp_path, candidate, {"step": "narrow", "width": 0.5, "n_examples": 16})
+    assert len(layers_of(load_torch(narrow), anatomy)) == 2
+    np.testing.assert_allclose(logits(narrow, development), logits(candidate, development), atol=2e-3)
+    assert max(narrow.lineage[-1].notes["unexplained_share"]) < 1e-4
+
+
+def test_it_is_the_same_twice_and_reads_no_more_tokens_than_it_may(tmp_path: Path) -> None:
+    incumbent, _ = trained()
+    step = {"step": "narrow", "width": 0.5, "n_tokens": 200}
+    once, again = (make(tmp_path / name, incumbent, step) for name in ("a", "b"))
+    assert once.digest == again.digest
+    assert 10 < once.lineage[-1].notes["n_texts"] < 100
+
+
+def test_what_cannot_be_narrowed_is_said(tmp_path: Path) -> None:
+    incumbent, _ = trained()
+    with pytest.raises(InvalidInput, match=r"step 'narrow': Expected `float` < 1.0"):
+        make(tmp_path, incumbent, {"step": "narrow", "width": 1.0})
+    with pytest.raises(StepFailed, match=r"must refit 4 layers before the deadline, got 0. Allow it more"):
+        make(tmp_path, incumbent, {"step": "narrow"}, deadline=time.monotonic() - 1)
+    folder = tmp_path / "fake"
+    folder.mkdir()
+    fake = write_candidate(folder, name="f", backend="fake", labels=["a", "b"])
+    with pytest.raises(StepFailed, match=r"step 'narrow' must start from a candidate of backend 'hf'"):
+        make(tmp_path, fake, {"step": "narrow"})

@@ -1,0 +1,62 @@
+"""What `recipes = "auto"` tries: honest baselines first, nothing taken for granted."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from jettison.candidate import Candidate, write_candidate
+from jettison.compress.recipe import Surroundings, auto_recipes, check_recipe_applies
+
+EVERYTHING = frozenset({"torch", "onnx", "openvino"})
+AROUND = Surroundings(installed=EVERYTHING, n_train=1000, n_layers=6, example_s=0.001, has_bfloat16=True)
+
+
+@pytest.fixture
+def incumbent(tmp_path: Path) -> Candidate:
+    return write_candidate(tmp_path, name="incumbent", backend="hf", labels=("a", "b"))
+
+
+def methods(incumbent: Candidate, around: Surroundings) -> dict[str, list[dict[str, object]]]:
+    return {recipe.name: list(recipe.steps) for recipe in auto_recipes(incumbent, around)}
+
+
+def test_every_recipe_can_be_built_and_names_are_all_different(incumbent: Candidate) -> None:
+    recipes = auto_recipes(incumbent, AROUND)
+    for recipe in recipes:
+        check_recipe_applies(recipe)
+    assert len({recipe.name for recipe in recipes}) == len(recipes) > 10
+    assert all(recipe.why and recipe.estimate_s > 0 for recipe in recipes)
+
+
+def test_what_openvino_does_unasked_is_a_candidate_beside_pinned_float32(incumbent: Candidate) -> None:
+    found = methods(incumbent, AROUND)
+    assert found["openvino-bfloat16"][-1]["precision"] == "bfloat16"
+    # Float32 is what the backend pins where nothing else is asked.
+    assert "precision" not in found["openvino-float32"][-1]
+    without = methods(incumbent, msgspec.structs.replace(AROUND, has_bfloat16=False))
+    assert "openvino-bfloat16" not in without
+    assert "openvino-float32" in without
+
+
+def test_wherever_static_int8_is_tried_dynamic_is_too(incumbent: Candidate) -> None:
+    """Which of them loses less depends on the model: dev decides, not the recipe."""
+    for extras in (EVERYTHING, frozenset({"torch", "onnx"}), frozenset({"torch", "openvino"})):
+        found = methods(incumbent, msgspec.structs.replace(AROUND, installed=extras))
+        tried = {s.get("method") for steps in found.values() for s in steps if s["step"] == "quantize"}
+        assert "dynamic" in tried or not tried & {"static", "nncf"}
+        assert extras != EVERYTHING or {"dynamic", "nncf"} <= tried
+
+
+def test_free_settings_are_tried_before_any_weight_changes(incumbent: Candidate) -> None:
+    free = [recipe for recipe in auto_recipes(incumbent, AROUND) if recipe.family == "free"]
+    assert {recipe.name for recipe in free} >= {"onnx-float32", "openvino-float32"}
+    for recipe in free:
+        assert {step["step"] for step in recipe.steps} <= {"export", "settings"}
+        assert recipe.steps[-1]["max_tokens"] == "data"
+
+
+def test_a_format_is_tried_only_where_its_library_is(incumbent: Candidate) -> None:
+    assert methods(incumbent, msgspec.structs.replace(AROUND, installed=frozenset())) == {}
+    torch_alone = methods(incumbent, msgspec.structs.replace(AROUND, installed=frozenset({"torch"})))
+    assert set(torch_alone) == {"linear", "static"}
