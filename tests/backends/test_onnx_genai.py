@@ -8,6 +8,7 @@ import pytest
 from jettison.backends.causal import CausalEngine
 from jettison.backends.onnx_genai import GenaiEngine
 from jettison.backends.open import open_model
+from jettison.backends.text import load_tokenizer
 from jettison.candidate import Candidate, write_candidate
 from jettison.compress.step import step_from
 from jettison.errors import BrokenArtifact, StepFailed
@@ -52,6 +53,14 @@ def test_float32_likelihoods_are_the_checkpoints(whole: Candidate, exact: Candid
     )
     ours.close()
     ours.close()
+
+
+def test_the_tokenizer_stays_the_checkpoints_own(whole: Candidate, exact: Candidate) -> None:
+    """A generic tokenizer under a Qwen2 config, written anew by the builder, gains a token."""
+    kept, given = (load_tokenizer(c.path / "tokenizer.json") for c in (exact, whole))
+    assert kept.get_vocab(with_added_tokens=True) == given.get_vocab(with_added_tokens=True)
+    assert [kept.encode(text).ids for text in TEXTS] == [given.encode(text).ids for text in TEXTS]
+    assert GenaiEngine(exact).token_ids(TEXTS[0]) == CausalEngine(whole).token_ids(TEXTS[0])
 
 
 def test_float32_completions_are_the_checkpoints(whole: Candidate, exact: Candidate) -> None:

@@ -166,6 +166,24 @@ def test_a_file_that_answers_otherwise_is_refused(whole: Candidate, tmp_path: Pa
         apply(tmp_path, other, TO)
 
 
+def test_a_trimmed_tokenizer_is_taken_although_no_list_of_tokenizers_knows_it(tmp_path: Path) -> None:
+    """llama.cpp's converter knows tokenizers by a hash, and refuses one whose tokens left (issue 27277)."""
+    kept = language_candidate(tmp_path / "kept", hidden=64)
+    trimmed = apply(tmp_path, kept, {"step": "trim_vocabulary"})
+    made = apply(tmp_path, trimmed, TO)
+    assert made.lineage[-1].notes["next_token_divergence"] < 0.01
+
+
+def test_a_file_that_cuts_text_into_other_tokens_is_refused(
+    whole: Candidate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a runtime takes the tokenizer's class for its rules and puts a token in front."""
+    own = LlamaCppEngine.token_ids
+    monkeypatch.setattr(LlamaCppEngine, "token_ids", lambda self, text: [0, *own(self, text)])
+    with pytest.raises(ParityFailed, match=r"must cut text into the tokens of .*, got others on"):
+        apply(tmp_path, whole, TO)
+
+
 @pytest.mark.parametrize(
     ("content", "rule"),
     [

@@ -6,6 +6,7 @@ from fake_runs import LABELS, config_at
 from jettison.candidate import write_candidate
 from jettison.compress.recipe import Recipe
 from jettison.decision import CostSummary, Interval
+from jettison.loop import search
 from jettison.loop.cascades import (
     Plan,
     _made,
@@ -110,3 +111,17 @@ def test_a_cascade_is_called_by_its_arms(workspace, arms):
     assert names == ["tiny→small→incumbent", "small→incumbent", "tiny→small→incumbent #2"]
     made = _made(workspace, arms["incumbent"], second, name=names[2])
     assert (made.name, made.candidate.name) == (names[2], names[2])
+
+
+def test_costs_of_another_processor_are_not_taken_for_this_ones(workspace, arms, monkeypatch):
+    measured = []
+
+    def costs_of(contenders, inputs, **options):
+        measured.append(len(contenders))
+        return [CostSummary() for _ in contenders]
+
+    monkeypatch.setattr(search, "costs_of", costs_of)
+    for model in ("this", "this", "another", "this"):
+        monkeypatch.setattr(search, "processor", lambda model=model: (model, "avx2"))
+        search.with_costs(workspace, arms["incumbent"], [arms["small"]], thorough=False)
+    assert measured == [2, 2]

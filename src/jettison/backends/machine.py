@@ -48,6 +48,11 @@ def describe_machine() -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
+def processor() -> tuple[str, str]:
+    """Model and instruction sets of the processor: what figures and records must not be carried across."""
+    return _cpu_model(), " ".join(sorted(cpu_features()))
+
+
 @cache
 def cpu_features() -> frozenset[str]:
     """Those of `FEATURES` that this processor reports; empty where the system does not tell."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jettison.backends.ask import ask, check_answered
-from jettison.backends.machine import describe_machine
+from jettison.backends.machine import cpu_features, describe_machine
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, library_versions
 from jettison.errors import BrokenArtifact, InvalidInput, JettisonError
@@ -120,7 +120,11 @@ def evaluation_file(
     scorers: Scorers = ("label",),
     keep_logits: bool = False,
 ) -> Path:
-    """Where `evaluate` keeps these records: a name made of everything that they depend on."""
+    """Where `evaluate` keeps these records: a name made of everything that they depend on.
+
+    The processor's instruction sets are part of it: the same int8 or bfloat16 file answers
+    differently on another.
+    """
     key = value_sha256(
         {
             "candidate": candidate.digest,
@@ -128,6 +132,7 @@ def evaluation_file(
             "split": split,
             "scorers": _key_of(scorers),
             "keep_logits": keep_logits,
+            "features": sorted(cpu_features()),
             "code": CODE_VERSION,
         }
     )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from jettison.backends.machine import processor
 from jettison.candidate import Candidate
 from jettison.compress.recipe import Recipe, describe_step
 from jettison.compress.step import step_from
@@ -111,7 +112,8 @@ def with_costs(
         "budget_s": config.cost_s * share * len(candidates),
         "throughput": thorough,
     }
-    key = value_sha256([[c.digest for c in candidates], inputs, config.seed, settings])[:20]
+    digests = [c.digest for c in candidates]
+    key = value_sha256([digests, inputs, config.seed, settings, processor()])[:20]
     path = workspace.cache / "costs" / f"{key}.json"
     if path.exists():
         costs = read_json(path, list[CostSummary])
