@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -34,14 +35,14 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: ClassVar[str] = "narrow"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     width: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
     """Share of the feed-forward neurons to keep, the same number in every layer."""
-    n_tokens: Annotated[int, msgspec.Meta(ge=1)] = 60_000
-    """Tokens of train and unlabelled texts that layers are refitted on."""
+    n_tokens: Annotated[int, msgspec.Meta(ge=1)] = 40_000
+    """Tokens that layers are refitted on, half of them of unlabelled texts where there are enough."""
     ridge: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
     """Pull towards the weights that were there, as a share of the neurons' mean square."""
     n_examples: Annotated[int, msgspec.Meta(ge=1)] = 256
@@ -90,12 +91,14 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
         self, candidate: Candidate, context: StepContext, pad_id: int
     ) -> tuple[list[tuple[Any, Any]], int]:
         """Ids and masks of random texts, batched by length, and how many texts they are."""
-        data = context.data
-        texts = [example.input for example in (*data.train, *data.unlabelled)]
-        order = np.random.default_rng(context.seed).permutation(len(texts))
+        rng, data = np.random.default_rng(context.seed), context.data
         max_tokens = int(candidate.settings.get("max_tokens", 512))
+        # In turns, so that traffic of a kind that train lacks counts as much as train does.
+        kinds = [[e.input for e in examples] for examples in (data.train, data.unlabelled)]
+        shuffled = [[texts[i] for i in rng.permutation(len(texts))] for texts in kinds]
+        texts = [text for pair in zip_longest(*shuffled) for text in pair if text is not None]
         # No text has fewer than one token, so that more of them are never needed.
-        ids = tokenize(candidate.path, [texts[i] for i in order[: self.n_tokens]], max_tokens)
+        ids = tokenize(candidate.path, texts[: self.n_tokens], max_tokens)
         enough = int(np.searchsorted(np.cumsum([len(row) for row in ids]), self.n_tokens)) + 1
         ids = sorted(ids[:enough], key=len)
         return [pad_rows(ids[at : at + BATCH], pad_id) for at in range(0, len(ids), BATCH)], len(ids)
