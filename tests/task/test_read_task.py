@@ -201,7 +201,22 @@ def test_lists_of_files_are_joined(tmp_path: Path) -> None:
     assert len(read_task(write_task(tmp_path, data=data)).train) == 18
 
 
-def test_leaked_rows_are_dropped_from_train_alone_when_asked(tmp_path: Path) -> None:
+def test_what_test_has_is_dropped_from_dev_too(tmp_path: Path) -> None:
+    test, dev = rows(split="test"), rows(split="dev")
+    row = {"text": f" {test[1]['text']} ", "label": "buy"}
+    path = write_task(tmp_path, dev=[*dev, row], train=[*rows(split="train"), row], test=test)
+    warned = [f for f in read_task(path).findings if f.rule == "duplicate_across_splits"]
+    assert all("`drop_leaked = true` under [data]" in finding.message for finding in warned)
+    data = 'train = "train.jsonl"\ndev = "dev.jsonl"\ntest = "test.jsonl"\ndrop_leaked = true'
+    task = read_task(write_task(tmp_path, data=data))
+    assert (len(task.train), len(task.dev), task.n_test) == (12, 12, 12)
+    assert [f.message for f in task.findings if f.rule == "dropped_leaked"] == [
+        "rows left out of dev because their text is in test (data.drop_leaked): 1.",
+        "rows left out of train because their text is in dev or test (data.drop_leaked): 1.",
+    ]
+
+
+def test_leaked_rows_are_dropped_from_train_when_asked(tmp_path: Path) -> None:
     train, test = rows(split="train"), rows(split="test")
     path = write_task(
         tmp_path, train=[*train, {"text": test[0]["text"].upper(), "label": "buy"}], test=test

@@ -42,6 +42,7 @@ kind = "classify"
 
 [data]
 path = "sentiment.jsonl"
+drop_leaked = true    # short texts recur: what test has is left out of dev, what either has out of train
 
 [data.columns]
 input = "text"

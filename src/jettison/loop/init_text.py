@@ -49,7 +49,7 @@ def task_text(facts: TaskFacts, *, data: str, required: Sequence[str]) -> str:
         f"path = {quoted(data)}",
         *([f"config = {quoted(facts.config)}"] if facts.config else []),
         f"{'' if facts.drop_leaked else '# '}drop_leaked = true    # train loses rows whose text is in "
-        "dev or test",
+        "dev or test, dev those in test",
         "",
         "[data.columns]",
         *_column_lines(guess),

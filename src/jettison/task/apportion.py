@@ -84,11 +84,25 @@ def _joined_groups(rows: Sequence[Row]) -> list[str]:
 
 
 def without_leaked(rows: list[Row]) -> tuple[list[Row], tuple[Finding, ...]]:
-    """Remove from train what dev or test has too; dev and test stay as they are."""
-    held = {content_key(row) for row in rows if row.split in ("dev", "test")}
-    kept = [row for row in rows if row.split != "train" or content_key(row) not in held]
-    if len(kept) == len(rows):
-        return rows, ()
-    n = len(rows) - len(kept)
-    message = f"rows left out of train because their text is in dev or test (data.drop_leaked): {n}."
-    return kept, (Finding(rule="dropped_leaked", severity="note", message=message, n_examples=n),)
+    """Remove from train what dev or test has too, and from dev what test has; test stays as it is."""
+    test = {content_key(row) for row in rows if row.split == "test"}
+    held = {"dev": test, "train": test | {content_key(row) for row in rows if row.split == "dev"}}
+    kept: list[Row] = []
+    dropped = dict.fromkeys(held, 0)
+    for row in rows:
+        if content_key(row) in held.get(row.split, ()):
+            dropped[row.split] += 1
+        else:
+            kept.append(row)
+    others = {"train": "dev or test", "dev": "test"}
+    return kept, tuple(
+        Finding(
+            rule="dropped_leaked",
+            severity="note",
+            message=f"rows left out of {split} because their text is in {others[split]} "
+            f"(data.drop_leaked): {n}.",
+            n_examples=n,
+        )
+        for split, n in dropped.items()
+        if n
+    )

@@ -122,7 +122,7 @@ def _across(by_text: Mapping[str, Sequence[Example]], split_of: Mapping[str, str
             for example in examples
             if split_of[example.id] == held
         ]
-        way_out = " `drop_leaked = true` under [data] removes them from train." if other == "train" else ""
+        way_out = f" `drop_leaked = true` under [data] removes them from {other}."
         found += _finding(
             "duplicate_across_splits",
             "warning",

@@ -57,7 +57,7 @@ class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     separator: str | None = None
     """Splits text in the columns of lists; None takes the text for a JSON list."""
     drop_leaked: bool = False
-    """Remove from train the rows whose text is in dev or test; dev and test are never touched."""
+    """Remove from train the rows whose text is in dev or test, and from dev those in test."""
 
 
 class MadeSplit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
