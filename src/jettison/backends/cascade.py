@@ -1,6 +1,6 @@
 """A cascade: the lean arm answers what it is sure of, the fallback arm the rest."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,13 +131,14 @@ class CascadeClassifier:
 class _Lazy:
     """A model that is opened when it is first asked."""
 
-    def __init__(self, candidate: Candidate) -> None:
+    def __init__(self, candidate: Candidate, opener: Callable[[Candidate], Model]) -> None:
         self._candidate = candidate
+        self._opener = opener
         self._model: Model | None = None
 
     def predict(self, inputs: Sequence[str]) -> list[Output]:
         if self._model is None:
-            self._model = open_model(self._candidate)
+            self._model = self._opener(self._candidate)
         return self._model.predict(inputs)
 
     def close(self) -> None:
@@ -145,8 +146,15 @@ class _Lazy:
             self._model.close()
 
 
-def open_cascade(candidate: Candidate) -> CascadeClassifier:
+def open_cascade(
+    candidate: Candidate, *, opener: Callable[[Candidate], Model] = open_model
+) -> CascadeClassifier:
     """Open a cascade candidate with both its arms.
+
+    Args:
+        candidate: Of backend `cascade`.
+        opener: Opens each arm; one that gives an arm's kept answers lets the cascade answer without
+            either being asked again.
 
     Raises:
         BrokenArtifact: Its settings hold no cascade route, or an arm's labels differ.
@@ -156,25 +164,27 @@ def open_cascade(candidate: Candidate) -> CascadeClassifier:
         route = msgspec.convert(candidate.settings.get("route"), Cascade)
     except msgspec.ValidationError as error:
         raise BrokenArtifact(f"{candidate.path} must have a cascade in settings.route: {error}.") from error
-    opened = _open_route(route, candidate)
+    opened = _open_route(route, candidate, opener)
     assert isinstance(opened, CascadeClassifier)
     return opened
 
 
-def _open_route(route: Route, candidate: Candidate, *, outermost: bool = True) -> Model:
+def _open_route(
+    route: Route, candidate: Candidate, opener: Callable[[Candidate], Model], *, outermost: bool = True
+) -> Model:
     settings: dict[str, Any] = candidate.settings
     match route:
         case Single():
-            return open_model(_arm(candidate, route.candidate))
+            return opener(_arm(candidate, route.candidate))
         case Cascade(lean=lean, fallback=fallback):
             lazy = bool(settings.get("lazy_fallback", False)) and isinstance(fallback, Single)
             return CascadeClassifier(
                 candidate.labels,
-                lean=_open_route(lean, candidate, outermost=False),
+                lean=_open_route(lean, candidate, opener, outermost=False),
                 fallback=(
-                    _Lazy(_arm(candidate, fallback.candidate))
+                    _Lazy(_arm(candidate, fallback.candidate), opener)
                     if lazy and isinstance(fallback, Single)
-                    else _open_route(fallback, candidate, outermost=False)
+                    else _open_route(fallback, candidate, opener, outermost=False)
                 ),
                 threshold=route.threshold,
                 out_of_scope=candidate.out_of_scope,

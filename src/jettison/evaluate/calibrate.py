@@ -22,6 +22,7 @@ from jettison.candidate import (
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.evaluate.calibration_maps import fit_isotonic, fit_vector
 from jettison.evaluate.recalibrate import fit_confidence_map
+from jettison.evaluate.replay import output_of
 from jettison.evaluate.run import predict_all
 from jettison.files import folder_atomic, link_or_copy_folder, value_sha256
 from jettison.model import CONFIDENCE_MAP, Decoder, Output, softmax
@@ -98,7 +99,7 @@ def calibrate(
     out_of_scope = candidate.out_of_scope or data.out_of_scope
     uncalibrated = msgspec.structs.replace(candidate, out_of_scope=out_of_scope, calibration=Calibration())
     settings = dict(candidate.settings)
-    if records is not None and not _has_logits(candidate, records):
+    if records is not None and candidate.backend != "cascade" and not _has_logits(candidate, records):
         fitted = Calibration(false_alarm_share=false_alarm_share, data_digest=data.digest)
         fit = {example.id for example in data.dev_fit}
         settings[CONFIDENCE_MAP] = list(
@@ -184,11 +185,6 @@ def _has_logits(candidate: Candidate, records: Sequence[Record]) -> bool:
     )
 
 
-def _of_record(record: Record) -> Output:
-    logits = None if record.logits is None else np.asarray(record.logits, np.float32)
-    return Output(label=record.output or "", confidence=0.0, logits=logits, error=record.error)
-
-
 def _asked(candidate: Candidate, examples: Sequence[Example]) -> list[Output]:
     model = open_model(candidate)
     try:
@@ -218,7 +214,7 @@ def _fit(
         outputs = _asked(candidate, examples)
     else:
         by_id = {record.example_id: record for record in records}
-        outputs = [_of_record(by_id[example.id]) for example in examples]
+        outputs = [output_of(by_id[example.id]) for example in examples]
     answered = [(e, o) for e, o in zip(examples, outputs, strict=True) if o.error is None]
     if len(answered) < LEAST_EXAMPLES:
         error = next(o.error for o in outputs if o.error is not None)

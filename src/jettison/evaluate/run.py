@@ -25,6 +25,7 @@ FLUSH_AFTER_S = 2.0
 """Records wait in memory this long at most before they are put on disk; a kill loses no more."""
 
 Progress = Callable[[str, float | None], None]
+Opener = Callable[[Candidate], Model]
 
 
 def evaluate(
@@ -38,6 +39,7 @@ def evaluate(
     keep_unanswered: bool = False,
     batch_size: int = 256,
     progress: Progress | None = None,
+    opener: Opener = open_model,
 ) -> list[Record]:
     """Ask a candidate every example and judge its answers.
 
@@ -55,6 +57,8 @@ def evaluate(
         keep_unanswered: Return records of lost answers, marked `unanswered`, instead of refusing.
         batch_size: Inputs handed to the backend at once, at least 1.
         progress: Called with a phrase and the share done in 0-1.
+        opener: Opens the candidate, where records that are not kept must be asked for. Another than
+            the default must answer as the saved artifact does.
 
     Returns:
         One record per example, in the examples' order.
@@ -71,7 +75,9 @@ def evaluate(
     _check_ids(examples)
     judges = open_scorers(scorers, out_of_scope=candidate.out_of_scope)
     if folder is None:
-        found = list(_records(candidate, examples, split, judges, keep_logits, batch_size, progress))
+        found = list(
+            _records(candidate, examples, split, judges, keep_logits, batch_size, progress, opener)
+        )
         return found if keep_unanswered else _whole(found, candidate)
     path = evaluation_file(
         folder, candidate, examples, split=split, scorers=scorers, keep_logits=keep_logits
@@ -80,7 +86,8 @@ def evaluate(
         return finished
     parts = _Parts(path.with_suffix(".parts"))
     done = parts.read(examples)
-    rest = _records(candidate, examples[len(done) :], split, judges, keep_logits, batch_size, progress)
+    left = examples[len(done) :]
+    rest = _records(candidate, left, split, judges, keep_logits, batch_size, progress, opener)
     for record in rest:
         done.append(record)
         parts.add(record)
@@ -147,11 +154,12 @@ def _records(
     keep_logits: bool,
     batch_size: int,
     progress: Progress | None,
+    opener: Opener,
 ) -> Iterator[Record]:
     """Open the candidate, if there is anything to ask, and yield records batch by batch."""
     if not examples:
         return
-    model = open_model(candidate)
+    model = opener(candidate)
     try:
         inputs = [example.asked for example in examples]
         outputs = predict_all(model, inputs, batch_size=batch_size, progress=progress)

@@ -1,7 +1,7 @@
 """Cascades of what the search left: every way to join two arms is weighed on dev, the best are made.
 
 Weighing reads the arms' dev records and makes nothing; whatever looks worth it is then made for
-real, evaluated as the saved artifact, and measured.
+real and measured. A cascade's answers on dev are made of what its arms answered there.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,6 @@ from jettison.loop.search import (
     first_contender,
     not_tried,
     traffic_weights,
-    with_costs,
 )
 from jettison.loop.workspace import Contender, Workspace
 from jettison.record import Record
@@ -33,6 +32,8 @@ from jettison.route import Cascade
 N_MADE = 5
 """Leanest options that will likely pass, made for real."""
 SAFE = 0.97
+SAFER = 0.02
+"""Chance to pass by which a dearer way to join the same arms must be safer to be made as well."""
 N_NESTED = 3
 
 
@@ -104,7 +105,7 @@ class Option:
 
 
 def add_cascades(workspace: Workspace, incumbent: Contender, findings: Findings) -> None:
-    """Weigh all cascades of the arms that the search left, make the promising, measure them."""
+    """Weigh all cascades of the arms that the search left and make the promising; their costs come next."""
     arms = [c for c in (*findings.contenders, *findings.arms) if c.cost and c.cost.ratio]
     arms = sorted((*arms, incumbent), key=cost_ratio)
     pairs = cascade_pairs(arms)
@@ -124,19 +125,27 @@ def add_cascades(workspace: Workspace, incumbent: Contender, findings: Findings)
     for option, name in zip(chosen, short_names(chosen), strict=True):
         workspace.watcher.progress(f"making {option.name}", None)
         made.append(_made(workspace, incumbent, option, name=name))
-    if made:
-        workspace.watcher.stage(f"cost of {len(made)} cascades, interleaved")
-        _, made = with_costs(workspace, incumbent, made, thorough=False)
     findings.contenders += made
 
 
 def shortlist(workspace: Workspace, options: Sequence[Option]) -> list[Option]:
     """The leanest that will likely pass, a safer one, and when none is likely, the likeliest."""
-    chosen = _leanest(workspace, options)[:N_MADE]
+    chosen = _apart(_leanest(workspace, options))[:N_MADE]
     chosen += [o for o in sorted(options, key=lambda o: o.ratio) if o.chance >= SAFE][:1]
     if not chosen:
         chosen = sorted(options, key=lambda o: -o.chance)[:1]
     return list({option.name: option for option in chosen}.values())
+
+
+def _apart(options: Sequence[Option]) -> list[Option]:
+    """Of each set of arms the leanest option, then only what is safer than the leaner ones."""
+    kept: list[Option] = []
+    safest: dict[str, float] = {}
+    for option in options:
+        if option.chance >= safest.get(option.arms, -1.0) + SAFER:
+            kept.append(option)
+            safest[option.arms] = option.chance
+    return kept
 
 
 def short_names(options: Sequence[Option]) -> list[str]:

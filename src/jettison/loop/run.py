@@ -12,7 +12,6 @@ import msgspec
 from jettison.backends.answer_cache import answers_kept_in
 from jettison.backends.machine import describe_machine
 from jettison.compress.incumbent import take_in
-from jettison.compress.incumbent_language import is_language
 from jettison.compress.recipe import (
     EXTRAS,
     Recipe,
@@ -29,8 +28,6 @@ from jettison.decide.report_types import write_report_content
 from jettison.decision import CostSummary, Decision, Gate, NotWorse
 from jettison.errors import CannotWrite, JettisonError, UnknownName
 from jettison.evaluate.profile import reference_profile
-from jettison.evaluate.recalibrate import uncalibrated
-from jettison.evaluate.run import evaluation_file
 from jettison.evaluate.slices import Slicer
 from jettison.evaluate.suites.safety import SCORER
 from jettison.files import value_sha256, write_json
@@ -319,10 +316,16 @@ def _decide(
     workspace.watcher.stage("the decision, on the test split")
     reading = _read_test(workspace, purpose)
     examples = workspace.slicer.apply(reading.examples)
+    # A cascade answers from what its arms answered: they come first.
+    order = sorted(contenders, key=lambda contender: contender.candidate.backend == "cascade")
+    keep_logits = _reads_logits(contenders)
+    for contender in order:
+        workspace.watcher.progress(f"asking {contender.name}", None)
+        workspace.records(contender.candidate, examples, "test", keep_logits=keep_logits)
     evidence = []
     for contender in contenders:
         role = _role(contender, incumbent, ballot)
-        records = workspace.records(contender.candidate, examples, "test")
+        records = workspace.records(contender.candidate, examples, "test", keep_logits=keep_logits)
         records += safety_records(workspace, contender.candidate, probes)
         evidence.append(
             Evidence(
@@ -369,16 +372,12 @@ def _role(contender: Contender, incumbent: Contender, ballot: Ballot) -> str:
     return "fallback" if contender.name == ballot.fallback else "shown"
 
 
-def _records_path(workspace: Workspace, contender: Contender, examples: Sequence[Example]) -> Path:
-    candidate = contender.candidate
-    asked = (uncalibrated(candidate) if is_language(candidate) else None) or candidate
-    return evaluation_file(
-        workspace.cache / "records",
-        asked,
-        examples,
-        split="test",
-        scorers=workspace.scorers,
-        keep_logits=is_language(candidate),
+def _reads_logits(contenders: Sequence[Contender]) -> bool:
+    """Whether a cascade among them takes the mean of its arms' logits."""
+    return any(
+        b'"combine":"average"' in msgspec.json.encode(contender.candidate.settings.get("route"))
+        for contender in contenders
+        if contender.candidate.backend == "cascade"
     )
 
 
@@ -404,7 +403,12 @@ def _release(
         folder,
         candidate=chosen.candidate,
         decision=decision,
-        evidence=[_records_path(workspace, c, judged.examples) for c in (incumbent, chosen)],
+        evidence=[
+            workspace.records_path(
+                c.candidate, judged.examples, "test", keep_logits=_reads_logits((incumbent, *finalists))
+            )
+            for c in (incumbent, chosen)
+        ],
         task_name=workspace.task.name,
         profile=reference_profile(
             chosen.records,

@@ -3,11 +3,14 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from jettison.backends.cascade import open_cascade
+from jettison.backends.open import open_model
 from jettison.candidate import Candidate
 from jettison.compress.incumbent_language import is_language
 from jettison.compress.recipe import Recipe, lineage_words
@@ -15,12 +18,21 @@ from jettison.compress.step import StepContext, apply_step, step_from
 from jettison.decision import CostSummary
 from jettison.evaluate.calibrate import ScopeRule, calibrate
 from jettison.evaluate.recalibrate import recalibrated, uncalibrated
-from jettison.evaluate.run import evaluate
+from jettison.evaluate.replay import (
+    DECODED,
+    Replay,
+    calibrated_outputs,
+    input_key,
+    output_of,
+    outputs_by_input,
+)
+from jettison.evaluate.run import evaluate, evaluation_file
 from jettison.evaluate.slices import Slicer
 from jettison.loop.config import RunConfig
 from jettison.loop.watcher import Clock, Watcher
+from jettison.model import Model, Output
 from jettison.record import Record, mean_score
-from jettison.task import Example, Task
+from jettison.task import Example, Input, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,38 +118,126 @@ class Workspace:
         return self.calibrated(candidate)
 
     def calibrated(self, candidate: Candidate, *, scope_rule: ScopeRule = "auto") -> Candidate:
-        """The candidate with confidences fitted on one half of dev."""
+        """The candidate with confidences fitted on one half of dev, from its answers to all of dev."""
         return calibrate(
             candidate,
             self.task.development,
             cache=self.cache / "calibrated",
             scope_rule=scope_rule,
-            records=self.records(candidate, self.dev, "dev") if is_language(candidate) else None,
+            records=self.records(candidate, self.dev, "dev") if can_replay(candidate) else None,
             scorer=self.scorer,
             method=self.config.calibration,
         )
 
-    def records(self, candidate: Candidate, examples: Sequence[Example], split: str) -> tuple[Record, ...]:
+    def records(
+        self,
+        candidate: Candidate,
+        examples: Sequence[Example],
+        split: str,
+        *,
+        keep_logits: bool | None = None,
+    ) -> tuple[Record, ...]:
         """Evaluate the saved artifact, or read the records of an earlier evaluation.
 
-        Torch may use all cores for it: its float32 answers do not depend on them beyond rounding,
-        and cost is measured elsewhere. A language model is asked once: what its calibration
-        changes is computed from its raw answers.
+        On dev each model is asked once: what calibration changes is computed from the answers it
+        gave before, and a cascade answers from its arms' answers. Torch may use all cores: its
+        float32 answers do not depend on them beyond rounding, and cost is measured elsewhere.
+
+        Args:
+            candidate: As it stands on disk.
+            examples: Of one split.
+            split: Its name.
+            keep_logits: Whether records hold logits; None keeps those of dev and of language models.
         """
         raw = uncalibrated(candidate) if is_language(candidate) else None
         if raw is not None:
             return tuple(recalibrated(self.records(raw, examples, split), candidate))
-        opened = candidate
-        if candidate.backend == "hf":
-            cores = self.config.training_threads or os.cpu_count() or 1
-            opened = msgspec.structs.replace(candidate, settings={**candidate.settings, "threads": cores})
+        if split == "dev" and len(examples) < len(self.dev) and self.is_kept(candidate, self.dev, split):
+            by_id = {record.example_id: record for record in self.records(candidate, self.dev, split)}
+            return tuple(by_id[example.id] for example in examples)
         found = evaluate(
-            opened,
+            candidate,
             examples,
             split=split,
             scorers=self.scorers,
             folder=self.cache / "records",
-            keep_logits=split == "dev" or is_language(candidate),
+            keep_logits=_keeps(candidate, split, keep_logits),
             progress=self.watcher.progress,
+            opener=partial(self._opened, examples=examples, split=split),
         )
         return tuple(found)
+
+    def records_path(
+        self,
+        candidate: Candidate,
+        examples: Sequence[Example],
+        split: str,
+        *,
+        keep_logits: bool | None = None,
+    ) -> Path:
+        """Where `records` keeps what it finds."""
+        return evaluation_file(
+            self.cache / "records",
+            (uncalibrated(candidate) if is_language(candidate) else None) or candidate,
+            examples,
+            split=split,
+            scorers=self.scorers,
+            keep_logits=_keeps(candidate, split, keep_logits),
+        )
+
+    def is_kept(self, candidate: Candidate, examples: Sequence[Example], split: str) -> bool:
+        """Whether `records` would ask nobody, with logits."""
+        return self.records_path(candidate, examples, split, keep_logits=True).is_file()
+
+    def _opened(self, candidate: Candidate, *, examples: Sequence[Example], split: str) -> Model:
+        """The candidate as a model: of answers known already where they are all there is to it."""
+        if candidate.backend == "cascade":
+            arms = partial(_Arm, self, examples, split)
+            inputs: list[Any] = [example.asked for example in examples]
+            outputs = open_cascade(candidate, opener=arms).predict(inputs)
+            return Replay(candidate.labels, outputs_by_input(examples, outputs))
+        raw = uncalibrated(candidate)
+        if raw is not None and split == "dev" and self.is_kept(raw, examples, split):
+            known = calibrated_outputs(self.records(raw, examples, split), candidate)
+            if known is not None:
+                return Replay(candidate.labels, outputs_by_input(examples, known))
+        if candidate.backend == "hf":
+            cores = self.config.training_threads or os.cpu_count() or 1
+            settings = {**candidate.settings, "threads": cores}
+            candidate = msgspec.structs.replace(candidate, settings=settings)
+        return open_model(candidate)
+
+
+class _Arm:
+    """An arm of a cascade that answers from its records: all of a split, or just what it is asked."""
+
+    def __init__(
+        self, workspace: Workspace, examples: Sequence[Example], split: str, candidate: Candidate
+    ) -> None:
+        self.labels = candidate.labels
+        self._workspace = workspace
+        self._examples = examples
+        self._split = split
+        self._candidate = candidate
+
+    def predict(self, inputs: Sequence[Input]) -> list[Output]:
+        """The arm's outputs, in the inputs' order."""
+        examples = self._examples
+        if not self._workspace.is_kept(self._candidate, examples, self._split):
+            wanted = {input_key(one) for one in inputs}
+            examples = [example for example in examples if input_key(example.asked) in wanted]
+        records = self._workspace.records(self._candidate, examples, self._split, keep_logits=True)
+        answers = outputs_by_input(examples, [output_of(record) for record in records])
+        return Replay(self.labels, answers).predict(inputs)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def can_replay(candidate: Candidate) -> bool:
+    """Whether answers given before calibration say what comes after it."""
+    return is_language(candidate) or candidate.backend in ("cascade", *DECODED)
+
+
+def _keeps(candidate: Candidate, split: str, keep_logits: bool | None) -> bool:
+    return is_language(candidate) or (split == "dev" if keep_logits is None else keep_logits)
