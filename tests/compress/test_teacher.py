@@ -11,8 +11,9 @@ from jettison.backends.open import open_model
 from jettison.candidate import write_candidate
 from jettison.compress import teacher
 from jettison.compress.augment import augment
-from jettison.compress.teacher import teacher_logits, teacher_logits_until
+from jettison.compress.teacher import keep_answers, teacher_logits, teacher_logits_until
 from jettison.errors import StepFailed
+from jettison.evaluate.calibrate import calibrate
 from jettison.model import Model, Output, softmax
 from torch_steps import context_in, trained
 
@@ -146,3 +147,25 @@ def test_making_up_texts_never_fails_and_never_makes_more_than_asked(
     made = augment(given_texts, n, seed=0, labels=[None] * len(given_texts))
     assert len(made) <= n
     assert all(text.strip() for text in made)
+
+
+def test_answers_given_on_another_occasion_are_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = context_in(tmp_path)
+    exact = np.stack([o.logits for o in open_model(context.incumbent).predict(texts())])
+    keep_answers(context.workspace, context.incumbent, texts()[:-2], exact[:-2])
+    asked = Counting(open_model(context.incumbent))
+    monkeypatch.setattr(teacher, "open_model", lambda candidate: asked)
+    found = teacher_logits(context, texts())
+    assert asked.n_texts == len(set(texts()) - set(texts()[:-2]))
+    np.testing.assert_array_equal(found[:-2], exact[:-2])
+
+
+def test_calibration_does_not_make_a_teacher_forget(tmp_path: Path) -> None:
+    incumbent, data = trained()
+    made = calibrate(incumbent, data, cache=tmp_path / "calibrated")
+    assert made.digest != incumbent.digest
+    keep_answers(tmp_path, incumbent, ["show weather"], np.full((1, 5), 7.0))
+    context = context_in(tmp_path, incumbent=made, workspace=tmp_path)
+    assert teacher_logits(context, ["show weather"]).tolist() == [[7.0] * 5]

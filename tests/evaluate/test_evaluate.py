@@ -5,6 +5,7 @@ import msgspec
 import pytest
 
 from jettison import registry
+from jettison.backends import machine
 from jettison.backends.fake import FakeClassifier
 from jettison.candidate import Candidate, write_candidate
 from jettison.errors import BrokenArtifact, InvalidInput, UnknownName
@@ -41,9 +42,10 @@ class Clumsy(FakeClassifier):
     """Fails on a text that says so, and counts what it is asked."""
 
     asked: list[str] = []  # noqa: RUF012 - shared on purpose, the test reads it
+    cured = False
 
     def predict(self, inputs):  # type: ignore[no-untyped-def]
-        if any("poison" in text for text in inputs):
+        if not Clumsy.cured and any("poison" in text for text in inputs):
             raise RuntimeError("the runtime gave up")
         Clumsy.asked += inputs
         return super().predict(inputs)
@@ -52,7 +54,7 @@ class Clumsy(FakeClassifier):
 @pytest.fixture
 def clumsy(tmp_path, monkeypatch):
     monkeypatch.setitem(registry._added, ("backends", "clumsy"), Clumsy)
-    Clumsy.asked = []
+    Clumsy.asked, Clumsy.cured = [], False
     folder = tmp_path / "clumsy"
     folder.mkdir()
     return write_candidate(folder, name="clumsy", backend="clumsy", labels=LABELS)
@@ -93,6 +95,48 @@ def test_a_failure_on_one_example_is_recorded_on_it_alone(clumsy):
     assert records[2].confidence is None
     assert records[2].scores == {"label": 0.0}
     assert [r.scores["label"] for r in records if r.error is None] == [1.0] * 5
+
+
+def test_what_failed_is_asked_again_by_the_next_evaluation_and_nothing_else(clumsy, tmp_path):
+    examples = made_examples(6)
+    examples[2] = msgspec.structs.replace(examples[2], input="oos poison")
+    settings = {"split": "dev", "folder": tmp_path / "kept"}
+    before = evaluate(clumsy, examples, **settings)
+    assert [r.error is not None for r in before] == [False, False, True, False, False, False]
+    Clumsy.asked, healthy = [], examples[2].input
+    Clumsy.cured = True
+    after = evaluate(clumsy, examples, **settings)
+    assert Clumsy.asked == [healthy]
+    assert after[2].error is None
+    assert after[:2] + after[3:] == before[:2] + before[3:]
+    Clumsy.asked = []
+    assert evaluate(clumsy, examples, **settings) == after
+    assert Clumsy.asked == []
+
+
+def test_evidence_of_another_processor_is_not_this_ones(clumsy, tmp_path, monkeypatch):
+    examples, settings = made_examples(4), {"split": "dev", "folder": tmp_path / "kept"}
+    evaluate(clumsy, examples, **settings)
+    evaluate(clumsy, examples, **settings)
+    assert len(Clumsy.asked) == 4
+    elsewhere = dict(machine.answering_machine()) | {"features": "avx2"}
+    monkeypatch.setattr(run_module, "answering_machine", lambda: tuple(elsewhere.items()))
+    evaluate(clumsy, examples, **settings)
+    assert len(Clumsy.asked) == 8
+
+
+def test_models_side_by_side_answer_as_one(tmp_path):
+    examples = made_examples(70)
+    one = evaluate(fake(tmp_path / "c", accuracy=0.8), examples, split="dev", batch_size=8)
+    three = evaluate(fake(tmp_path / "d", accuracy=0.8), examples, split="dev", batch_size=8, workers=3)
+    assert same_but_time(one, three)
+
+
+def test_a_failure_beside_other_batches_stays_with_its_example(clumsy):
+    examples = made_examples(20)
+    examples[7] = msgspec.structs.replace(examples[7], input="poison")
+    found = evaluate(clumsy, examples, split="dev", batch_size=4, workers=2)
+    assert [i for i, r in enumerate(found) if r.error] == [7]
 
 
 def test_failures_are_counted_in_the_footer(clumsy, tmp_path):

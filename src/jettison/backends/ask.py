@@ -1,6 +1,9 @@
 """Asks a model a batch so that a failure stays with the input that caused it."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 
 from jettison.errors import BrokenArtifact, Unanswered, WrongEndpoint
 from jettison.model import Model, Output
@@ -33,6 +36,47 @@ def ask(model: Model, inputs: Sequence[Input]) -> list[Output]:
             "Check the backend with `jettison.testing.check_backend`."
         )
     return outputs
+
+
+def ask_batches(models: Sequence[Model], batches: Iterable[Sequence[Input]]) -> Iterator[list[Output]]:
+    """Outputs of each batch, in the batches' order: several models of one candidate work side by side.
+
+    Each is asked by one thread at a time, and a batch is answered whole by one of them, so that the
+    answers are those of one model alone.
+
+    Args:
+        models: At least one; all of the same candidate.
+        batches: Taken a few ahead of what is answered.
+
+    Raises:
+        As `ask`.
+    """
+    if len(models) == 1:
+        yield from (ask(models[0], batch) for batch in batches)
+        return
+    free: SimpleQueue[Model] = SimpleQueue()
+    for model in models:
+        free.put(model)
+
+    def answered(batch: Sequence[Input]) -> list[Output]:
+        model = free.get()
+        try:
+            return ask(model, batch)
+        finally:
+            free.put(model)
+
+    waiting: deque[Future[list[Output]]] = deque()
+    with ThreadPoolExecutor(len(models)) as pool:
+        try:
+            for batch in batches:
+                waiting.append(pool.submit(answered, batch))
+                if len(waiting) > len(models):
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for left in waiting:
+                left.cancel()
 
 
 def check_answered(outputs: Sequence[Output | Record], asked: str) -> None:

@@ -54,6 +54,17 @@ def processor() -> tuple[str, str]:
 
 
 @cache
+def answering_machine() -> tuple[tuple[str, str], ...]:
+    """What of this machine may change an answer or its cost: processor, runtimes, threads.
+
+    What was answered or measured under other values is evidence of another machine.
+    """
+    found = describe_machine()
+    names = ("architecture", "cpu", "features", "omp_num_threads", "python", *RUNTIMES)
+    return tuple((name, found.get(name, "")) for name in names)
+
+
+@cache
 def cpu_features() -> frozenset[str]:
     """Those of `FEATURES` that this processor reports; empty where the system does not tell."""
     for line in _cpuinfo():

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,14 @@ from jettison.errors import NotEnoughData
 from jettison.task import Development
 
 
+class FittedHead(NamedTuple):
+    """What came of fitting a head."""
+
+    notes: dict[str, Any]
+    train_logits: np.ndarray
+    """Of the train examples, shape (n_train, n_labels), float32."""
+
+
 def fit_head(
     folder: Path,
     settings: dict[str, Any],
@@ -22,7 +30,7 @@ def fit_head(
     seed: int,
     threads: int,
     progress: Callable[[str, float | None], None],
-) -> dict[str, Any]:
+) -> "FittedHead":
     """Write `head.safetensors` beside an encoder: multinomial logistic regression by AdamW.
 
     Args:
@@ -34,7 +42,8 @@ def fit_head(
         progress: Called with a phrase and the share done.
 
     Returns:
-        What was measured: epochs, accuracy on the half of dev that stopped it.
+        What was measured (epochs, accuracy on the half of dev that stopped it), and what the model
+        now answers to train.
 
     Raises:
         NotEnoughData: Train has no labelled example, or a label has none.
@@ -55,7 +64,8 @@ def fit_head(
         stop_targets = label_targets([e.expected for e in stop], data.labels)
         head, notes = _fit(vectors, targets, stop_vectors, stop_targets, len(data.labels))
         save_file(head, folder / HEAD)
-    return notes
+        logits = (vectors @ head["weight"].T + head["bias"]).numpy()
+    return FittedHead(notes, logits)
 
 
 def _embed(

@@ -29,6 +29,7 @@ from jettison.compress.incumbent_language import (
     take_in_gguf,
 )
 from jettison.compress.label_names import check_order, has_names, match_labels
+from jettison.compress.teacher import keep_answers
 from jettison.errors import BrokenArtifact, InvalidInput, JettisonError, UnsafeArtifact
 from jettison.files import file_sha256, folder_atomic, link_or_copy, value_sha256
 from jettison.registry import need
@@ -54,6 +55,7 @@ class _Intake:
     data: Development
     threads: int
     progress: Progress
+    workspace: Path | None
 
 
 def take_in(
@@ -67,6 +69,7 @@ def take_in(
     threads: int = 1,
     progress: Progress = _silent,
     endpoint: Mapping[str, Any] | None = None,
+    workspace: Path | None = None,
 ) -> Candidate:
     """Make a candidate of the model at `source`, or find the one made before.
 
@@ -83,6 +86,8 @@ def take_in(
         threads: For fitting a head.
         progress: Called with a phrase and the share done.
         endpoint: Model name, prices and limits of an endpoint (`[endpoint]` in `jettison.toml`).
+        workspace: Where students will look for the teacher's answers: what fitting a head told of
+            train is left there.
 
     Raises:
         InvalidInput: There is nothing at `source`, it is no model, or its labels differ.
@@ -97,6 +102,7 @@ def take_in(
         data=data,
         threads=threads,
         progress=progress,
+        workspace=workspace,
     )
     if is_url(source):
         return take_in_endpoint(source, endpoint or {}, data, cache=cache, seed=seed)
@@ -146,9 +152,9 @@ def _take_in_checkpoint(folder: Path, name: str, intake: _Intake) -> Candidate:
         take_over(folder, partial, (*files, *LICENCE_FILES))
         facts.make_tokenizer(folder, partial)
         settings = {**_limits(folder, partial, config), **facts.layer_count(config), **pooling}
-        notes: dict[str, Any] = {}
+        fitted = None
         if not head:
-            notes = fit_head(
+            fitted = fit_head(
                 partial,
                 settings,
                 intake.data,
@@ -156,9 +162,14 @@ def _take_in_checkpoint(folder: Path, name: str, intake: _Intake) -> Candidate:
                 threads=intake.threads,
                 progress=intake.progress,
             )
+        notes = {} if fitted is None else fitted.notes
         candidate = _write(partial, name, "hf", own, settings, notes, folder, intake)
         _check_answers(candidate, numbered=head and not has_names(config.get("id2label")), intake=intake)
-    return Candidate.at(intake.cache / key)
+    made = Candidate.at(intake.cache / key)
+    if fitted is not None and intake.workspace is not None:
+        texts = [example.input for example in intake.data.train]
+        keep_answers(intake.workspace, made, texts, fitted.train_logits)
+    return made
 
 
 @contextlib.contextmanager

@@ -42,11 +42,37 @@ def teacher_logits_until(context: StepContext, texts: Sequence[str], until: floa
     return np.stack(rows) if rows else np.empty((0, len(context.incumbent.labels)), np.float32)
 
 
+def keep_answers(workspace: Path, incumbent: Candidate, texts: Sequence[str], logits: np.ndarray) -> None:
+    """Keep logits that the incumbent gave on another occasion, so that a student's teacher is not asked.
+
+    Args:
+        workspace: As of the context that students will be made in.
+        incumbent: Who gave them; calibrated or not, its logits are the same.
+        texts: What it was asked, shape (n_texts,).
+        logits: Shape (n_texts, n_labels), in the order of its labels.
+
+    Raises:
+        CannotWrite: The disk is full or the folder is read-only.
+    """
+    folder = _folder(workspace, _as_teacher(incumbent, threads=1))
+    known = _read(folder, len(incumbent.labels))
+    rows = {text_digest(text): np.asarray(row, np.float32) for text, row in zip(texts, logits, strict=True)}
+    new = {digest: row for digest, row in rows.items() if digest not in known}
+    if new:
+        _write(folder, new)
+
+
+def _folder(workspace: Path, teacher: Candidate) -> Path:
+    """Where its answers are kept: the same before and after it is calibrated, which changes no logit."""
+    last = teacher.lineage[-1] if teacher.lineage else None
+    digest = last.parents[0] if last is not None and last.step == "calibrate" else teacher.digest
+    return workspace / "teacher" / f"{digest[:20]}-{teacher.settings.get('dtype', 'as-is')}"
+
+
 def _rows(context: StepContext, texts: Sequence[str], until: float | None) -> list[np.ndarray]:
     """Logits of the texts, or of the first of them where time ran out."""
     teacher = _as_teacher(context.incumbent, context.threads)
-    dtype = teacher.settings.get("dtype", "as-is")
-    folder = context.workspace / "teacher" / f"{context.incumbent.digest[:20]}-{dtype}"
+    folder = _folder(context.workspace, teacher)
     known = _read(folder, len(context.incumbent.labels))
     digests = [text_digest(text) for text in texts]
     wanted = {d: t for d, t in zip(digests, texts, strict=True) if d not in known}

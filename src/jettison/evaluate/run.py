@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jettison.backends.ask import ask, check_answered
-from jettison.backends.machine import cpu_features, describe_machine
+from jettison.backends.ask import ask_batches, check_answered
+from jettison.backends.machine import answering_machine, describe_machine
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, library_versions
 from jettison.errors import BrokenArtifact, InvalidInput, JettisonError
@@ -40,12 +40,14 @@ def evaluate(
     batch_size: int = 256,
     progress: Progress | None = None,
     opener: Opener = open_model,
+    workers: int = 1,
 ) -> list[Record]:
     """Ask a candidate every example and judge its answers.
 
     An example on which the backend fails gets a record with `error`; the rest of its
-    batch is asked again one by one. An answer that was lost on the way to or from a server
-    is not judged, and an evaluation that lacks one is never kept as finished.
+    batch is asked again one by one, and the failed one in the next evaluation. An answer that
+    was lost on the way to or from a server is not judged, and an evaluation that lacks one is
+    never kept as finished.
 
     Args:
         candidate: Opened as it stands on disk, with its calibration.
@@ -59,6 +61,8 @@ def evaluate(
         progress: Called with a phrase and the share done in 0-1.
         opener: Opens the candidate, where records that are not kept must be asked for. Another than
             the default must answer as the saved artifact does.
+        workers: Models opened to answer batches side by side, for backends that leave Python while
+            they compute. Each batch is answered by one of them, so the records do not change.
 
     Returns:
         One record per example, in the examples' order.
@@ -76,18 +80,29 @@ def evaluate(
     judges = open_scorers(scorers, out_of_scope=candidate.out_of_scope)
     if folder is None:
         found = list(
-            _records(candidate, examples, split, judges, keep_logits, batch_size, progress, opener)
+            _records(candidate, examples, split, judges, keep_logits, batch_size, progress, opener, workers)
         )
         return found if keep_unanswered else _whole(found, candidate)
     path = evaluation_file(
         folder, candidate, examples, split=split, scorers=scorers, keep_logits=keep_logits
     )
     if (finished := _read_whole(path, examples)) is not None:
-        return finished
+        failed = [e for e, record in zip(examples, finished, strict=True) if record.error is not None]
+        if not failed:
+            return finished
+        again = _records(
+            candidate, failed, split, judges, keep_logits, batch_size, progress, opener, workers
+        )
+        now = {record.example_id: record for record in again}
+        found = [now.get(record.example_id, record) for record in finished]
+        if any(record.unanswered for record in found):
+            return found if keep_unanswered else _whole(found, candidate)
+        write_records(path, found, meta=_meta(candidate, split, judges, found))
+        return found
     parts = _Parts(path.with_suffix(".parts"))
     done = parts.read(examples)
     left = examples[len(done) :]
-    rest = _records(candidate, left, split, judges, keep_logits, batch_size, progress, opener)
+    rest = _records(candidate, left, split, judges, keep_logits, batch_size, progress, opener, workers)
     for record in rest:
         done.append(record)
         parts.add(record)
@@ -105,15 +120,29 @@ def _whole(records: list[Record], candidate: Candidate) -> list[Record]:
 
 
 def predict_all(
-    model: Model, inputs: Sequence[Input], *, batch_size: int = 256, progress: Progress | None = None
+    model: Model,
+    inputs: Sequence[Input],
+    *,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+    beside: Sequence[Model] = (),
 ) -> Iterator[Output]:
     """Outputs in the inputs' order, batch by batch; an input on which the model fails gets an error.
 
+    Args:
+        model: The one that answers.
+        inputs: What it is asked.
+        batch_size: Inputs handed to a model at once.
+        progress: Called with a phrase and the share done.
+        beside: Further models of the same candidate, which answer batches at the same time.
+
     Raises:
-        BrokenArtifact: The model answers with too few or too many outputs.
+        BrokenArtifact: A model answers with too few or too many outputs.
     """
-    for start in range(0, len(inputs), batch_size):
-        yield from ask(model, inputs[start : start + batch_size])
+    starts = range(0, len(inputs), batch_size)
+    batches = (inputs[start : start + batch_size] for start in starts)
+    for start, outputs in zip(starts, ask_batches((model, *beside), batches), strict=True):
+        yield from outputs
         if progress is not None:
             progress("evaluating", min(1.0, (start + batch_size) / len(inputs)))
 
@@ -129,8 +158,7 @@ def evaluation_file(
 ) -> Path:
     """Where `evaluate` keeps these records: a name made of everything that they depend on.
 
-    The processor's instruction sets are part of it: the same int8 or bfloat16 file answers
-    differently on another.
+    Precision and threads are the candidate's own settings; processor and runtimes are this machine's.
     """
     key = value_sha256(
         {
@@ -139,7 +167,7 @@ def evaluation_file(
             "split": split,
             "scorers": _key_of(scorers),
             "keep_logits": keep_logits,
-            "features": sorted(cpu_features()),
+            "machine": answering_machine(),
             "code": CODE_VERSION,
         }
     )
@@ -155,14 +183,19 @@ def _records(
     batch_size: int,
     progress: Progress | None,
     opener: Opener,
+    workers: int,
 ) -> Iterator[Record]:
     """Open the candidate, if there is anything to ask, and yield records batch by batch."""
     if not examples:
         return
-    model = opener(candidate)
+    models = [opener(candidate)]
     try:
+        while len(models) < min(workers, -(-len(examples) // batch_size)):
+            models.append(opener(candidate))
         inputs = [example.asked for example in examples]
-        outputs = predict_all(model, inputs, batch_size=batch_size, progress=progress)
+        outputs = predict_all(
+            models[0], inputs, batch_size=batch_size, progress=progress, beside=models[1:]
+        )
         pairs = zip(examples, outputs, strict=True)
         while batch := list(islice(pairs, batch_size)):
             judged = {name: score_all(judge, batch) for name, judge in judges.items()}
@@ -170,7 +203,8 @@ def _records(
                 scores = {name: found[i] for name, found in judged.items()}
                 yield _record(candidate, example, output, split, scores, keep_logits)
     finally:
-        model.close()
+        for model in models:
+            model.close()
         for judge in judges.values():
             getattr(judge, "close", lambda: None)()
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from jettison.backends.answer_cache import answers_kept_in
-from jettison.backends.machine import describe_machine
+from jettison.backends.machine import answering_machine, describe_machine
 from jettison.compress.incumbent import take_in
 from jettison.compress.recipe import (
     EXTRAS,
@@ -21,6 +22,7 @@ from jettison.compress.recipe import (
     installed_extras,
     recipes_from,
 )
+from jettison.compress.teacher import keep_answers
 from jettison.decide.decide import Evidence, decide
 from jettison.decide.render import read_decision, write_decision
 from jettison.decide.report import rewrite_report
@@ -28,6 +30,7 @@ from jettison.decide.report_types import write_report_content
 from jettison.decision import CostSummary, Decision, Gate, NotWorse
 from jettison.errors import CannotWrite, JettisonError, UnknownName
 from jettison.evaluate.profile import reference_profile
+from jettison.evaluate.replay import DECODED
 from jettison.evaluate.slices import Slicer
 from jettison.evaluate.suites.safety import SCORER
 from jettison.files import value_sha256, write_json
@@ -250,6 +253,7 @@ def _incumbent(workspace: Workspace) -> tuple[Contender, float]:
         threads=training_threads(config),
         progress=workspace.watcher.progress,
         endpoint=config.endpoint,
+        workspace=workspace.shared,
     )
     # The incumbent is judged as it is used today: by its largest probability.
     candidate = workspace.calibrated(candidate, scope_rule="max_probability")
@@ -258,9 +262,24 @@ def _incumbent(workspace: Workspace) -> tuple[Contender, float]:
     recipe = Recipe(name="incumbent", steps=(), family="incumbent", why="what runs today")
     contender = first_contender(workspace, candidate, recipe)
     took_s = time.process_time() - started
+    _tell_students(workspace, contender)
     score = "not scored" if contender.dev_score is None else f"{contender.dev_score:.1%}"
     workspace.watcher.found(f"incumbent: {score} on {len(workspace.dev)} dev examples")
     return contender, max(took_s / max(1, len(workspace.dev)), 1e-4)
+
+
+def _tell_students(workspace: Workspace, incumbent: Contender) -> None:
+    """Keep what the incumbent answered to dev for students that will be compared with it there."""
+    if incumbent.candidate.backend not in DECODED:
+        return
+    answered = [record for record in incumbent.records if record.logits is not None]
+    texts = {example.id: example.input for example in workspace.dev}
+    keep_answers(
+        workspace.shared,
+        incumbent.candidate,
+        [texts[record.example_id] for record in answered],
+        np.array([record.logits for record in answered], np.float32),
+    )
 
 
 def _auto(workspace: Workspace, incumbent: Contender, example_s: float) -> tuple[Recipe, ...]:
@@ -312,7 +331,6 @@ def _decide(
             "seed": workspace.config.seed,
         }
     )
-    kept = workspace.cache / "decisions" / purpose[:20] / "decision.json"
     workspace.watcher.stage("the decision, on the test split")
     reading = _read_test(workspace, purpose)
     examples = workspace.slicer.apply(reading.examples)
@@ -337,6 +355,7 @@ def _decide(
                 steps=contender.words,
             )
         )
+    kept = workspace.cache / "decisions" / _evidence_key(purpose, evidence)[:20] / "decision.json"
     decision = read_decision(kept) if kept.exists() else None
     if decision is None or {c.name for c in decision.candidates} != {e.name for e in evidence}:
         decision = decide(
@@ -370,6 +389,15 @@ def _role(contender: Contender, incumbent: Contender, ballot: Ballot) -> str:
     if contender.name == ballot.nominee:
         return "nominee"
     return "fallback" if contender.name == ballot.fallback else "shown"
+
+
+def _evidence_key(purpose: str, evidence: Sequence[Evidence]) -> str:
+    """The question with all that may change its answer: records but for their time, costs, this machine."""
+    told = [
+        [e.name, e.role, e.cost, [msgspec.structs.replace(r, time=None) for r in e.records]]
+        for e in evidence
+    ]
+    return value_sha256([purpose, told, answering_machine()])
 
 
 def _reads_logits(contenders: Sequence[Contender]) -> bool:

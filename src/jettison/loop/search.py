@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from jettison.backends.machine import processor
+from jettison.backends.machine import answering_machine
 from jettison.candidate import Candidate
 from jettison.compress.recipe import Recipe, describe_step
 from jettison.compress.step import step_from
@@ -112,8 +112,8 @@ def with_costs(
         "budget_s": config.cost_s * share * len(candidates),
         "throughput": thorough,
     }
-    digests = [c.digest for c in candidates]
-    key = value_sha256([digests, inputs, config.seed, settings, processor()])[:20]
+    measured = [[c.digest for c in candidates], inputs, config.seed, settings, answering_machine()]
+    key = value_sha256(measured)[:20]
     path = workspace.cache / "costs" / f"{key}.json"
     if path.exists():
         costs = read_json(path, list[CostSummary])

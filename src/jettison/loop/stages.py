@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from jettison.backends.machine import answering_machine
 from jettison.candidate import Candidate
 from jettison.cost.measure import measure_costs
 from jettison.decide.report_types import StageEffect
@@ -74,7 +75,9 @@ def _cpu_ratios(
     if not candidates:
         return found
     inputs = cost_inputs(workspace)
-    key = value_sha256([incumbent.digest, [c.digest for c in candidates], inputs, workspace.config.threads])
+    threads = workspace.config.threads
+    measured = [incumbent.digest, [c.digest for c in candidates], inputs, threads, answering_machine()]
+    key = value_sha256(measured)
     path = workspace.cache / "costs" / f"stages-{key[:20]}.json"
     if path.exists():
         return {**found, **read_json(path, dict[str, float | None])}

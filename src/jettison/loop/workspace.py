@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ from jettison.loop.watcher import Clock, Watcher
 from jettison.model import Model, Output
 from jettison.record import Record, mean_score
 from jettison.task import Example, Input, Task
+
+SMALL_BYTES = 500_000_000
+"""Artifacts under it are opened once for each core that answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,8 @@ class Workspace:
     """Dev examples with computed slices."""
     watcher: Watcher
     clock: Clock
+    failing: dict[Path, tuple[Record, ...]] = field(default_factory=dict)
+    """Evaluations of this run in which an example failed: it is asked again in the next run, not before."""
 
     @property
     def folder(self) -> Path:
@@ -82,6 +87,11 @@ class Workspace:
     @property
     def cache(self) -> Path:
         return self.folder / "cache"
+
+    @property
+    def shared(self) -> Path:
+        """What steps keep for one another: the teacher's answers."""
+        return self.cache / "shared"
 
     @property
     def scorers(self) -> dict[str, dict[str, Any]]:
@@ -103,7 +113,7 @@ class Workspace:
             data=self.task.development,
             incumbent=incumbent,
             folder=self.cache,
-            workspace=self.cache / "shared",
+            workspace=self.shared,
             seed=self.config.seed,
             threads=training_threads,
             progress=self.watcher.progress,
@@ -140,8 +150,8 @@ class Workspace:
         """Evaluate the saved artifact, or read the records of an earlier evaluation.
 
         On dev each model is asked once: what calibration changes is computed from the answers it
-        gave before, and a cascade answers from its arms' answers. Torch may use all cores: its
-        float32 answers do not depend on them beyond rounding, and cost is measured elsewhere.
+        gave before, and a cascade answers from its arms' answers. All cores are used, a model
+        for each where it is small: the answers do not depend on them, and cost is measured elsewhere.
 
         Args:
             candidate: As it stands on disk.
@@ -155,6 +165,9 @@ class Workspace:
         if split == "dev" and len(examples) < len(self.dev) and self.is_kept(candidate, self.dev, split):
             by_id = {record.example_id: record for record in self.records(candidate, self.dev, split)}
             return tuple(by_id[example.id] for example in examples)
+        path = self.records_path(candidate, examples, split, keep_logits=keep_logits)
+        if path in self.failing:
+            return self.failing[path]
         found = evaluate(
             candidate,
             examples,
@@ -164,7 +177,10 @@ class Workspace:
             keep_logits=_keeps(candidate, split, keep_logits),
             progress=self.watcher.progress,
             opener=partial(self._opened, examples=examples, split=split),
+            workers=self._workers(candidate),
         )
+        if any(record.error is not None for record in found):
+            self.failing[path] = tuple(found)
         return tuple(found)
 
     def records_path(
@@ -201,11 +217,21 @@ class Workspace:
             known = calibrated_outputs(self.records(raw, examples, split), candidate)
             if known is not None:
                 return Replay(candidate.labels, outputs_by_input(examples, known))
-        if candidate.backend == "hf":
-            cores = self.config.training_threads or os.cpu_count() or 1
-            settings = {**candidate.settings, "threads": cores}
+        if candidate.backend == "hf" and self._workers(candidate) == 1:
+            settings = {**candidate.settings, "threads": self._cores}
             candidate = msgspec.structs.replace(candidate, settings=settings)
         return open_model(candidate)
+
+    def _workers(self, candidate: Candidate) -> int:
+        """Models of it that answer side by side: small ones, and no more threads than cores."""
+        if candidate.backend not in ("hf", "onnx", "openvino") or candidate.artifact_bytes > SMALL_BYTES:
+            return 1
+        return max(1, self._cores // int(candidate.settings.get("threads", 1)))
+
+    @property
+    def _cores(self) -> int:
+        """Cores to make and evaluate candidates with."""
+        return self.config.training_threads or os.cpu_count() or 1
 
 
 class _Arm:
