@@ -8,6 +8,11 @@ import msgspec
 from jettison.errors import InvalidInput
 
 FORMAT = 1
+CDF_SHARES = (
+    0.0, 0.01, 0.02, 0.05, *(round(0.1 * k, 1) for k in range(1, 9)), 0.85, 0.9, 0.925, 0.95, 0.96,
+    0.97, 0.98, 0.985, 0.99, 0.995, 0.999, 1.0,
+)  # fmt: skip
+"""Shares at which the distribution of latencies is kept."""
 
 
 class Verdict(StrEnum):
@@ -131,6 +136,8 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     latency_p50_s: float | None = None
     latency_p95_s: float | None = None
     latency_p99_s: float | None = None
+    latency_quantiles_s: tuple[float | None, ...] = ()
+    """At `CDF_SHARES`: service times, one at a time, no queue."""
     throughput_per_s: float | None = None
     """Tasks per second in the candidate's best batches."""
     peak_bytes: int | None = None

@@ -256,19 +256,12 @@ def _progress(*, shown: bool) -> "Iterator[Progress]":
 def _print_table(names: Sequence[str], costs: "Sequence[CostSummary]", *, n_inputs: int) -> None:
     """One column a candidate, in units that people read, then what they rest on."""
     from rich.console import Console
-    from rich.table import Table
 
+    from jettison.cli.tables import print_costs
     from jettison.decide.report_costs import cost_notes, cost_rows
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    for name in names:
-        table.add_column(name, justify="right", overflow="fold")
-    for row in cost_rows(costs):
-        table.add_row(row.name, *row.figures)
     console = Console(highlight=False)
-    console.print(table)
-    console.print()
+    print_costs(console, names, cost_rows(costs))
     console.print(f"[dim]On {n_inputs} texts. Ratios are against {escape(names[0])}.[/dim]")
     for note in cost_notes(costs):
         console.print(f"[dim]{escape(note)}[/dim]")

@@ -185,19 +185,12 @@ def _write(report: "LoadReport", folder: Path) -> None:
 
 def _print_report(report: "LoadReport") -> None:
     from rich.console import Console
-    from rich.table import Table
 
+    from jettison.cli.tables import print_costs
     from jettison.decide.report_load import load_notes, load_rows, scenario_words
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    for target in report.targets:
-        table.add_column(escape(target.name), justify="right", overflow="fold")
-    for row in load_rows(report):
-        table.add_row(row.name, *(escape(figure) for figure in row.figures))
     console = Console(highlight=False)
     console.print(f"[bold]{escape(scenario_words(report))}[/bold]")
-    console.print(table)
-    console.print()
+    print_costs(console, [target.name for target in report.targets], load_rows(report))
     for note in load_notes(report):
         console.print(f"[dim]{escape(note)}[/dim]")

@@ -1,9 +1,13 @@
 """Plain tables for people at a terminal."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
+
+    from jettison.decide.report_costs import CostRow
 
 
 def table(*headers: str) -> "Table":
@@ -14,3 +18,24 @@ def table(*headers: str) -> "Table":
     for header in headers:
         found.add_column(header, no_wrap=True)
     return found
+
+
+def print_costs(console: "Console", names: "Sequence[str]", rows: "Sequence[CostRow]") -> None:
+    """One column a target, in units that people read; estimates in a table of their own."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from jettison.decide.report_costs import ESTIMATED_TITLE, cost_tables
+
+    tables = cost_tables(rows)
+    for title, part in (("", tables.measured), (ESTIMATED_TITLE, tables.estimated)):
+        if not part:
+            continue
+        shown = Table(box=None, pad_edge=False, header_style="bold")
+        shown.add_column(title)
+        for name in names:
+            shown.add_column(escape(name), justify="right", overflow="fold")
+        for row in part:
+            shown.add_row(row.name, *map(escape, row.figures))
+        console.print(shown)
+        console.print()

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from jettison.cost.calls import Calls
-from jettison.cost.load_types import CDF_SHARES, Tail
+from jettison.cost.load_types import Tail
 from jettison.cost.ratio import median_interval
-from jettison.decision import Interval
+from jettison.decision import CDF_SHARES, Interval
 from jettison.errors import NotEnoughData
 from jettison.stats.tail import percentile, percentile_interval
 

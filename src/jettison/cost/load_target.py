@@ -156,6 +156,7 @@ def summarize(
         slo_rate_per_s=target.found.rate_per_s if target.found else None,
         slo_reason=target.found.reason if target.found else "",
         curve=target.found.curve if target.found else (),
+        service_quantiles_s=cdf_of(service) if n else (),
         wire_payload_bytes=wire.payload_bytes,
         wire_protocol_bytes=wire.protocol_bytes,
         wire_packet_bytes=wire.packet_bytes,

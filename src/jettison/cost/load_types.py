@@ -4,14 +4,9 @@ from typing import Literal
 
 import msgspec
 
-from jettison.decision import Interval, PhaseMemory
+from jettison.decision import CDF_SHARES, Interval, PhaseMemory
 
 ScenarioKind = Literal["single-stream", "offline", "server", "trace"]
-CDF_SHARES = (
-    0.0, 0.01, 0.02, 0.05, *(round(0.1 * k, 1) for k in range(1, 9)), 0.85, 0.9, 0.925, 0.95, 0.96,
-    0.97, 0.98, 0.985, 0.99, 0.995, 0.999, 1.0,
-)  # fmt: skip
-"""Shares at which the distribution of latencies is kept."""
 
 
 class Slo(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +104,8 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The highest rate at which the SLO was shown to hold."""
     slo_reason: str = ""
     curve: tuple[RatePoint, ...] = ()
+    service_quantiles_s: tuple[float | None, ...] = ()
+    """Of service times at `CDF_SHARES`; None among the failed."""
     wire_payload_bytes: float | None = None
     """Per task: bodies of requests and answers."""
     wire_protocol_bytes: float | None = None
@@ -174,4 +171,6 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     """What may have disturbed the whole run."""
     contexts: tuple[str, ...] = ()
     """Where figures fall among published ones, or why they do not compare."""
+    quantile_share: tuple[float, ...] = CDF_SHARES
+    """The shares that all `*_quantiles_s` are at."""
     format: int = 1

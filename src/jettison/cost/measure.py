@@ -16,6 +16,7 @@ from jettison.cost.grid import GridFile, co2e_g
 from jettison.cost.inputs import deal_blocks
 from jettison.cost.joules import Board, is_shared, open_board, short_words
 from jettison.cost.keeper import Keeper, died_marks
+from jettison.cost.load_summary import cdf_of
 from jettison.cost.money import usd_per_1000
 from jettison.cost.noise import noise_marks, read_machine_state
 from jettison.cost.plan import MIN_BLOCK_S, Plan, plan_batches, plan_blocks, round_orders
@@ -212,6 +213,7 @@ def _summaries(
                 latency_p50_s=_percentile(subject.latencies_s, 0.5),
                 latency_p95_s=_percentile(subject.latencies_s, 0.95),
                 latency_p99_s=_percentile(subject.latencies_s, 0.99),
+                latency_quantiles_s=cdf_of(np.asarray(subject.latencies_s)) if subject.latencies_s else (),
                 throughput_per_s=subject.throughput_per_s,
                 peak_bytes=most_bytes(subject.phases),
                 memory=phase_memory(subject.phases),

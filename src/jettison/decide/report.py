@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from jettison.candidate import AppliedStep
+from jettison.cost.load_types import LoadReport
 from jettison.decide.report_types import (
     FlipExample,
     ReportContent,
@@ -14,9 +17,12 @@ from jettison.decide.report_types import (
     write_report_content,
 )
 from jettison.decision import Decision
+from jettison.files import read_json
 from jettison.task import Finding
 
-__all__ = ["rewrite_report", "write_report"]
+COST_FILE = "cost.json"
+
+__all__ = ["join_load", "rewrite_report", "write_report"]
 
 
 def write_report(
@@ -28,6 +34,7 @@ def write_report(
     lineage: Mapping[str, Sequence[AppliedStep]] | None = None,
     findings: Sequence[Finding] = (),
     settings: Mapping[str, Any] | None = None,
+    load: LoadReport | None = None,
 ) -> ReportFiles:
     """Write `report.html`, `report.md`, and the `report.json` they come from.
 
@@ -39,6 +46,7 @@ def write_report(
         lineage: Candidate name → its applied steps.
         findings: What reading the data turned up.
         settings: The run's resolved settings.
+        load: What was measured under load.
 
     Raises:
         CannotWrite: The disk is full or the folder is read-only.
@@ -50,8 +58,26 @@ def write_report(
         lineage={name: tuple(steps) for name, steps in (lineage or {}).items()},
         findings=tuple(findings),
         settings=dict(settings or {}),
+        load=load,
     )
     write_report_content(folder, content)
+    return rewrite_report(folder)
+
+
+def join_load(folder: Path, cost: Path) -> ReportFiles:
+    """Add what was measured under load to the report of a finished run, in the place of what was there.
+
+    Args:
+        folder: Of the run, with its `report.json`.
+        cost: A `cost.json` of `jettison cost --output`, itself or its folder.
+
+    Raises:
+        InvalidInput: Either is not there or does not fit.
+        CannotWrite: The disk is full or the folder is read-only.
+    """
+    content = read_report_content(folder)
+    load = read_json(cost / COST_FILE if cost.is_dir() else cost, LoadReport)
+    write_report_content(folder, msgspec.structs.replace(content, load=load))
     return rewrite_report(folder)
 
 

@@ -14,6 +14,29 @@ class CostRow(NamedTuple):
     what: str
     """How it is defined, in a few words."""
     figures: list[str]
+    is_estimate: bool = False
+    """Estimated or modelled: such rows stand in a table of their own, beside no measured figure."""
+
+
+class CostTables(NamedTuple):
+    """The same rows, what was measured apart from what was not."""
+
+    measured: list[CostRow]
+    estimated: list[CostRow]
+
+
+ESTIMATED_TITLE = "Estimated or modelled, not measured"
+ESTIMATED_LEAD = (
+    "Nothing here was read off a meter: the notes say how each figure was made and by what factor it may "
+    "be wrong. It does not belong in one column, sum or plot with the figures above."
+)
+
+
+def cost_tables(rows: Sequence[CostRow]) -> CostTables:
+    """Part the rows; their order stays."""
+    return CostTables(
+        [row for row in rows if not row.is_estimate], [row for row in rows if row.is_estimate]
+    )
 
 
 def cost_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
@@ -105,22 +128,52 @@ def _per_million(usd_per_1000: float | None) -> str:
 
 def _energy_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
     """Measured and estimated joules are rows of their own: they never share one."""
-    measured = [_joules(c, "M") for c in costs]
-    estimated = [_joules(c, "E") for c in costs]
+    kinds = [(c.energy_tier or "")[:1] for c in costs]
+    joules, grams = [c.energy_j for c in costs], [c.co2e_g for c in costs]
     return [
-        CostRow("Energy per task, measured", energy_note(costs), measured),
+        CostRow("Energy per task, measured", energy_note(costs), energies(only(joules, kinds, "M"))),
         CostRow(
             "Energy per task, ESTIMATED",
             energy_note(costs),
-            [f"≈ {figure}" if figure != words.UNKNOWN else figure for figure in estimated],
+            energies(only(joules, kinds, "E"), is_estimate=True),
+            is_estimate=True,
         ),
-        CostRow("CO₂e per task", "grid and PUE as given", [_grams(c.co2e_g) for c in costs]),
+        *co2e_rows(grams, kinds),
     ]
 
 
-def _joules(cost: CostSummary, kind: str) -> str:
-    return words.energy(cost.energy_j if (cost.energy_tier or "").startswith(kind) else None)
+def co2e_rows(grams: Sequence[float | None], kinds: Sequence[str]) -> list[CostRow]:
+    """Emissions of measured joules apart from those of estimated ones.
+
+    Args:
+        grams: Per task, shape (n_targets,).
+        kinds: M or E, the first letter of each one's tier of energy.
+    """
+    return [
+        CostRow(
+            "CO₂e per task, of measured joules",
+            "grid and PUE as given",
+            [_grams(value) for value in only(grams, kinds, "M")],
+        ),
+        CostRow(
+            "CO₂e per task, of ESTIMATED joules",
+            "grid and PUE as given",
+            [_grams(value) for value in only(grams, kinds, "E")],
+            is_estimate=True,
+        ),
+    ]
+
+
+def only(values: Sequence[float | None], kinds: Sequence[str], kind: str) -> list[float | None]:
+    """The values of one kind; None in the place of the others."""
+    return [value if of == kind else None for value, of in zip(values, kinds, strict=True)]
+
+
+def energies(joules: Sequence[float | None], *, is_estimate: bool = False) -> list[str]:
+    """Joules in words, with ≈ where they are estimates."""
+    sign = "≈ " if is_estimate else ""
+    return [words.UNKNOWN if value is None else f"{sign}{words.energy(value)}" for value in joules]
 
 
 def _grams(value: float | None) -> str:
-    return words.UNKNOWN if value is None else f"≈ {value:.2g} g"
+    return words.UNKNOWN if value is None else f"≈ {words.grams(value)}"

@@ -1,10 +1,10 @@
 """The table of a run under load, in units people read, and the sentences it rests on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jettison.cost.load_types import LoadReport, LoadSummary, Tail
 from jettison.decide import report_words as words
-from jettison.decide.report_costs import CostRow, memory_rows
+from jettison.decide.report_costs import CostRow, co2e_rows, energies, memory_rows, only
 from jettison.decision import Interval
 
 NOT_CERTIFIED = "not certifiable"
@@ -66,7 +66,10 @@ def load_rows(report: LoadReport) -> list[CostRow]:
         ),
         CostRow("On the wire, protocol", "HTTP, TLS", [words.size(t.wire_protocol_bytes) for t in found]),
         CostRow(
-            "On the wire, packet headers", "modelled", [words.size(t.wire_packet_bytes) for t in found]
+            "On the wire, packet headers",
+            "modelled",
+            [words.size(t.wire_packet_bytes) for t in found],
+            is_estimate=True,
         ),
         CostRow("On the wire, sent again", "", [words.size(t.wire_resent_bytes) for t in found]),
         CostRow("Tokens of the prompt", "mean", [_count(t.prompt_tokens) for t in found]),
@@ -108,6 +111,32 @@ def load_notes(report: LoadReport) -> list[str]:
     return [*dict.fromkeys(note for note in notes if note), *report.contexts]
 
 
+def curve_words(report: LoadReport) -> str:
+    """How to read the picture of latency against rate."""
+    if report.slo is None:
+        return ""
+    return (
+        f"The {100 * report.slo.share:g}th percentile with its 95 % interval at every rate that was tried. "
+        f"A dot is full where {report.slo.words} was shown to hold, hollow where it was not; "
+        "an interval that runs to the top has no upper end."
+    )
+
+
+def not_measured(report: LoadReport) -> list[str]:
+    """What of latency and rate this run leaves open, and how to find it."""
+    search = "`--scenario server --slo p95=20ms` searches for the highest rate that keeps to a limit."
+    if report.scenario in ("single-stream", "offline"):
+        asked = "one request at a time" if report.scenario == "single-stream" else "everything at once"
+        return [
+            f"Latency from a schedule, and how it grows with the rate, were not measured: this run asked "
+            f"{asked}, and service time says nothing of a queue. {search}"
+        ]
+    if not any(target.curve for target in report.targets):
+        return [f"Latency was measured at one load only; how it grows with the rate was not. {search}"]
+    few = [target.name for target in report.targets if len(target.curve) < 2]
+    return [f"Of {', '.join(few)} fewer than two rates were tried: the notes say why."] if few else []
+
+
 def scenario_words(report: LoadReport) -> str:
     """The scenario in one line."""
     said = {
@@ -143,17 +172,19 @@ def ratio_words(ratio: Interval | None) -> str:
 
 def _money_and_energy(found: Sequence[LoadSummary]) -> list[CostRow]:
     """Measured and estimated joules are rows of their own: they never share one."""
-    measured = [t.energy_j if (t.energy_tier or "").startswith("M") else None for t in found]
-    estimated = [t.energy_j if (t.energy_tier or "").startswith("E") else t.energy_rest_j for t in found]
+    kinds = [(t.energy_tier or "")[:1] for t in found]
+    joules = [t.energy_j for t in found]
+    guessed = [t.energy_j if kind == "E" else t.energy_rest_j for t, kind in zip(found, kinds, strict=True)]
     return [
-        CostRow("Energy per task, measured", "", [words.energy(j) for j in measured]),
+        CostRow("Energy per task, measured", "", energies(only(joules, kinds, "M"))),
+        CostRow("CPU time per task", "a fact: all threads", [words.seconds(t.cpu_s) for t in found]),
         CostRow(
             "Energy per task, ESTIMATED",
             "at this rate, idle included",
-            [f"≈ {words.energy(j)}" if j is not None else words.UNKNOWN for j in estimated],
+            energies(guessed, is_estimate=True),
+            is_estimate=True,
         ),
-        CostRow("CPU time per task", "a fact: all threads", [words.seconds(t.cpu_s) for t in found]),
-        CostRow("CO₂e per task", "grid and PUE as given", [_grams(t.co2e_g) for t in found]),
+        *co2e_rows([t.co2e_g for t in found], kinds),
         CostRow(
             "Price per 1,000 tasks",
             "at this rate, idle included",
@@ -187,24 +218,37 @@ def _energy_words(report: LoadReport) -> list[str]:
 
 
 def _per_correct(found: Sequence[LoadSummary]) -> list[CostRow]:
-    shown = {
-        "latency_s": words.seconds,
-        "cpu_s": words.seconds,
-        "energy_j": words.energy,
-        "usd": words.dollars,
-        "wire_bytes": words.size,
-    }
-    rows = []
-    for name, say in shown.items():
-        figures = []
-        for target in found:
-            one = target.per_correct.get(name)
-            figures.append(f"{say(one.value)} [{say(one.low)}, {say(one.high)}]" if one else words.UNKNOWN)
-        label = {"latency_s": "mean latency", "usd": "money", "wire_bytes": "bytes on the wire"}
-        rows.append(
-            CostRow(f"Per correct answer: {label.get(name, words.metric_words(name))}", "", figures)
+    kinds = [(t.energy_tier or "")[:1] for t in found]
+    rows = [
+        CostRow(f"Per correct answer: {name}", "", _intervals(found, cost, say))
+        for cost, name, say in (
+            ("latency_s", "mean latency", words.seconds),
+            ("cpu_s", "CPU time per task", words.seconds),
+            ("usd", "money", words.dollars),
+            ("wire_bytes", "bytes on the wire", words.size),
         )
-    return rows
+    ]
+    exact = _intervals(found, "energy_j", words.energy)
+    rough = _intervals(found, "energy_j", lambda joules: f"≈ {words.energy(joules)}")
+    return [
+        *rows,
+        CostRow("Per correct answer: energy, measured", "", _of_kind(exact, kinds, "M")),
+        CostRow(
+            "Per correct answer: energy, ESTIMATED",
+            "interval of the share alone: the factor comes on top",
+            _of_kind(rough, kinds, "E"),
+            is_estimate=True,
+        ),
+    ]
+
+
+def _of_kind(figures: Sequence[str], kinds: Sequence[str], kind: str) -> list[str]:
+    return [figure if of == kind else words.UNKNOWN for figure, of in zip(figures, kinds, strict=True)]
+
+
+def _intervals(found: Sequence[LoadSummary], cost: str, say: Callable[[float | None], str]) -> list[str]:
+    costs = [target.per_correct.get(cost) for target in found]
+    return [f"{say(c.value)} [{say(c.low)}, {say(c.high)}]" if c else words.UNKNOWN for c in costs]
 
 
 def _claim(target: LoadSummary, report: LoadReport) -> str:
@@ -241,10 +285,6 @@ def _share(value: float | None) -> str:
 
 def _count(value: float | None) -> str:
     return words.UNKNOWN if value is None else words.three_digits(value)
-
-
-def _grams(value: float | None) -> str:
-    return words.UNKNOWN if value is None else f"≈ {value:.2g} g"
 
 
 def _interval(share: Interval | None) -> str:

@@ -2,42 +2,73 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from markupsafe import Markup
 
-from jettison.cost.load_types import CDF_SHARES, LoadReport, LoadSummary, RatePoint
+from jettison.cost.load_types import LoadReport, RatePoint
 from jettison.decide import report_words as words
+from jettison.decision import CDF_SHARES
 
 STROKES = ("", "7 4", "2 3", "9 3 2 3", "1 5")
 """Targets differ in dash as well as color."""
 COLORS = ("--ship", "--block", "--unsure", "--incumbent", "--soft")
+_MEDIAN = CDF_SHARES.index(0.5)
 _SHARES = (0.01, 0.5, 0.9, 0.95, 0.99, 0.999)
 WIDTH, HEIGHT = 960, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, WIDTH - 14.0, 14.0, HEIGHT - 46.0
 
 
-def latency_cdfs(report: LoadReport) -> Markup | None:
-    """Share of requests done within a time, log time, the share stretched towards 1; None without any."""
-    shown = [(i, t) for i, t in enumerate(report.targets) if any(q for q in t.latency_quantiles_s)]
+class Distribution(NamedTuple):
+    """Times of one target, as quantiles."""
+
+    name: str
+    quantiles_s: Sequence[float | None]
+    """At `CDF_SHARES`, None among the failed; empty where nothing was measured."""
+    n: int
+    """Samples: the line ends where they do."""
+
+
+def due_times(report: LoadReport) -> list[Distribution]:
+    """From when each request was due."""
+    return [Distribution(t.name, t.latency_quantiles_s, t.n_tasks) for t in report.targets]
+
+
+def service_times(report: LoadReport) -> list[Distribution]:
+    """From when each request was sent."""
+    return [Distribution(t.name, t.service_quantiles_s, t.n_tasks) for t in report.targets]
+
+
+def latency_cdfs(
+    found: Sequence[Distribution], axis_name: str, *, beside: Sequence[Distribution] = ()
+) -> Markup | None:
+    """Share of requests done within a time, log time, the share stretched towards 1; None without any.
+
+    Args:
+        found: One line each; a place in the order is a color and a dash.
+        axis_name: From when to when the times count.
+        beside: Distributions of another picture, whose axis of times is to be the same.
+    """
+    shown = [(i, one) for i, one in enumerate(found) if any(q for q in one.quantiles_s)]
     if not shown:
         return None
-    times = [q for _, t in shown for q in t.latency_quantiles_s if q]
+    times = [q for one in (*found, *beside) for q in one.quantiles_s if q]
     axis = _LogAxis(min(times), max(times))
-    parts = [axis.grid("latency, log scale")]
+    parts = [axis.grid(f"{axis_name}, log scale")]
     for share in _SHARES:
         y = _stretched(share)
         parts += [
             _line("grid", _LEFT, y, _RIGHT, y),
             _text("tick", _LEFT - 6, y + 4, f"{100 * share:g} %", "end"),
         ]
-    parts += [_path(index, _steps(target, axis)) for index, target in shown]
-    said = "; ".join(f"{t.name}: median {words.seconds(t.latency_quantiles_s[8])}" for _, t in shown)
-    return _svg(f"Distribution of latency. {said}", parts)
+    parts += [_path(index, _steps(one, axis)) for index, one in shown]
+    said = "; ".join(f"{one.name}: median {words.seconds(one.quantiles_s[_MEDIAN])}" for _, one in shown)
+    return _svg(f"Distribution of {axis_name}. {said}", parts)
 
 
 def rate_curves(report: LoadReport) -> Markup | None:
-    """The percentile of the SLO against the rate, one line a target; None with fewer than two points."""
-    curves = [(i, t) for i, t in enumerate(report.targets) if len(t.curve) > 1]
+    """The SLO's percentile against the rate, one line a target; None with fewer than two points in all."""
+    curves = [(i, t) for i, t in enumerate(report.targets) if t.curve]
     points = [p for _, t in curves for p in t.curve if p.tail.value_s]
     if len(points) < 2:
         return None
@@ -49,7 +80,11 @@ def rate_curves(report: LoadReport) -> Markup | None:
     def up(value_s: float) -> float:
         return _BOTTOM - (math.log10(value_s) - low) / (high - low) * (_BOTTOM - _TOP)
 
-    parts = [axis.grid("requests per second, log scale")]
+    percentile = f"{100 * report.slo.share:g}th percentile" if report.slo else "95th percentile"
+    parts = [
+        axis.grid("requests per second, log scale"),
+        _text("axis", _LEFT + 4, _TOP + 6, f"↑ {percentile}, from due to done, log scale", "start"),
+    ]
     for tick in _ticks(low, high):
         parts += [
             _line("grid", _LEFT, up(tick), _RIGHT, up(tick)),
@@ -69,14 +104,14 @@ def rate_curves(report: LoadReport) -> Markup | None:
     return _svg("Latency against rate", parts)
 
 
-def legend(targets: Sequence[LoadSummary]) -> Markup:
+def legend(names: Sequence[str]) -> Markup:
     """Which line is whose."""
     rows = [
         Markup(
             '<li><svg width="34" height="10" aria-hidden="true"><line x1="0" y1="5" x2="34" y2="5" '
             'stroke="var({})" stroke-width="2.5" stroke-dasharray="{}"/></svg> {}</li>'
-        ).format(COLORS[i % len(COLORS)], STROKES[i % len(STROKES)], target.name)
-        for i, target in enumerate(targets)
+        ).format(_color(i), _stroke(i), name)
+        for i, name in enumerate(names)
     ]
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(rows))
 
@@ -100,9 +135,11 @@ class _LogAxis:
         return Markup("").join(parts)
 
 
-def _steps(target: LoadSummary, axis: _LogAxis) -> list[tuple[float, float]]:
-    pairs = zip(target.latency_quantiles_s, CDF_SHARES, strict=True)
-    return [(axis.x(time_s), _stretched(share)) for time_s, share in pairs if time_s]
+def _steps(one: Distribution, axis: _LogAxis) -> list[tuple[float, float]]:
+    """Points of a line, up to the last share that so many samples can tell from the next."""
+    pairs = zip(one.quantiles_s, CDF_SHARES, strict=True)
+    last = 1 - 1 / max(2, one.n)
+    return [(axis.x(time_s), _stretched(share)) for time_s, share in pairs if time_s and share <= last]
 
 
 def _stretched(share: float) -> float:
@@ -121,7 +158,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def _whisker(index: int, point: RatePoint, x: float, up: Callable[[float], float]) -> Markup:
     """The interval of one probe and its dot: hollow where it was not shown to meet the limit."""
-    color = COLORS[index % len(COLORS)]
+    color = _color(index)
     top = up(point.tail.high_s) if point.tail.high_s else _TOP
     bottom = up(point.tail.low_s or point.tail.value_s or 1)
     fill = color if point.is_met else "--paper"
@@ -139,7 +176,16 @@ def _path(index: int, points: Sequence[tuple[float, float]]) -> Markup:
     d = " ".join(f"{'M' if i == 0 else 'L'}{x:.1f},{y:.1f}" for i, (x, y) in enumerate(points))
     return Markup(
         '<path d="{}" fill="none" stroke="var({})" stroke-width="2.5" stroke-dasharray="{}"/>'
-    ).format(d, COLORS[index % len(COLORS)], STROKES[index % len(STROKES)])
+    ).format(d, _color(index), _stroke(index))
+
+
+def _color(index: int) -> str:
+    return COLORS[index % len(COLORS)]
+
+
+def _stroke(index: int) -> str:
+    """Shifted by one each time the colors begin again: no two of the first 25 lines look alike."""
+    return STROKES[(index + index // len(COLORS)) % len(STROKES)]
 
 
 def _line(css: str, x0: float, y0: float, x1: float, y1: float) -> Markup:

@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from jettison.decide import report_sections as sections
 from jettison.decide import report_view as view
 from jettison.decide import report_words as words
-from jettison.decide.report_costs import cost_notes, cost_rows
+from jettison.decide.report_costs import (
+    ESTIMATED_LEAD,
+    ESTIMATED_TITLE,
+    CostRow,
+    cost_notes,
+    cost_rows,
+    cost_tables,
+)
+from jettison.decide.report_latency import curve_rows, latency_left_open, quantile_rows
+from jettison.decide.report_load import curve_words, load_notes, load_rows, not_measured, scenario_words
 from jettison.decide.report_types import ReportContent
 from jettison.decision import Decision
 
@@ -21,6 +30,7 @@ def markdown_page(content: ReportContent) -> str:
         *_slices(decision),
         *_flips(content),
         *_costs(decision),
+        *_latency(content),
         *_tried(content),
         *_gates(decision),
         *_rest(content),
@@ -111,8 +121,48 @@ def _flips(content: ReportContent) -> list[str]:
 def _costs(decision: Decision) -> list[str]:
     costs = [c.cost for c in decision.candidates]
     header = ["Cost", *(c.name for c in decision.candidates)]
-    rows = [[f"{r.name} ({r.what})" if r.what else r.name, *r.figures] for r in cost_rows(costs)]
-    return ["## Costs", _table(header, rows), _list(cost_notes(costs))]
+    tables = cost_tables(cost_rows(costs))
+    return [
+        "## Costs",
+        _table(header, _cost_cells(tables.measured)),
+        *_estimates(header, tables.estimated),
+        _list(cost_notes(costs)),
+    ]
+
+
+def _latency(content: ReportContent) -> list[str]:
+    decision, load = content.decision, content.load
+    rows = quantile_rows(decision)
+    parts = ["## Latency"]
+    if rows:
+        header = ["Service time, tasks done", *(c.name for c in decision.candidates)]
+        parts += ["One task at a time, no queue.", _table(header, rows)]
+    if load is None:
+        return [*parts, escaped(latency_left_open(content))]
+    tables, names = cost_tables(load_rows(load)), [t.name for t in load.targets]
+    curve = curve_rows(load)
+    return [
+        *parts,
+        f"### Under load: {escaped(scenario_words(load))}",
+        _table(["Cost", *names], _cost_cells(tables.measured)),
+        *_estimates(["Cost", *names], tables.estimated),
+        *(["#### Latency against rate", escaped(curve_words(load)), _table(CURVE, curve)] if curve else []),
+        _list([*not_measured(load), *load_notes(load)]),
+    ]
+
+
+CURVE = ["Target", "Rate", "Percentile", "Limit", "Requests"]
+
+
+def _estimates(header: Sequence[str], rows: Sequence[CostRow]) -> list[str]:
+    """A table of their own, where there are any."""
+    if not rows:
+        return []
+    return [f"### {ESTIMATED_TITLE}", ESTIMATED_LEAD, _table(header, _cost_cells(rows))]
+
+
+def _cost_cells(rows: Sequence[CostRow]) -> list[list[str]]:
+    return [[f"{r.name} ({r.what})" if r.what else r.name, *r.figures] for r in rows]
 
 
 def _tried(content: ReportContent) -> list[str]:

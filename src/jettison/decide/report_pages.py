@@ -10,8 +10,9 @@ from jettison.candidate import library_versions
 from jettison.decide import report_sections as sections
 from jettison.decide import report_view as view
 from jettison.decide import report_words as words
-from jettison.decide.report_costs import cost_notes, cost_rows
+from jettison.decide.report_costs import ESTIMATED_LEAD, ESTIMATED_TITLE, cost_notes, cost_rows, cost_tables
 from jettison.decide.report_forest import forest_axis
+from jettison.decide.report_latency import latency_view
 from jettison.decide.report_pareto import quality_against_cost
 from jettison.decide.report_shapes import marker
 from jettison.decide.report_types import ReportContent
@@ -67,7 +68,11 @@ def _middle(content: ReportContent) -> dict[str, Any]:
         "n_flips_left_out": n_left_out,
         "flip_choices": _flip_choices(flips),
         "threads": _threads(decision),
-        "costs": cost_rows([c.cost for c in decision.candidates]),
+        "costs": cost_tables(cost_rows([c.cost for c in decision.candidates])),
+        "names": [c.name for c in decision.candidates],
+        "latency": latency_view(content),
+        "estimated_title": ESTIMATED_TITLE,
+        "estimated_lead": ESTIMATED_LEAD,
         "cost_notes": cost_notes([c.cost for c in decision.candidates]),
     }
 

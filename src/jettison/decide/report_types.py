@@ -6,7 +6,8 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from jettison.candidate import AppliedStep
-from jettison.decision import Decision, check_names
+from jettison.cost.load_types import LoadReport
+from jettison.decision import CDF_SHARES, Decision, check_names
 from jettison.files import read_json, write_json
 from jettison.task import Finding
 
@@ -77,6 +78,10 @@ class ReportContent(msgspec.Struct, frozen=True, kw_only=True):
     """What reading the data turned up."""
     settings: dict[str, Any] = msgspec.field(default_factory=dict)
     """The run's resolved settings, defaults included."""
+    load: LoadReport | None = None
+    """What was measured under load; None: nothing was."""
+    quantile_share: tuple[float, ...] = CDF_SHARES
+    """The shares that all `*_quantiles_s` are at."""
     format: int = FORMAT
 
 

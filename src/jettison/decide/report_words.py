@@ -94,12 +94,21 @@ def size(value: float | None) -> str:
 
 def energy(value: float | None) -> str:
     """0.0041 → "4.1 mJ", to two digits: it is rarely known better."""
+    return _scaled(value, "J")
+
+
+def grams(value: float | None) -> str:
+    """0.0000047 → "4.7 µg", to two digits."""
+    return _scaled(value, "g")
+
+
+def _scaled(value: float | None, unit: str) -> str:
     if value is None:
         return UNKNOWN
-    for unit, scale in (("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6)):
+    for prefix, scale in (("", 1.0), ("m", 1e-3), ("µ", 1e-6)):
         if value >= scale:
-            return f"{float(f'{value / scale:.2g}'):,g} {unit}"
-    return f"{float(f'{value / 1e-9:.2g}'):,g} nJ"
+            return f"{float(f'{value / scale:.2g}'):,g} {prefix}{unit}"
+    return f"{float(f'{value / 1e-9:.2g}'):,g} n{unit}"
 
 
 def dollars(value: float | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from jettison.cost.slo import read_slo
 from jettison.decision import AtMost, Gate, NotWorse
 from jettison.errors import InvalidInput
 
@@ -70,6 +71,9 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What makes confidences honest, fitted on one half of dev; goes into every candidate."""
     n_shown: int = 5
     """Candidates measured on test besides the eligible ones, for the report."""
+    slo: str | None = None
+    """`p95=20ms`: after the decision, the highest rate at which incumbent and nominees keep to it is
+    searched for under load, for the report; None: nothing is measured under load."""
     n_cost_tasks: int = 200
     """Inputs that costs are measured on, drawn from dev."""
     cost_s: float = 8.0
@@ -155,6 +159,12 @@ def check_config(config: RunConfig, place: str) -> None:
         (0 < config.delta < 1, "delta", "between 0 and 1", config.delta),
         (all(0 < e < 1 for e in config.epsilons or ()), "epsilons", "between 0 and 1", config.epsilons),
         (config.n_cost_tasks >= 20, "n_cost_tasks", "at least 20", config.n_cost_tasks),
+        (
+            config.slo is None or _is_slo(config.slo),
+            "slo",
+            "a percentile and a time, as p95=20ms",
+            config.slo,
+        ),
         (config.cost_s > 0, "cost_s", "above 0", config.cost_s),
         (
             config.recipes == "auto" or isinstance(config.recipes, list),
@@ -184,6 +194,16 @@ def check_config(config: RunConfig, place: str) -> None:
             raise InvalidInput(f"{name} must be {rule}, got {value!r} in {place}.")
     if config.budget is not None:
         parse_duration(config.budget)
+
+
+def _is_slo(text: str | None) -> bool:
+    if text is None:
+        return True
+    try:
+        read_slo(text)
+    except InvalidInput:
+        return False
+    return True
 
 
 def parse_duration(text: str | int | float) -> float:

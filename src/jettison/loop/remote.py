@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from jettison.candidate import MANIFEST, Candidate
+from jettison.cost.load_summary import cdf_of
 from jettison.cost.measure import measure_costs
 from jettison.decision import CostSummary, Interval
 from jettison.loop.workspace import Contender
@@ -100,6 +101,7 @@ def _cost(contender: Contender, here: CostSummary | None) -> CostSummary:
         latency_p50_s=float(np.quantile(latencies, 0.5)) if len(latencies) else None,
         latency_p95_s=float(np.quantile(latencies, 0.95)) if len(latencies) >= 59 else None,
         latency_p99_s=float(np.quantile(latencies, 0.99)) if len(latencies) >= 299 else None,
+        latency_quantiles_s=cdf_of(latencies) if len(latencies) else (),
         throughput_per_s=None,
         energy_j=None,
         bytes=contender.candidate.artifact_bytes,

@@ -40,6 +40,7 @@ from jettison.loop.nominate import Ballot, nominate
 from jettison.loop.safety import probes_of, safety_gates, safety_records
 from jettison.loop.search import Findings, first_contender, search, with_costs
 from jettison.loop.telling import Answers, report_content
+from jettison.loop.under_load import load_of
 from jettison.loop.watcher import Clock, Silent, Watcher
 from jettison.loop.workspace import Contender, Workspace
 from jettison.release import Release, open_release, write_release
@@ -87,6 +88,8 @@ def _run(config: RunConfig, watcher: Watcher | None) -> Outcome:
     incumbent, finalists = with_costs(workspace, incumbent, finalists, thorough=True)
     judged = _decide(workspace, incumbent, finalists, ballot, gates, chosen.probes)
     release = _release(workspace, incumbent, finalists, judged)
+    rivals = [c for c in finalists if c.name in (ballot.nominee, ballot.fallback)]
+    load = load_of(workspace, [incumbent, *rivals])
     workspace.watcher.stage("writing the report")
     content = report_content(
         workspace,
@@ -98,7 +101,7 @@ def _run(config: RunConfig, watcher: Watcher | None) -> Outcome:
         judged.answers,
         {example.id: example.input for example in (*judged.examples, *judged.probes)},
     )
-    write_report_content(workspace.folder, content)
+    write_report_content(workspace.folder, msgspec.structs.replace(content, load=load))
     pages = rewrite_report(workspace.folder)
     return Outcome(
         decision=judged.decision,
