@@ -163,7 +163,7 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     usd_per_1000: float | None = None
     n_tasks: int = 0
     threads: int = 1
-    noise: float | None = None
+    noise_share: float | None = None
     """The A/A ratio of this run: what a ratio shows when nothing differs, as max(ratio, 1/ratio) - 1."""
     marks: tuple[str, ...] = ()
     """What may have disturbed the measurement, one sentence each."""

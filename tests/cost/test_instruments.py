@@ -58,3 +58,9 @@ def test_the_command_says_what_can_be_measured_here() -> None:
         "measurement floor",
     ):
         assert told[f"measures: {name}"]["detail"]
+
+
+def test_the_extras_are_named_by_their_extra_and_not_by_a_python_version() -> None:
+    from jettison.loop.doctor import _extras
+
+    assert all(not finding.what[0].isdigit() for finding in _extras())

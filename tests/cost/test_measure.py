@@ -35,8 +35,8 @@ def test_a_candidate_four_times_as_fast_has_a_cpu_ratio_of_a_quarter(tmp_path: P
     assert slow.cpu_ratio.value == 1.0
     assert slow.cpu_s is not None
     assert slow.cpu_s.value == pytest.approx(0.002, rel=0.1)
-    assert slow.noise is not None
-    assert slow.noise < 0.2
+    assert slow.noise_share is not None
+    assert slow.noise_share < 0.2
     assert slow.latency_p50_s is not None
     assert slow.latency_p50_s >= 0.0019
     assert fast.bytes == 1000

@@ -14,7 +14,7 @@ def target(name: str, scale_s: float, **more: object) -> LoadSummary:
         "kind": "candidate",
         "n_tasks": 800,
         "n_failed": 0,
-        "failures": {},
+        "n_by_failure": {},
         "rate_asked_per_s": 40.0,
         "rate_delivered_per_s": 39.7,
         "utilisation_share": 0.4,

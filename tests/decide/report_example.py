@@ -82,7 +82,7 @@ def cost(
         usd_per_1000=0.0000119 * cpu_s * 1000,
         n_tasks=960,
         threads=1,
-        noise=0.008,
+        noise_share=0.008,
         marks=(
             "tasks waited for a CPU in 14 % of the time (PSI): wall times are inflated, "
             "CPU-second ratios hold better.",

@@ -13,7 +13,7 @@ def command(as_json: bool) -> int:
 
     found = examine()
     if as_json:
-        click.echo(json.dumps([{"what": f.what, "ok": f.ok, "detail": f.detail} for f in found], indent=2))
+        click.echo(json.dumps([f._asdict() for f in found], indent=2))
         return 0
     width = max(len(finding.what) for finding in found)
     for finding in found:

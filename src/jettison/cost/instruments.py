@@ -21,6 +21,8 @@ class Instrument(NamedTuple):
     is_there: bool | None
     """None: neither good nor bad, a figure or an estimate."""
     detail: str
+    figures: dict[str, float] | None = None
+    """What was found of it in numbers, each with its unit in its name."""
 
 
 def examine_instruments(root: Path = Path("/"), *, powercap: Path = POWERCAP) -> list[Instrument]:
@@ -61,7 +63,8 @@ def _energy(powercap: Path, cpuinfo: Path) -> list[Instrument]:
                 "energy would be an estimate",
                 None,
                 f"tier {energy.tier}, ×/÷ {energy.factor:g} ({known}): {energy.source}; ratios on "
-                "this machine only. Addresses elsewhere: no meter, no joules",
+                "this machine only. CO₂e of it is one too. Addresses elsewhere: no meter, no joules",
+                {"energy_factor": energy.factor},
             )
         )
     return found
@@ -86,6 +89,7 @@ def _noise(root: Path) -> list[Instrument]:
             "none: neighbors inside this system are not seen"
             if pressure is None
             else f"tasks wait for a CPU {pressure:.0f} % of the time now",
+            None if pressure is None else {"cpu_pressure_share": pressure / 100},
         ),
         Instrument(
             "steal",
@@ -111,6 +115,12 @@ def _timers() -> list[Instrument]:
             f"{us * floor.late_p99_s:.0f} µs (99th percentile); the clock steps by "
             f"{1e9 * floor.resolution_s:.0f} ns. Latencies under "
             f"{us * CLAIM_ABOVE * floor.late_p50_s:.0f} µs are marked",
+            {
+                "timer_late_p50_s": floor.late_p50_s,
+                "timer_late_p99_s": floor.late_p99_s,
+                "clock_step_s": floor.resolution_s,
+                "least_latency_s": CLAIM_ABOVE * floor.late_p50_s,
+            },
         )
     ]
 

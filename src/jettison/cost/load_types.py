@@ -61,7 +61,7 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
     n_tasks: int
     n_failed: int
     """Failed or timed out: misses of every limit, and part of every percentile."""
-    failures: dict[str, int]
+    failures: dict[str, int] = msgspec.field(name="n_by_failure")
     """Why, and how often."""
     rate_asked_per_s: float | None
     rate_delivered_per_s: float

@@ -230,7 +230,7 @@ def _summaries(
                 usd_per_1000=usd_per_1000(subject.throughput_per_s, usd_per_hour),
                 n_tasks=len(subject.latencies_s),
                 threads=threads,
-                noise=noise,
+                noise_share=noise,
                 marks=(
                     *marks,
                     *own,

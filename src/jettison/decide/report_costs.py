@@ -102,7 +102,7 @@ def energy_note(costs: Sequence[CostSummary]) -> str:
 
 def cost_notes(costs: Sequence[CostSummary]) -> list[str]:
     """What the figures rest on: noise floor, source of the energy, what disturbed the run."""
-    noise = next((c.noise for c in costs if c.noise is not None), None)
+    noise = next((c.noise_share for c in costs if c.noise_share is not None), None)
     notes = []
     if noise is not None:
         notes.append(

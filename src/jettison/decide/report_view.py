@@ -95,7 +95,7 @@ def tiles(decision: Decision) -> list[Tile]:
     metric = main_metric(decision)
     result = overall(candidate, metric)
     ratio = candidate.cost.cpu_ratio
-    noise = candidate.cost.noise
+    noise = candidate.cost.noise_share
     smaller = _share(candidate.cost.bytes, incumbent.cost.bytes)
     return [
         Tile(

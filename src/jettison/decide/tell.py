@@ -154,7 +154,7 @@ def _cost_caveats(reports: Sequence[CandidateReport]) -> list[str]:
             "Costs were measured on the machine named here; another processor may rank candidates "
             "otherwise."
         )
-    noise = max((cost.noise for cost in costs if cost.noise is not None), default=0.0)
+    noise = max((cost.noise_share for cost in costs if cost.noise_share is not None), default=0.0)
     if noise > NOISE:
         told.append(
             f"The machine was noisy: the incumbent against itself came out {100 * noise:.0f} % apart."

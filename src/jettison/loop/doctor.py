@@ -1,5 +1,6 @@
 """Looks at the machine: runtimes, plugins, processor features, meters."""
 
+import re
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ class Finding(NamedTuple):
     ok: bool | None
     """None where there is no good or bad."""
     detail: str
+    figures: dict[str, float] | None = None
+    """What was found in numbers, each with its unit in its name."""
 
 
 def examine() -> list[Finding]:
@@ -37,8 +40,8 @@ def _extras() -> list[Finding]:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.name == "jettison":
             continue
-        extra = str(requirement.marker).split('"')[1]
-        if extra in ("dev", "demo"):
+        of_extra = re.search(r'extra == "([^"]+)"', str(requirement.marker))
+        if of_extra is None or (extra := of_extra[1]) in ("dev", "demo"):
             continue
         try:
             installed = version(requirement.name)
@@ -79,4 +82,4 @@ def _makers() -> list[Finding]:
 
 
 def _meters() -> list[Finding]:
-    return [Finding(f"measures: {i.name}", i.is_there, i.detail) for i in examine_instruments()]
+    return [Finding(f"measures: {i.name}", i.is_there, i.detail, i.figures) for i in examine_instruments()]

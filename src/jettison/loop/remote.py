@@ -159,7 +159,7 @@ def _compared(cost: CostSummary, base: CostSummary, times: np.ndarray | None) ->
         return cost
     value = cost.usd_per_1000 / base.usd_per_1000
     # Prices are given and tokens counted: what is uncertain is the throughput of this machine.
-    spread = 1.0 + (cost.noise or 0.0)
+    spread = 1.0 + (cost.noise_share or 0.0)
     ratio = Interval(value=value, low=value / spread, high=value * spread, method="prices as given")
     return msgspec.structs.replace(cost, usd_ratio=ratio)
 
