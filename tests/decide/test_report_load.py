@@ -183,3 +183,12 @@ def test_a_load_file_that_is_none_is_refused_and_the_report_stays(tmp_path: Path
 def test_a_run_refuses_an_slo_that_says_nothing(slo: str) -> None:
     with pytest.raises(InvalidInput, match=r"slo must be a percentile and a time, as p95=20ms, got '"):
         check_config(RunConfig(task="t", incumbent="i", slo=slo), "jettison.toml")
+
+
+def test_both_pages_say_that_estimates_compare_with_nothing_published() -> None:
+    content = msgspec.structs.replace(example_content(), kind="classify")
+    said = (
+        "not comparable, because the joules are an estimate (tier E3), which compares on this machine only."
+    )
+    assert said in Page(html_page(content)).text
+    assert said in markdown_page(content).replace("\\", "")

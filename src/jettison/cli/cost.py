@@ -129,6 +129,7 @@ def command(
         usd_per_hour=usd_per_hour,
         meter=meter,
         grid=grid,
+        kind=task.kind if task is not None else None,
     )
 
 
@@ -140,28 +141,28 @@ def _run_single(
     n_inputs: int,
     as_json: bool,
     seed: int,
+    kind: str | None,
     **settings: Any,
 ) -> int:
     """One at a time, in interleaved blocks, and in batches."""
     from jettison.cost.inputs import sample_inputs
     from jettison.cost.measure import measure_costs
+    from jettison.decide.report_costs import cost_contexts
 
     inputs = sample_inputs(texts, n=n_inputs, seed=seed)
     with _progress(shown=not as_json) as say:
         costs = measure_costs(candidates, inputs, seed=seed, **settings, keep_partial=True, progress=say)
     names = _distinct_names([candidate.name for candidate in candidates], paths)
+    contexts = cost_contexts(names, costs, kind)
     if as_json:
         told = [
             {"name": name, "path": str(path), "cost": cost}
             for name, path, cost in zip(names, paths, costs, strict=True)
         ]
-        click.echo(
-            msgspec.json.format(
-                msgspec.json.encode({"n_inputs": len(inputs), "candidates": told}), indent=2
-            )
-        )
+        content = {"n_inputs": len(inputs), "candidates": told, "contexts": contexts}
+        click.echo(msgspec.json.format(msgspec.json.encode(content), indent=2))
     else:
-        _print_table(names, costs, n_inputs=len(inputs))
+        _print_table(names, costs, contexts, n_inputs=len(inputs))
     return 0
 
 
@@ -253,7 +254,9 @@ def _progress(*, shown: bool) -> "Iterator[Progress]":
         yield say
 
 
-def _print_table(names: Sequence[str], costs: "Sequence[CostSummary]", *, n_inputs: int) -> None:
+def _print_table(
+    names: Sequence[str], costs: "Sequence[CostSummary]", contexts: Sequence[str], *, n_inputs: int
+) -> None:
     """One column a candidate, in units that people read, then what they rest on."""
     from rich.console import Console
 
@@ -263,5 +266,5 @@ def _print_table(names: Sequence[str], costs: "Sequence[CostSummary]", *, n_inpu
     console = Console(highlight=False)
     print_costs(console, names, cost_rows(costs))
     console.print(f"[dim]On {n_inputs} texts. Ratios are against {escape(names[0])}.[/dim]")
-    for note in cost_notes(costs):
+    for note in (*cost_notes(costs), *contexts):
         console.print(f"[dim]{escape(note)}[/dim]")

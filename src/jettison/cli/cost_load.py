@@ -50,6 +50,8 @@ class Asked(NamedTuple):
 
     inputs: "list[Input]"
     judge: "Judge | None"
+    kind: str | None = None
+    """Of the task; None where only texts were given."""
 
 
 def load_options(command: F) -> F:
@@ -114,7 +116,7 @@ def asked_of(task: "Task | None", texts: Sequence[str], *, n: int, seed: int) ->
     def judge(row: int, said: str) -> float | None:
         return scorer.score(drawn[row], Output(label=said.strip(), confidence=1.0)).value
 
-    return Asked([example.asked for example in drawn], judge)
+    return Asked([example.asked for example in drawn], judge, task.kind)
 
 
 def run_load(
@@ -143,6 +145,7 @@ def run_load(
         prices=Prices(usd_per_hour=usd_per_hour, grid=grid),
         meter=meter,
         judge=asked.judge,
+        kind=asked.kind,
         progress=progress,
     )
     if load["output"] is not None:

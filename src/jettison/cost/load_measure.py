@@ -27,6 +27,7 @@ from jettison.cost.memory import MemoryUse
 from jettison.cost.noise import noise_marks, read_machine_state
 from jettison.cost.plan import round_orders
 from jettison.cost.process import MeasuredProcess
+from jettison.cost.published import Figure, contexts
 from jettison.cost.schedule import cut_trace, poisson_schedule
 from jettison.cost.slo import find_rate
 from jettison.cost.subject import Progress, ask_memory, forget_pages
@@ -91,6 +92,7 @@ def measure_load(
     prices: Prices | None = None,
     judge: Judge | None = None,
     meter: str = "auto",
+    kind: str | None = None,
     progress: Progress | None = None,
 ) -> LoadReport:
     """Measure targets under one scenario, beside one another.
@@ -104,6 +106,7 @@ def measure_load(
         prices: Of the machine, of tokens, of carbon.
         judge: Tells right answers from wrong ones, for costs per correct task.
         meter: Of energy: `auto`, `none`, or a plugin's name (`jettison.cost.joules.open_board`).
+        kind: Of the task, which says what one of it is (`jettison.cost.published`); None: not known.
         progress: Called with a phrase and the share done.
 
     Returns:
@@ -171,6 +174,19 @@ def measure_load(
         machine=describe_machine(),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         marks=marks,
+        contexts=contexts(
+            [
+                Figure(
+                    name=found.name,
+                    energy_j=found.energy_j,
+                    tier=found.energy_tier,
+                    boundary=found.energy_boundary,
+                    completion_tokens=found.completion_tokens,
+                )
+                for found in summaries
+            ],
+            kind,
+        ),
     )
 
 

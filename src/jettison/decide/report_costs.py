@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from jettison.cost.published import Figure, contexts
 from jettison.decide import report_words as words
 from jettison.decision import CostSummary, PhaseMemory
 
@@ -120,6 +121,24 @@ def cost_notes(costs: Sequence[CostSummary]) -> list[str]:
         notes.append("Estimated joules compare candidates on this machine; they compare with nothing else.")
     notes += sorted({mark[0].upper() + mark[1:] for c in costs for mark in c.marks})
     return notes
+
+
+def cost_contexts(names: Sequence[str], costs: Sequence[CostSummary], kind: str | None) -> tuple[str, ...]:
+    """Where the joules fall among published ones, or why they do not compare.
+
+    Args:
+        names: Of the candidates, shape (n_candidates,).
+        costs: Theirs.
+        kind: Of the task; None where it is not known.
+    """
+    return contexts(
+        [
+            Figure(name=name, energy_j=c.energy_j, tier=c.energy_tier, boundary=c.energy_boundary)
+            for name, c in zip(names, costs, strict=True)
+            if c.n_tasks
+        ],
+        kind,
+    )
 
 
 def _per_million(usd_per_1000: float | None) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from jettison.cost.load_types import LoadReport
 from jettison.decide import report_words as words
+from jettison.decide.report_costs import cost_contexts, cost_notes
 from jettison.decide.report_load import tail_words
 from jettison.decide.report_load_page import STRETCHED, Picture, load_view
 from jettison.decide.report_load_plots import Distribution, latency_cdfs, legend
@@ -46,6 +47,13 @@ def quantile_rows(decision: Decision) -> list[list[str]]:
         ]
         rows.append([f"{100 * share:g} %", *figures])
     return [row for row in rows if any(figure != words.UNKNOWN for figure in row[1:])]
+
+
+def report_cost_notes(content: ReportContent) -> list[str]:
+    """What the costs of a run rest on, and where they fall among published ones."""
+    found = content.decision.candidates
+    names, costs = [c.name for c in found], [c.cost for c in found]
+    return [*cost_notes(costs), *cost_contexts(names, costs, content.kind)]
 
 
 def curve_rows(report: LoadReport) -> list[list[str]]:

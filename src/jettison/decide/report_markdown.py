@@ -9,11 +9,10 @@ from jettison.decide.report_costs import (
     ESTIMATED_LEAD,
     ESTIMATED_TITLE,
     CostRow,
-    cost_notes,
     cost_rows,
     cost_tables,
 )
-from jettison.decide.report_latency import curve_rows, latency_left_open, quantile_rows
+from jettison.decide.report_latency import curve_rows, latency_left_open, quantile_rows, report_cost_notes
 from jettison.decide.report_load import curve_words, load_notes, load_rows, not_measured, scenario_words
 from jettison.decide.report_types import ReportContent
 from jettison.decision import Decision
@@ -29,7 +28,7 @@ def markdown_page(content: ReportContent) -> str:
         *_candidates(decision),
         *_slices(decision),
         *_flips(content),
-        *_costs(decision),
+        *_costs(content),
         *_latency(content),
         *_tried(content),
         *_gates(decision),
@@ -118,7 +117,8 @@ def _flips(content: ReportContent) -> list[str]:
     return ["## Changed answers to read", _table(header, cells), more]
 
 
-def _costs(decision: Decision) -> list[str]:
+def _costs(content: ReportContent) -> list[str]:
+    decision = content.decision
     costs = [c.cost for c in decision.candidates]
     header = ["Cost", *(c.name for c in decision.candidates)]
     tables = cost_tables(cost_rows(costs))
@@ -126,7 +126,7 @@ def _costs(decision: Decision) -> list[str]:
         "## Costs",
         _table(header, _cost_cells(tables.measured)),
         *_estimates(header, tables.estimated),
-        _list(cost_notes(costs)),
+        _list(report_cost_notes(content)),
     ]
 
 

@@ -10,9 +10,9 @@ from jettison.candidate import library_versions
 from jettison.decide import report_sections as sections
 from jettison.decide import report_view as view
 from jettison.decide import report_words as words
-from jettison.decide.report_costs import ESTIMATED_LEAD, ESTIMATED_TITLE, cost_notes, cost_rows, cost_tables
+from jettison.decide.report_costs import ESTIMATED_LEAD, ESTIMATED_TITLE, cost_rows, cost_tables
 from jettison.decide.report_forest import forest_axis
-from jettison.decide.report_latency import latency_view
+from jettison.decide.report_latency import latency_view, report_cost_notes
 from jettison.decide.report_pareto import quality_against_cost
 from jettison.decide.report_shapes import marker
 from jettison.decide.report_types import ReportContent
@@ -73,7 +73,7 @@ def _middle(content: ReportContent) -> dict[str, Any]:
         "latency": latency_view(content),
         "estimated_title": ESTIMATED_TITLE,
         "estimated_lead": ESTIMATED_LEAD,
-        "cost_notes": cost_notes([c.cost for c in decision.candidates]),
+        "cost_notes": report_cost_notes(content),
     }
 
 

@@ -78,6 +78,8 @@ class ReportContent(msgspec.Struct, frozen=True, kw_only=True):
     """What reading the data turned up."""
     settings: dict[str, Any] = msgspec.field(default_factory=dict)
     """The run's resolved settings, defaults included."""
+    kind: str | None = None
+    """Of the task, which says what one of it is; None: not known."""
     load: LoadReport | None = None
     """What was measured under load; None: nothing was."""
     quantile_share: tuple[float, ...] = CDF_SHARES

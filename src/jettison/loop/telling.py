@@ -83,6 +83,7 @@ def report_content(
         lineage={c.name: c.candidate.lineage for c in (incumbent, *finalists)},
         findings=workspace.task.findings,
         settings=resolved_settings(workspace),
+        kind=workspace.task.kind,
     )
 
 

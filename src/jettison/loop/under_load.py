@@ -42,6 +42,7 @@ def load_of(workspace: Workspace, contenders: Sequence[Contender]) -> LoadReport
             seed=config.seed,
             threads=config.threads,
             prices=Prices(usd_per_hour=config.usd_per_hour),
+            kind=workspace.task.kind,
             progress=workspace.watcher.progress,
         )
     except JettisonError as error:
