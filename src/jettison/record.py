@@ -67,7 +67,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None = None
     """Live: HTTP status of the reply."""
     input: str | None = None
-    """Live: the text asked, where the log keeps texts; else None."""
+    """The text asked, where a live log or a foreign file keeps texts; else None."""
     input_sha256: str | None = None
     guardrails: dict[str, str] = msgspec.field(default_factory=dict)
     """Live: guardrails that fired, and what was done: block, redact, escalate or flag."""

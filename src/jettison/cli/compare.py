@@ -83,7 +83,7 @@ def command(
             a, b, task, margin=margin, slices=slices, alpha=alpha, seed=seed, as_json=as_json
         )
     gate = NotWorse(margin=margin, slices=("all", *(s for s in slices if s != "all")), alpha=alpha)
-    sides = _predictions_of(a, b, task, gate.slices, _columns_of(named))
+    sides = _predictions_of(a, b, task, gate.slices, columns_of(named))
     found = compare_predictions(*sides, gate=gate, scorer=scorer, names=(a, b), seed=seed)
     if junit is not None:
         write_atomic(junit, results_junit(found.results, suite=f"jettison.compare.{b}", case=b))
@@ -178,7 +178,8 @@ def _predictions_of(
     return first, second
 
 
-def _columns_of(named: tuple[str, ...]) -> dict[str, str]:
+def columns_of(named: tuple[str, ...]) -> dict[str, str]:
+    """Role → column of each `--column ROLE=COLUMN`."""
     from jettison.errors import InvalidInput
 
     for one in named:

@@ -21,6 +21,7 @@ COMMANDS = {
     "monitor": "watch a gateway's traffic: experiments, audits, alarms; roll back, tighten",
     "mine": "find what badly answered traffic has in common, and take it into the next task",
     "drift": "say whether traffic or answers have moved since a release was proved",
+    "export": "write results as other tools read them: Inspect, lm-eval, model cards, the Hub, JUnit",
     "report": "write report.html and report.md of a finished run",
     "serve": "answer over an OpenAI-compatible API: lean first, the incumbent behind it",
     "record": "pass requests on to the incumbent and log them, so that traffic becomes a task",

@@ -76,6 +76,7 @@ def read_inspect_log(path: Path, *, slice_columns: tuple[str, ...] = ()) -> Pred
         name = f"{sample['id']}/{sample['epoch']}" if several else str(sample["id"])
         group = str(sample["id"]) if several else None
         try:
+            group = group or _group(sample)
             prompts[name] = value_sha256(_asked(sample))
             records.append(_record(sample, name, digest, slice_columns, group=group))
         except (AttributeError, TypeError, ValueError) as error:
@@ -114,6 +115,7 @@ def _record(
         scores={} if error else _scores(sample.get("scores") or {}),
         slices={key: str(metadata[key]) for key in slice_columns if metadata.get(key) is not None},
         group=group,
+        input=_text(_asked(sample)[-1]),
         # A call that failed says nothing of the model.
         error=str(error.get("message", "failed") if isinstance(error, dict) else error) if error else None,
         unanswered=bool(error),
@@ -156,6 +158,18 @@ def _asked(sample: Mapping[str, Any]) -> list[Any]:
             break
         asked.append([message.get("role"), message.get("content")])
     return asked or [sample.get("input")]
+
+
+def _text(asked: Any) -> str | None:
+    """The last of what was asked, where it is one text."""
+    said = asked[1] if isinstance(asked, list) and len(asked) == 2 else asked
+    return said if isinstance(said, str) else None
+
+
+def _group(sample: Mapping[str, Any]) -> str | None:
+    """`group` of the metadata, as a data set may say and as our own logs do."""
+    group = (sample.get("metadata") or {}).get("group")
+    return None if group is None else str(group)
 
 
 def _plain(path: Path) -> Iterator[dict[str, Any]]:

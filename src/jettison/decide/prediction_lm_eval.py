@@ -94,6 +94,7 @@ def read_lm_eval_samples(table: Table, digest: str, *, slice_columns: Sequence[s
                 split="test",
                 output=_answer(row),
                 expected=None if row.get("target") is None else str(row["target"]),
+                input=_prompt(row),
                 scores={name: _finite(row.get(name)) for name in metrics},
                 slices={**slices, "filter": str(row["filter"])} if several else slices,
                 # The same answer seen through two filters is one piece of evidence.
@@ -167,6 +168,14 @@ def _answer(row: Mapping[str, Any]) -> str | None:
     if len(weights) < 2 or any(weight is None for weight in weights):
         return None
     return str(max(range(len(weights)), key=lambda i: weights[i] or -math.inf))
+
+
+def _prompt(row: Mapping[str, Any]) -> str | None:
+    """What was asked: the first argument of the first request, as lm-eval logs it."""
+    arguments = row.get("arguments")
+    first = arguments.get("gen_args_0") if isinstance(arguments, dict) else None
+    asked = first.get("arg_0") if isinstance(first, dict) else None
+    return asked if isinstance(asked, str) else None
 
 
 def _weight(answer: Any) -> float | None:

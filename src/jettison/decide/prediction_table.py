@@ -13,7 +13,7 @@ OUTPUT = ("output", "prediction", "predicted", "predicted_label", "pred")
 EXPECTED = ("expected", "target", "gold", "reference", "true_label", "label")
 SCORE = ("score", "correct", "acc")
 ROLES = {"example": ID, "output": OUTPUT, "expected": EXPECTED, "score": SCORE}
-FURTHER = ("confidence", "group", "weight", "error", "unanswered")
+FURTHER = ("confidence", "group", "weight", "error", "unanswered", "input")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +103,7 @@ class _Columns:
             group=self._text(self.further["group"], row),
             weight=1.0 if weight is None else weight,
             unanswered=self._number(self.further["unanswered"], row) == 1.0,
+            input=self._text(self.further["input"], row),
             error=error or ("no answer" if self.score is None and output is None else None),
         )
 
