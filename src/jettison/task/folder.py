@@ -34,6 +34,9 @@ KNOWN_SPLITS = {
     "unlabeled": "unlabelled",
     "unsupervised": "unlabelled",
 }
+_SAVED = ("dataset_dict.json", "state.json")
+"""What `save_to_disk` leaves."""
+_OF_SOMETHING_ELSE = ("candidate.json", "release.json", "run.json", "decision.json", "config.json")
 _SPLIT_WORD = re.compile(rf"(?:^|[._\-/ ])({'|'.join(KNOWN_SPLITS)})(?=[._\-/ 0-9]|$)")
 
 
@@ -69,6 +72,38 @@ def read_folder(folder: Path, *, config: str | None = None) -> list[SplitTable]:
         replace(one, table=replace(one.table, label_names={**names, **one.table.label_names}))
         for one in found
     ]
+
+
+def is_data_folder(folder: Path) -> bool:
+    """Whether a folder holds a data set, and is no model, candidate, release or run."""
+    if not folder.is_dir() or any((folder / name).exists() for name in _OF_SOMETHING_ELSE):
+        return False
+    if any((folder / name).is_file() for name in _SAVED):
+        return True
+    # Models keep their settings in JSON, so a lone .json file says nothing.
+    told = tuple(suffix for suffix in SUFFIXES if suffix != ".json")
+    places = (folder, folder / "data")
+    lie_there = any(p.suffix.lower() in told for place in places if place.is_dir() for p in place.iterdir())
+    return lie_there or bool(_read_card(folder / "README.md").get("configs"))
+
+
+def read_one_split(folder: Path) -> list[Table]:
+    """The tables of a data set's only split, or of the one that is called test.
+
+    Raises:
+        InvalidInput: No data file is found, or of several splits none is the test split.
+    """
+    found = read_folder(folder)
+    splits = {one.split for one in found}
+    if len(splits) == 1:
+        return [one.table for one in found]
+    test = [one.table for one in found if one.split is not None and KNOWN_SPLITS.get(one.split) == "test"]
+    if not test:
+        raise InvalidInput(
+            f"{folder} must hold one split, or one that is called test, got {sorted(map(str, splits))}. "
+            "Name the file of the split that is meant."
+        )
+    return test
 
 
 def _saved_tables(folder: Path) -> Iterator[Table]:
@@ -171,4 +206,4 @@ def _card_label_names(card: dict[str, Any], config: str | None) -> dict[str, tup
     return names
 
 
-__all__ = ["KNOWN_SPLITS", "SplitTable", "read_folder"]
+__all__ = ["KNOWN_SPLITS", "SplitTable", "is_data_folder", "read_folder", "read_one_split"]
