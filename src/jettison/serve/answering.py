@@ -35,6 +35,11 @@ async def answer_request(gateway: "Gateway", call: Call, receive: Receive, send:
     Raises:
         ApiError: There is no answer, and nothing has been sent.
     """
+    answered = _answered(gateway, call, receive, send)
+    return await (answered if gateway.tracing is None else gateway.tracing.request(call, answered))
+
+
+async def _answered(gateway: "Gateway", call: Call, receive: Receive, send: Send) -> Took:
     plan = gateway.plan
     plan.enter()
     gateway.metrics.in_flight.inc()
@@ -78,6 +83,8 @@ def _finish(
     """Records and counts, once the last byte is known."""
     for side in call.side:
         gateway.record(side, call)
+    if gateway.tracing is not None:
+        gateway.tracing.answered(call, reply, error)
     told = reply or error
     arm = None if told is None else told.arm
     seconds = time.monotonic() - call.started_s

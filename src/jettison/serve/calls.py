@@ -43,6 +43,8 @@ class Call:
     """Records besides that of the answer, written together with it."""
     escalate: bool = False
     """A guardrail wants the fallback to answer."""
+    traceparent: str | None = None
+    """W3C trace context: the client's, and towards an upstream our own; None where nothing is traced."""
 
 
 @dataclass(slots=True, kw_only=True)

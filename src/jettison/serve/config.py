@@ -152,6 +152,21 @@ class StickyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The first that a request has; none of them draws an arm for the request alone."""
 
 
+class TracingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """OpenTelemetry spans over OTLP; extra `otel`."""
+
+    is_on: bool = False
+    endpoint: str | None = None
+    """Address that takes spans, as `http://localhost:4318/v1/traces`; None takes OpenTelemetry's own
+    environment variables, or that one."""
+    service: str = "jettison"
+    """`service.name`, unless OTEL_SERVICE_NAME says otherwise."""
+    share: float = 1.0
+    """Of the requests that come without a trace; one that comes with a trace keeps its own choice."""
+    content: Literal["drop", "mask", "keep"] = "drop"
+    """What becomes of the texts of requests and answers: none in spans, masked as in the log, or as is."""
+
+
 class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`serve.toml`."""
 
@@ -193,6 +208,7 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     keys: tuple[KeyConfig, ...] = ()
     proof: ProofConfig = ProofConfig()
     sticky: StickyConfig = StickyConfig()
+    tracing: TracingConfig = TracingConfig()
     guardrails: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     """Guardrails by their name here, with `use` and settings, for routes of type `guarded`."""
     format: int = 1
@@ -249,6 +265,9 @@ def check_serve_config(config: ServeConfig, where: str) -> None:
     for place, value, low, high in _ranges(config):
         if value is not None and not low <= value <= high:
             raise InvalidInput(f"{where}: must be in {low:g}-{high:g}, got {value!r} - at `$.{place}`")
+    endpoint = config.tracing.endpoint
+    if endpoint is not None and not endpoint.startswith(("http://", "https://")):
+        raise InvalidInput(f"{where}: must be an http address, got {endpoint!r} - at `$.tracing.endpoint`")
     for name, upstream in config.upstreams.items():
         _check_upstream(upstream, f"{where}: $.upstreams.{name}")
     _check_keys(config, where)
@@ -287,6 +306,7 @@ def _ranges(config: ServeConfig) -> list[tuple[str, float | None, float, float]]
         ("limits.json_depth", config.limits.json_depth, 4, 500),
         ("limits.in_flight", config.limits.in_flight, 1, 1_000_000),
         ("limits.connections", config.limits.connections, 1, 1_000_000),
+        ("tracing.share", config.tracing.share, 0, 1),
         ("proof.max_age_days", config.proof.max_age_days, 0, 1e6),
     ]
     for name, up in config.upstreams.items():

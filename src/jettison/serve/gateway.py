@@ -24,6 +24,7 @@ from jettison.serve.plan import Plan
 from jettison.serve.reading import TaskText
 from jettison.serve.records import hashed_key
 from jettison.serve.tell import tell
+from jettison.serve.tracing import Tracing
 from jettison.serve.traffic_log import TrafficLog
 
 SALT_FILE = "salt"
@@ -56,6 +57,7 @@ class Gateway:
         self.log: TrafficLog | None = None
         self.access = Access(config.keys, self.state)
         self.task_text = TaskText(config.input)
+        self.tracing: Tracing | None = None
         self._salt = b""
         self._read_again, self._watched = read_again, watched
         self._seen = self._stamps()
@@ -76,7 +78,9 @@ class Gateway:
         """
         self._salt = _salt(self.state)
         self._moderation = _moderation(self.config)
-        plan = Plan(self.config, self.metrics, self.record)
+        if self.config.tracing.is_on:
+            self.tracing = Tracing(self.config.tracing)
+        plan = Plan(self.config, self.metrics, self.record, self.tracing)
         await plan.start()
         self.plan = plan
         if self.config.log.is_on:
@@ -96,6 +100,8 @@ class Gateway:
         self._save_usage()
         if self.log is not None:
             await asyncio.to_thread(self.log.close)
+        if self.tracing is not None:
+            await self.tracing.close()
 
     # What answers look at
 
@@ -308,7 +314,7 @@ class Gateway:
                 config = self._read_again()
                 _check_same_ground(self.config, config)
                 moderation = _moderation(config)
-                plan = Plan(config, self.metrics, self.record)
+                plan = Plan(config, self.metrics, self.record, self.tracing)
                 await plan.start()
             except (JettisonError, ApiError, OSError) as error:
                 self.metrics.reloaded("refused")
@@ -385,6 +391,8 @@ def _check_same_ground(old: ServeConfig, new: ServeConfig) -> None:
             )
     if old.log.is_on != new.log.is_on:
         raise InvalidInput("log.is_on cannot change while the gateway runs. Start it anew.")
+    if old.tracing != new.tracing:
+        raise InvalidInput("tracing cannot change while the gateway runs. Start it anew.")
 
 
 def _messages(call: Call) -> str:

@@ -35,8 +35,14 @@ def _call(
         started_s=time.monotonic(),
         stream=body.get("stream") is True,
         authorization=None if authorization is None else authorization.decode("latin-1"),
+        traceparent=None if gateway.tracing is None else _traceparent(headers),
         is_retry=headers.get(b"x-stainless-retry-count", b"0") != b"0",
     )
+
+
+def _traceparent(headers: dict[bytes, bytes]) -> str | None:
+    given = headers.get(b"traceparent")
+    return None if given is None else given.decode("latin-1")
 
 
 def parse_chat(gateway: Any, body: Any, headers: Any, request_id: str, name: Any, key: Any) -> Call:

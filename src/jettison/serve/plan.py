@@ -24,6 +24,7 @@ from jettison.serve.prompted_arm import UpstreamArm
 from jettison.serve.proof import Proven, open_proven
 from jettison.serve.routing import Behind, CascadeNode, Node, ShadowNode, SplitNode
 from jettison.serve.tell import tell
+from jettison.serve.tracing import Tracing
 from jettison.serve.upstream import Upstream
 
 ENDPOINTS = ("openai", "vllm")
@@ -36,10 +37,17 @@ class Plan:
         config: Checked.
         metrics: Shared with what comes after.
         sink: Takes the records of shadows and audits.
+        tracing: Writes a span of each arm's answer; None, and no arm knows of spans.
     """
 
-    def __init__(self, config: ServeConfig, metrics: Metrics, sink: Callable[[Record, Call], None]) -> None:
-        self.config, self.metrics = config, metrics
+    def __init__(
+        self,
+        config: ServeConfig,
+        metrics: Metrics,
+        sink: Callable[[Record, Call], None],
+        tracing: Tracing | None = None,
+    ) -> None:
+        self.config, self.metrics, self._tracing = config, metrics, tracing
         self.behind = Behind(sink, metrics)
         self.proven: dict[str, Proven] = {}
         self.engines: dict[str, Engine] = {}
@@ -147,6 +155,7 @@ class Plan:
             behind=self.behind,
             metrics=self.metrics,
             audit_share=self.config.audit_share,
+            tracing=self._tracing,
             **given,
         )
         self._steerable[place] = node
@@ -185,7 +194,8 @@ class Plan:
     def _target(self, name: str, place: str) -> Node:
         if name.startswith("upstream:"):
             upstream = self.upstreams[name[9:]]
-            return UpstreamArm(upstream, self.labels, upstream.config.prompt or self._prompt())
+            asked = UpstreamArm(upstream, self.labels, upstream.config.prompt or self._prompt())
+            return self._traced(asked, model=upstream.config.model, url=upstream.config.url)
         if name in ("release/lean", "release/fallback"):
             found = self._cascade_of("")
             if found is None:
@@ -245,7 +255,7 @@ class Plan:
                     self.metrics,
                 )
             self.engines[candidate.digest] = engine
-            node = LocalArm(candidate, engine, self.config.input)
+            node = self._traced(LocalArm(candidate, engine, self.config.input), model=candidate.name)
         self._arms[candidate.digest] = node
         return node
 
@@ -268,7 +278,14 @@ class Plan:
         upstream = Upstream(name, config, self.metrics)
         upstream.digest = candidate.digest
         self.upstreams[name] = upstream
-        return UpstreamArm(upstream, candidate.labels, candidate.settings.get("prompt"))
+        arm = UpstreamArm(upstream, candidate.labels, candidate.settings.get("prompt"))
+        return self._traced(arm, model=config.model, url=config.url)
+
+    def _traced(self, node: Node, *, model: str | None, url: str | None = None) -> Node:
+        if self._tracing is None:
+            return node
+        provider = "jettison" if url is None else "openai"
+        return self._tracing.arm(node, model=model, url=url, provider=provider)
 
     def _prompt(self) -> Any:
         """The prompt of the endpoint that stands in the release, for an incumbent elsewhere."""

@@ -100,7 +100,9 @@ class CascadeNode:
         escalate_flagged: bool = True,
         out_of_scope: str | None = None,
         ranks: Any = None,
+        tracing: Any = None,
     ) -> None:
+        self._tracing = tracing
         self._lean, self._fallback, self._plan = lean, fallback, plan
         self._behind, self._metrics = behind, metrics
         self._own_audit_share = self.audit_share = audit_share
@@ -141,6 +143,8 @@ class CascadeNode:
                 )
             return self._told(lean, "lean")
         self._metrics.escalated(reason)
+        if self._tracing is not None:
+            self._tracing.escalated(reason, None if lean is None else lean.confidence, self.threshold)
         if lean is not None:
             lean.escalated = True
             call.side.append(record_of(call, self._told(lean, "lean"), role="lean"))

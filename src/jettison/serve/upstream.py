@@ -162,6 +162,8 @@ class Upstream:
             headers["authorization"] = f"Bearer {self._key}"
         elif self.config.pass_key and call.authorization is not None:
             headers["authorization"] = call.authorization
+        if call.traceparent is not None:
+            headers["traceparent"] = call.traceparent
         return headers
 
     async def _whole(self, response: Any) -> bytes:
