@@ -89,6 +89,9 @@ def test_two_candidates_under_poisson_load_have_paired_ratios_and_a_noise_floor(
     assert (large.energy_tier or "").startswith("E")
     assert large.energy_idle_j is not None
     assert large.energy_j == pytest.approx((large.energy_dynamic_j or 0) + large.energy_idle_j)
+    row = next(row for row in load_rows(found) if row.name == "Median latency over the first's")
+    assert row.figures[0] == "1 (reference)"
+    assert row.figures[1] != "not measured"
     page = load_page(found).decode()
     assert "large" in page
     assert "<svg" in page
@@ -382,4 +385,7 @@ def test_a_report_survives_json(tmp_path: Path) -> None:
 
     found = measure_load([fake(tmp_path, "one", 0.001)], TEXTS, Scenario(kind="offline", duration_s=0.3))
     assert msgspec.json.decode(msgspec.json.encode(found), type=LoadReport) == found
-    assert next(row.name for row in load_rows(found)) == "Claim"
+    rows = {row.name: row.figures for row in load_rows(found)}
+    assert next(iter(rows)) == "Claim"
+    # Alone, it is compared with nothing: there is no row of ratios.
+    assert not any("over the first's" in name for name in rows)

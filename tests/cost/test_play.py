@@ -115,25 +115,26 @@ def test_a_server_is_sent_every_request_when_it_is_due_whatever_became_of_the_ot
 
 
 def test_an_endpoint_that_stalls_is_seen_from_the_schedule_and_hidden_by_a_closed_loop() -> None:
-    # Every answer takes 5 ms, but for 0.4 s of every 2 s the server, one at a time, takes none.
+    # One at a time, 1 ms each, but once, for a third of a second, the server takes none.
     def stalling(now_s: float) -> float:
-        into = (now_s - 0.5) % 2.0
-        return 0.4 - into if now_s > 0.5 and into < 0.4 else 0.001
+        return 0.9 - now_s if 0.57 <= now_s < 0.9 else 0.001
 
     n = 260
     with LoadServer(delay=stalling, serial=True) as server:
         client = player(server)
-        opened = client.play([0] * n, list(np.arange(n) * 0.01))
+        opened = client.play([0] * n, list(np.arange(n) * 0.008))
         client.close()
     with LoadServer(delay=stalling, serial=True) as server:
         client = player(server)
         closed = client.play([0] * n, [0.0] * n, concurrency=1)
         client.close()
-    told = float(np.quantile(closed.service_s, 0.95))
-    truth = float(np.quantile(opened.latency_s, 0.95))
-    # One request in the closed loop met each stall; in truth 40 of each 200 were due within one.
-    assert truth > 0.2
-    assert told < 0.25 * truth
+    told, truth = (float(np.quantile(t, 0.99)) for t in (closed.service_s, opened.latency_s))
+    print(f"p99 of a stalling endpoint: closed loop {1e3 * told:.1f} ms, schedule {1e3 * truth:.0f} ms")
+    # The closed loop met the stall with one request of 260; some 40 were due in it.
+    assert closed.is_ok.all()
+    assert float(closed.service_s.max()) > 0.2
+    assert 0.25 < truth < 0.6
+    assert told < 0.15 * truth
 
 
 def test_failures_and_time_outs_are_misses_and_never_dropped() -> None:
@@ -163,6 +164,19 @@ def test_a_stream_tells_the_first_token_every_gap_and_the_tokens() -> None:
     assert np.median(calls.gaps_s) == pytest.approx(0.03, abs=0.02)
     assert (calls.first_token_s < calls.latency_s - 0.08).all()
     assert calls.token_s[0] == pytest.approx(0.03, abs=0.02)
+
+
+def test_the_first_token_counts_from_when_the_request_was_due_and_not_from_when_it_was_sent() -> None:
+    with LoadServer(chunks=3, gap_s=0.01, delay=lambda _: 0.12) as server:
+        client = HttpPlayer(http_target(f"{server.url}/v1", model="m", stream=True), ["hi"])
+        # Both are due at once, and the second may only be sent when the first has ended.
+        calls = client.play([0, 0], [0.0, 0.0], concurrency=1)
+        client.close()
+    assert calls.first_s[1] is not None
+    from_sent = calls.first_s[1] - calls.sent_s[1]
+    assert calls.sent_s[1] > 0.12
+    assert calls.first_token_s[1] == pytest.approx(calls.sent_s[1] + from_sent)
+    assert calls.first_token_s[1] > 0.24 > from_sent
 
 
 def test_bytes_on_the_wire_are_those_that_both_sides_wrote() -> None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from jettison.cost.published import Figure, contexts
 from jettison.decide import report_words as words
-from jettison.decision import CostSummary, PhaseMemory
+from jettison.decision import CostSummary, Interval, PhaseMemory
 
 
 class CostRow(NamedTuple):
@@ -51,7 +51,7 @@ def cost_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
         CostRow(
             "CPU time over the incumbent's",
             "median of paired rounds",
-            [words.ratio(c.cpu_ratio) for c in costs],
+            [_ratio(c.cpu_ratio) for c in costs],
         ),
         CostRow(
             "Latency, median", "one at a time, no queue", [words.seconds(c.latency_p50_s) for c in costs]
@@ -139,6 +139,12 @@ def cost_contexts(names: Sequence[str], costs: Sequence[CostSummary], kind: str 
         ],
         kind,
     )
+
+
+def _ratio(ratio: Interval | None) -> str:
+    """Of the incumbent itself, which has no interval, that it is the reference."""
+    is_base = ratio is not None and ratio.low == ratio.high == 1.0
+    return words.REFERENCE if is_base else words.ratio(ratio)
 
 
 def _per_million(usd_per_1000: float | None) -> str:

@@ -30,15 +30,15 @@ def load_rows(report: LoadReport) -> list[CostRow]:
         CostRow(
             "Median latency over the first's",
             "paired blocks",
-            [ratio_words(t.latency_ratio) for t in found],
+            _ratios([t.latency_ratio for t in found]),
         ),
         CostRow(
-            "95th percentile over the first's", "paired blocks", [ratio_words(t.tail_ratio) for t in found]
+            "95th percentile over the first's", "paired blocks", _ratios([t.tail_ratio for t in found])
         ),
         CostRow(
             "Tasks per second over the first's",
             "paired blocks",
-            [ratio_words(t.throughput_ratio) for t in found],
+            _ratios([t.throughput_ratio for t in found]),
         ),
         CostRow(
             "Service time, median", "without the queue", [words.seconds(t.service_p50_s) for t in found]
@@ -168,6 +168,13 @@ def ratio_words(ratio: Interval | None) -> str:
         return words.UNKNOWN
     shown = words.ratio(ratio)
     return f"{shown}: no difference shown" if ratio.low <= 1 <= ratio.high else shown
+
+
+def _ratios(ratios: Sequence[Interval | None]) -> list[str]:
+    """Ratios to the first target, which is the reference itself where another was compared with it."""
+    said = [ratio_words(ratio) for ratio in ratios]
+    is_compared = any(ratio is not None for ratio in ratios[1:])
+    return [words.REFERENCE if is_compared and ratios[0] is None else said[0], *said[1:]]
 
 
 def _money_and_energy(found: Sequence[LoadSummary]) -> list[CostRow]:

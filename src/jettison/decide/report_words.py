@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from jettison.decision import GateResult, Interval, Verdict
 
 UNKNOWN = "not measured"
+REFERENCE = "1 (reference)"
+"""A ratio of what the others are compared with."""
 
 VERDICT_WORDS = {Verdict.SHIP: "SHIP", Verdict.BLOCK: "BLOCKED", Verdict.NOT_ENOUGH_DATA: "NOT ENOUGH DATA"}
 VERDICT_CLASSES = {Verdict.SHIP: "ship", Verdict.BLOCK: "block", Verdict.NOT_ENOUGH_DATA: "unsure"}
