@@ -212,16 +212,6 @@ def test_records_depend_on_everything_in_the_file_name(tmp_path):
     assert len(paths) == 6
 
 
-def test_records_of_another_processor_are_not_taken_for_this_ones(clumsy, tmp_path, monkeypatch):
-    """The same int8 file answers differently where products saturate, or where bfloat16 is in hardware."""
-    examples = made_examples(4)
-    folder = tmp_path / "e"
-    for features in ({"avx2"}, {"avx2", "avx512_vnni"}, {"avx2"}):
-        monkeypatch.setattr(run_module, "cpu_features", lambda features=features: frozenset(features))
-        evaluate(clumsy, examples, split="dev", folder=folder)
-    assert len(list(folder.glob("dev-*.parquet"))) == 2
-
-
 def test_logits_are_kept_on_demand(tmp_path):
     records = evaluate(fake(tmp_path / "c"), made_examples(2), split="dev", keep_logits=True)
     assert all(r.logits is not None and len(r.logits) == 3 for r in records)

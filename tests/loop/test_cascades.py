@@ -122,6 +122,6 @@ def test_costs_of_another_processor_are_not_taken_for_this_ones(workspace, arms,
 
     monkeypatch.setattr(search, "costs_of", costs_of)
     for model in ("this", "this", "another", "this"):
-        monkeypatch.setattr(search, "processor", lambda model=model: (model, "avx2"))
+        monkeypatch.setattr(search, "answering_machine", lambda model=model: (model, "avx2"))
         search.with_costs(workspace, arms["incumbent"], [arms["small"]], thorough=False)
     assert measured == [2, 2]

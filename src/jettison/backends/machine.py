@@ -48,11 +48,6 @@ def describe_machine() -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def processor() -> tuple[str, str]:
-    """Model and instruction sets of the processor: what figures and records must not be carried across."""
-    return _cpu_model(), " ".join(sorted(cpu_features()))
-
-
 @cache
 def answering_machine() -> tuple[tuple[str, str], ...]:
     """What of this machine may change an answer or its cost: processor, runtimes, threads.
