@@ -24,6 +24,9 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     out of scope (a conformal p-value). None when the task has no out-of-scope label."""
     flagged: bool = False
     """Whether `in_scope` is under the share of false alarms the candidate was calibrated to."""
+    abstained: bool = False
+    """The label is the out-of-scope one because the candidate abstains from what it flags; the
+    confidence is that of the answer withheld."""
     logits: np.ndarray | None = None
     """Raw scores of the labels, or of the example's choices, shape (n_labels,), float32, before
     calibration; of a generated answer, None."""

@@ -41,6 +41,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float | None = None
     in_scope: float | None = None
     flagged: bool | None = None
+    abstained: bool = False
+    """The candidate withheld its answer: the output is the out-of-scope label."""
     logits: tuple[float, ...] | None = None
     scores: dict[str, float | None] = msgspec.field(default_factory=dict)
     """Judgement of each scorer; None where it could not tell."""
@@ -165,7 +167,7 @@ def _arrow_type(pa: Any, name: str) -> Any:
         return pa.int64()
     if name == "status":
         return pa.int32()
-    if name in ("flagged", "escalated", "unanswered"):
+    if name in ("flagged", "escalated", "unanswered", "abstained"):
         return pa.bool_()
     if name == "logits":
         return pa.list_(pa.float32())

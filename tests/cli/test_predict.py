@@ -34,7 +34,8 @@ def test_texts_as_arguments_get_one_json_line_each(release):
     done = run(release, "a pear", "an apple")
     first, second = lines(done.stdout)
     assert (first["text"], first["label"], second["label"]) == ("a pear", "pear", "apple")
-    assert set(first) == {"text", "label", "confidence", "in_scope", "flagged", "arm", "escalated", "error"}
+    said = {"text", "label", "confidence", "in_scope", "flagged", "abstained", "arm", "escalated", "error"}
+    assert set(first) == said
     assert first["error"] is None
     assert 0 < first["confidence"] <= 1
     assert done.return_value == 0

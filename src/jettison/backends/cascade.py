@@ -119,6 +119,7 @@ class CascadeClassifier:
             confidence=output.confidence,
             in_scope=in_scope,
             flagged=flagged,
+            abstained=output.abstained,
             logits=output.logits,
             arm=arm if output.arm is None else f"{arm}/{output.arm}",
             escalated=escalated or output.escalated,

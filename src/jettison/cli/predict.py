@@ -27,6 +27,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     in_scope: float | None
     """None when the release has no out-of-scope label."""
     flagged: bool | None
+    abstained: bool
+    """The label is the out-of-scope one because the answer was withheld."""
     arm: str | None
     """Of a cascade: `lean` or `fallback`."""
     escalated: bool
@@ -98,6 +100,7 @@ def _answer(output: Output) -> Answer:
         confidence=None if failed else output.confidence,
         in_scope=output.in_scope,
         flagged=None if output.in_scope is None else output.flagged,
+        abstained=output.abstained,
         arm=output.arm,
         escalated=output.escalated,
         error=output.error,

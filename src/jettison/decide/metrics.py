@@ -18,7 +18,7 @@ def summarize(records: Sequence[Record]) -> dict[str, dict[str, float | None]]:
 
     Returns:
         slice → metric → value, with the metrics `accuracy`, `macro_f1`, `accuracy_in_scope`,
-        `auroc`, `out_of_scope_recall`, `false_alarm_share`, `ece`, `brier`, `log_loss`, `aurc`,
+        `auroc`, `out_of_scope_recall`, `false_alarm_share`, `coverage`, `ece`, `brier`, `log_loss`, `aurc`,
         `accuracy_at_80_coverage`, `mean_confidence`, `error_share`, `escalated_share`, and the
         mean of each further scorer by its name.
     """
@@ -71,6 +71,7 @@ def _scope_metrics(records: Sequence[Record]) -> dict[str, float | None]:
         "auroc": ranking.auroc(scores_in, scores_out) if separates else None,
         "out_of_scope_recall": _share([r.flagged for r in outside if r.flagged is not None]),
         "false_alarm_share": _share([r.flagged for r in inside if r.flagged is not None]),
+        "coverage": _share([not r.abstained for r in records if not r.unanswered]),
     }
 
 
@@ -78,7 +79,10 @@ def _confidence_metrics(records: Sequence[Record]) -> dict[str, float | None]:
     sure = [
         (r.confidence, correct)
         for r in records
-        if r.error is None and r.confidence is not None and (correct := _is_right(r)) is not None
+        if r.error is None
+        and not r.abstained  # its confidence is that of an answer nobody got
+        and r.confidence is not None
+        and (correct := _is_right(r)) is not None
     ]
     if not sure:
         names = ("ece", "brier", "log_loss", "aurc", "accuracy_at_80_coverage", "mean_confidence")

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from jettison.backends.abstain import WHEN_OUT_OF_SCOPE
 from jettison.backends.ask import check_answered
 from jettison.backends.open import open_model
 from jettison.candidate import (
@@ -51,6 +52,7 @@ def calibrate(
     records: Sequence[Record] | None = None,
     scorer: str = "label",
     method: Method = "temperature",
+    abstain: bool = False,
 ) -> Candidate:
     """Fit a candidate's confidences on `data.dev_fit`, as a new candidate beside the old one.
 
@@ -75,6 +77,7 @@ def calibrate(
         scorer: The task's first.
         method: What makes confidences honest. `temperature`: one number. `vector`: a scale and a bias for
             each label. `isotonic`: a monotone map. The last two need more examples; none changes an answer.
+        abstain: The candidate then answers what it flags by the out-of-scope label (`Output.abstained`).
 
     Raises:
         InvalidInput: The share is not in (0, 1), or the candidate lacks the task's labels.
@@ -90,6 +93,7 @@ def calibrate(
             "share": false_alarm_share,
             "rule": scope_rule,
             **({} if method == "temperature" else {"method": method}),
+            **({"abstain": True} if abstain else {}),
         }
     )
     folder = cache / key[:20]
@@ -98,7 +102,7 @@ def calibrate(
     started = time.perf_counter()
     out_of_scope = candidate.out_of_scope or data.out_of_scope
     uncalibrated = msgspec.structs.replace(candidate, out_of_scope=out_of_scope, calibration=Calibration())
-    settings = dict(candidate.settings)
+    settings = {**candidate.settings, **({WHEN_OUT_OF_SCOPE: "abstain"} if abstain else {})}
     if records is not None and candidate.backend != "cascade" and not _has_logits(candidate, records):
         fitted = Calibration(false_alarm_share=false_alarm_share, data_digest=data.digest)
         fit = {example.id for example in data.dev_fit}
@@ -113,6 +117,7 @@ def calibrate(
             "false_alarm_share": false_alarm_share,
             "scope_rule": scope_rule,
             **({} if method == "temperature" else {"method": method}),
+            **({"abstain": True} if abstain else {}),
         },
         seed=0,
         versions=library_versions("numpy", "scipy"),

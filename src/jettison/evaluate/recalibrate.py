@@ -11,12 +11,15 @@ import msgspec
 import numpy as np
 from scipy.optimize import minimize
 
+from jettison.backends.abstain import WHEN_OUT_OF_SCOPE
 from jettison.candidate import Calibration, Candidate
 from jettison.errors import NotEnoughData
 from jettison.model import CONFIDENCE_MAP, Decoder, log_odds, mapped_confidence
 from jettison.record import Record
 
 LEAST_EXAMPLES = 20
+_OF_CALIBRATION = (CONFIDENCE_MAP, WHEN_OUT_OF_SCOPE)
+"""Settings that calibration adds."""
 PRIOR = 1.0
 """Weight of one made-up example either way, which keeps the map finite where every answer is right."""
 
@@ -25,7 +28,7 @@ def uncalibrated(candidate: Candidate) -> Candidate | None:
     """The candidate whose calibration this is; None where the last step was another."""
     if not candidate.lineage or candidate.lineage[-1].step != "calibrate":
         return None
-    settings = {key: value for key, value in candidate.settings.items() if key != CONFIDENCE_MAP}
+    settings = {key: value for key, value in candidate.settings.items() if key not in _OF_CALIBRATION}
     return msgspec.structs.replace(
         candidate,
         calibration=Calibration(),

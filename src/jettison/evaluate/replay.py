@@ -49,6 +49,7 @@ def output_of(record: Record) -> Output:
         confidence=record.confidence or 0.0,
         in_scope=record.in_scope,
         flagged=bool(record.flagged),
+        abstained=record.abstained,
         logits=None if record.logits is None else np.asarray(record.logits, np.float32),
         arm=record.arm,
         escalated=record.escalated,

@@ -230,6 +230,7 @@ def _record(
         confidence=None if failed else output.confidence,
         in_scope=output.in_scope,
         flagged=None if failed or output.in_scope is None else output.flagged,
+        abstained=output.abstained,
         logits=None if logits is None else tuple(logits.tolist()),
         scores=dict.fromkeys(scores) if output.unanswered else scores,
         slices=example.slices,

@@ -161,7 +161,7 @@ def options_of(
     workspace: Workspace, incumbent: Contender, lean: Contender, fallback: Contender | Option
 ) -> list[Option]:
     """Every way to join two arms for which a threshold can be certified."""
-    scopes = SCOPE_RULES if workspace.task.out_of_scope is not None else (ScopeRule(),)
+    scopes = _scope_rules(workspace)
     ways: tuple[Literal["fallback", "average"], ...] = ("fallback", "average")
     if isinstance(fallback, Option) or not _can_average(lean, fallback):
         ways = ("fallback",)
@@ -172,6 +172,17 @@ def options_of(
                 option = _option(workspace, incumbent, lean, fallback, Plan(epsilon, combine, scope))
                 found += [] if option is None else [option]
     return found
+
+
+def _scope_rules(workspace: Workspace) -> tuple[ScopeRule, ...]:
+    """Ways to treat what looks out of scope, as far as the run's settings leave a choice."""
+    if workspace.task.out_of_scope is None:
+        return (ScopeRule(),)
+    if workspace.config.when_out_of_scope not in ("answer", "escalate"):
+        return SCOPE_RULES
+    escalates = workspace.config.when_out_of_scope == "escalate"
+    kept = [r for r in SCOPE_RULES if r.escalate_flagged == escalates and r.decline_below is None]
+    return tuple(kept)
 
 
 def _can_average(lean: Contender, fallback: Contender) -> bool:
@@ -287,11 +298,15 @@ def _flagged_anew(workspace: Workspace, records: Sequence[Record], outside: str)
     reference = [r.in_scope for r in records if r.example_id in fit and r.in_scope is not None]
     if not reference:
         return tuple(records)
-    limit = float(np.quantile(reference, 0.05))
+    limit = float(np.quantile(reference, workspace.config.false_alarm_share))
+    abstain = workspace.config.when_out_of_scope == "abstain"
     found = []
     for record in records:
         flagged = record.in_scope is not None and record.in_scope < limit
         scores = {**record.scores, "out_of_scope": float(flagged == (record.expected == outside))}
+        if flagged and abstain:
+            scores["label"] = float(record.expected == outside)
+            record = msgspec.structs.replace(record, output=outside, abstained=True)
         found.append(msgspec.structs.replace(record, flagged=flagged, scores=scores))
     return tuple(found)
 

@@ -69,6 +69,11 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Probability that a cascade's certificate does not hold."""
     calibration: Literal["temperature", "vector", "isotonic"] = "temperature"
     """What makes confidences honest, fitted on one half of dev; goes into every candidate."""
+    when_out_of_scope: Literal["answer", "escalate", "abstain"] | None = None
+    """What candidates do with inputs that look out of scope: answer as any other, ask the fallback of
+    a cascade, or abstain: answer the out-of-scope label. None lets the search choose of the first two."""
+    false_alarm_share: float = 0.05
+    """Share of in-scope inputs that may look out of scope."""
     n_shown: int = 5
     """Candidates measured on test besides the eligible ones, for the report."""
     slo: str | None = None
@@ -156,6 +161,12 @@ def check_config(config: RunConfig, place: str) -> None:
         ),
         (config.training_threads >= 0, "training_threads", "at least 0", config.training_threads),
         (0 < config.nominate_at < 1, "nominate_at", "between 0 and 1", config.nominate_at),
+        (
+            0 < config.false_alarm_share < 0.5,
+            "false_alarm_share",
+            "between 0 and 0.5",
+            config.false_alarm_share,
+        ),
         (0 < config.delta < 1, "delta", "between 0 and 1", config.delta),
         (all(0 < e < 1 for e in config.epsilons or ()), "epsilons", "between 0 and 1", config.epsilons),
         (config.n_cost_tasks >= 20, "n_cost_tasks", "at least 20", config.n_cost_tasks),

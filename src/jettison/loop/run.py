@@ -28,7 +28,7 @@ from jettison.decide.render import read_decision, write_decision
 from jettison.decide.report import rewrite_report
 from jettison.decide.report_types import write_report_content
 from jettison.decision import CostSummary, Decision, Gate, NotWorse
-from jettison.errors import CannotWrite, JettisonError, UnknownName
+from jettison.errors import CannotWrite, InvalidInput, JettisonError, UnknownName
 from jettison.evaluate.profile import reference_profile
 from jettison.evaluate.replay import DECODED
 from jettison.evaluate.slices import Slicer
@@ -237,6 +237,11 @@ def _open_workspace(config: RunConfig, watcher: Watcher) -> Workspace:
     for finding in task.findings:
         if finding.severity != "note":
             watcher.found(f"{finding.severity}: {finding.message}")
+    if config.when_out_of_scope is not None and task.out_of_scope is None:
+        raise InvalidInput(
+            f"when_out_of_scope must be left out of a run on a task without an out-of-scope label, got "
+            f"{config.when_out_of_scope!r}. Name the label: `out_of_scope` under [labels] in {config.task}."
+        )
     slicer = Slicer.fit(task.development)
     dev = slicer.apply(task.dev)
     return Workspace(config=config, task=task, slicer=slicer, dev=dev, watcher=watcher, clock=clock)
@@ -259,7 +264,7 @@ def _incumbent(workspace: Workspace) -> tuple[Contender, float]:
         workspace=workspace.shared,
     )
     # The incumbent is judged as it is used today: by its largest probability.
-    candidate = workspace.calibrated(candidate, scope_rule="max_probability")
+    candidate = workspace.calibrated(candidate, scope_rule="max_probability", as_today=True)
     candidate = msgspec.structs.replace(candidate, name="incumbent")
     started = time.process_time()
     recipe = Recipe(name="incumbent", steps=(), family="incumbent", why="what runs today")
@@ -404,12 +409,8 @@ def _evidence_key(purpose: str, evidence: Sequence[Evidence]) -> str:
 
 
 def _reads_logits(contenders: Sequence[Contender]) -> bool:
-    """Whether a cascade among them takes the mean of its arms' logits."""
-    return any(
-        b'"combine":"average"' in msgspec.json.encode(contender.candidate.settings.get("route"))
-        for contender in contenders
-        if contender.candidate.backend == "cascade"
-    )
+    """Whether records must hold logits: a cascade among them may take the mean of its arms'."""
+    return any(contender.candidate.backend == "cascade" for contender in contenders)
 
 
 def _release(

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from jettison.backends.abstain import as_told
 from jettison.backends.cascade import open_cascade
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate
@@ -127,13 +128,20 @@ class Workspace:
             candidate = apply_step(step, candidate, context, cache=self.cache / "steps", name=name)
         return self.calibrated(candidate)
 
-    def calibrated(self, candidate: Candidate, *, scope_rule: ScopeRule = "auto") -> Candidate:
-        """The candidate with confidences fitted on one half of dev, from its answers to all of dev."""
+    def calibrated(
+        self, candidate: Candidate, *, scope_rule: ScopeRule = "auto", as_today: bool = False
+    ) -> Candidate:
+        """The candidate with confidences fitted on one half of dev, from its answers to all of dev.
+
+        It abstains where the run's settings say so; the incumbent is left `as_today`.
+        """
         return calibrate(
             candidate,
             self.task.development,
             cache=self.cache / "calibrated",
             scope_rule=scope_rule,
+            false_alarm_share=self.config.false_alarm_share,
+            abstain=self.config.when_out_of_scope == "abstain" and not as_today,
             records=self.records(candidate, self.dev, "dev") if can_replay(candidate) else None,
             scorer=self.scorer,
             method=self.config.calibration,
@@ -210,13 +218,13 @@ class Workspace:
         if candidate.backend == "cascade":
             arms = partial(_Arm, self, examples, split)
             inputs: list[Any] = [example.asked for example in examples]
-            outputs = open_cascade(candidate, opener=arms).predict(inputs)
+            outputs = as_told(open_cascade(candidate, opener=arms).predict(inputs), candidate)
             return Replay(candidate.labels, outputs_by_input(examples, outputs))
         raw = uncalibrated(candidate)
         if raw is not None and split == "dev" and self.is_kept(raw, examples, split):
             known = calibrated_outputs(self.records(raw, examples, split), candidate)
             if known is not None:
-                return Replay(candidate.labels, outputs_by_input(examples, known))
+                return Replay(candidate.labels, outputs_by_input(examples, as_told(known, candidate)))
         if candidate.backend == "hf" and self._workers(candidate) == 1:
             settings = {**candidate.settings, "threads": self._cores}
             candidate = msgspec.structs.replace(candidate, settings=settings)

@@ -232,6 +232,7 @@ class Plan:
                     escalate_flagged=bool(cascade.settings.get("escalate_flagged", True)),
                     out_of_scope=cascade.out_of_scope,
                     ranks=_ranks(cascade) if outermost else None,
+                    abstains=outermost and cascade.settings.get("when_out_of_scope") == "abstain",
                 )
         raise BrokenArtifact(f"{cascade.path} must be made of single candidates and cascades.")
 

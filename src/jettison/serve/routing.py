@@ -101,6 +101,7 @@ class CascadeNode:
         out_of_scope: str | None = None,
         ranks: Any = None,
         tracing: Any = None,
+        abstains: bool = False,
     ) -> None:
         self._tracing = tracing
         self._lean, self._fallback, self._plan = lean, fallback, plan
@@ -110,6 +111,7 @@ class CascadeNode:
         self._escalate_flagged = escalate_flagged
         self._never = out_of_scope if escalate_flagged else None
         self._ranks = ranks
+        self._withheld = out_of_scope if abstains else None
 
     def steer(self, control: RouteControl) -> None:
         """Take threshold and audit share from outside; None goes back to the plan's."""
@@ -182,6 +184,8 @@ class CascadeNode:
             reply.flagged = reply.in_scope < self._ranks.limit
             if reply.answer is not None:
                 reply.answer.in_scope, reply.answer.flagged = reply.in_scope, reply.flagged
+                if reply.flagged and self._withheld is not None:
+                    reply.output = reply.answer.text = self._withheld
         return within(arm, reply)
 
 
