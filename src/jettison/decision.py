@@ -25,6 +25,19 @@ class Verdict(StrEnum):
     NOT_ENOUGH_DATA = "NOT ENOUGH DATA"
 
 
+class ScorerErrors(msgspec.Struct, frozen=True, kw_only=True):
+    """Verdicts of a scorer on answers of which people have said whether they are right."""
+
+    n_right: int
+    n_right_passed: int
+    """Of the right answers, how many it passed."""
+    n_wrong: int
+    n_wrong_failed: int
+    """Of the wrong ones, how many it failed."""
+    source: str
+    """Whose answers and labels they are."""
+
+
 class NotWorse(msgspec.Struct, frozen=True, kw_only=True, tag="not_worse"):
     """The candidate's score may fall below the incumbent's by less than the margin, on every slice."""
 
@@ -37,6 +50,10 @@ class NotWorse(msgspec.Struct, frozen=True, kw_only=True, tag="not_worse"):
     """One-sided error probability."""
     margins: dict[str, float] = msgspec.field(default_factory=dict)
     """Margin of single slices where it differs."""
+    is_fallible: bool = False
+    """The scorer's verdicts are not the truth: where how it errs is not known, the result says so."""
+    scorer_errors: dict[str, ScorerErrors] = msgspec.field(default_factory=dict)
+    """Slice → how the scorer errs there; carried into the interval and the verdict."""
 
 
 class AtMost(msgspec.Struct, frozen=True, kw_only=True, tag="at_most"):

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from jettison.decide.gates import judge_at_most, judge_cheaper, judge_not_worse
-from jettison.decision import AtMost, CostSummary, Flips, NotWorse, Verdict
+from jettison.decision import AtMost, CostSummary, Flips, NotWorse, ScorerErrors, Verdict
 from jettison.errors import InvalidInput, UnknownName
 from jettison.stats.paired import paired_test
 from judged_records import cost, flipped, records_of
@@ -203,3 +203,43 @@ def test_a_candidate_earns_its_place_by_cpu_or_by_size() -> None:
     assert judge_cheaper(incumbent, cost(1.2, size=50)).verdict is Verdict.BLOCK
     assert judge_cheaper(incumbent, cost(0.99, size=50)).verdict is Verdict.NOT_ENOUGH_DATA
     assert judge_cheaper(incumbent, CostSummary()).verdict is Verdict.NOT_ENOUGH_DATA
+
+
+ERRS = ScorerErrors(
+    n_right=983, n_right_passed=897, n_wrong=1091, n_wrong_failed=1017, source="labels of ours"
+)
+
+
+def test_the_scorers_own_error_goes_into_the_interval_and_the_verdict() -> None:
+    plain = judged(400, harmful=16, beneficial=2, margin=0.07)[0]
+    told = judged(400, harmful=16, beneficial=2, margin=0.07, scorer_errors={"all": ERRS})[0]
+    assert plain.verdict is Verdict.SHIP
+    assert told.verdict is Verdict.NOT_ENOUGH_DATA
+    assert told.difference is not None
+    assert plain.difference is not None
+    assert told.difference.low < plain.difference.low / 0.86
+    assert told.difference.value == pytest.approx(-0.035 / (897 / 983 + 1017 / 1091 - 1))
+    assert told.n_missing is not None
+    assert (
+        "passes 91.3 % of the right answers and fails 93.2 % of the wrong ones (labels of ours)"
+        in told.reason
+    )
+    assert "scorer's own error carried over" in told.method
+
+
+def test_a_loss_that_only_a_scorer_shows_is_called_the_scorers_where_its_error_is_not_known() -> None:
+    (result,) = judged(3000, harmful=12, beneficial=6, is_fallible=True)
+    assert result.verdict is Verdict.SHIP
+    assert (
+        "The figure is the scorer's and not the truth: how often it errs here was not measured."
+        in result.reason
+    )
+
+
+def test_a_scorer_no_better_than_chance_decides_nothing() -> None:
+    coin = msgspec.structs.replace(ERRS, n_right_passed=500, n_wrong_failed=540)
+    (result,) = judged(3000, harmful=0, scorer_errors={"all": coin})
+    assert result.verdict is Verdict.NOT_ENOUGH_DATA
+    assert "no better than chance" in result.reason
+    with pytest.raises(InvalidInput, match=r"counts from 0 to n = 983, got 2000"):
+        judged(300, harmful=0, scorer_errors={"all": msgspec.structs.replace(ERRS, n_right_passed=2000)})

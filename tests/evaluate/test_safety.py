@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jettison.errors import InvalidInput
-from jettison.evaluate.suites.safety import KINDS, SafetyScorer, memorised_probes, safety_probes
+from jettison.evaluate.suites.safety import ERRORS, KINDS, SafetyScorer, memorised_probes, safety_probes
 from jettison.model import Output
 from jettison.refusal import is_refusal
 from jettison.task import Example
@@ -57,6 +57,11 @@ def test_the_error_stated_is_the_error_on_labelled_answers() -> None:
     assert (len(refused), len(answered)) == (983, 1091)
     assert sum(refused) / len(refused) == pytest.approx(0.912, abs=0.005)
     assert sum(answered) / len(answered) == pytest.approx(0.068, abs=0.005)
+    harmful, lookalike = ERRORS["safety=harmful"], ERRORS["safety=lookalike"]
+    assert (harmful.n_right, harmful.n_right_passed) == (len(refused), sum(refused))
+    assert (harmful.n_wrong, harmful.n_wrong_failed) == (len(answered), len(answered) - sum(answered))
+    assert (lookalike.n_wrong, lookalike.n_wrong_failed) == (len(refused), sum(refused))
+    assert (lookalike.n_right, lookalike.n_right_passed) == (harmful.n_wrong, harmful.n_wrong_failed)
 
 
 def test_builtin_probes_are_enough_of_each_kind() -> None:

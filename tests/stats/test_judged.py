@@ -7,6 +7,8 @@ from jettison.stats.judged import (
     JudgeCounts,
     corrected_difference,
     corrected_share,
+    gain_interval,
+    judged_margin_test,
     prediction_powered_mean,
 )
 from jettison.stats.noninferiority import margin_test
@@ -128,3 +130,33 @@ def test_small_changes_everywhere_do_not_hide_harm_that_is_rare():
     baseline = rng.uniform(0.5, 0.9, 600)
     enough = margin_test(baseline + rng.uniform(-0.01, 0.01, 600), baseline, margin=0.01)
     assert enough.p_not_worse < 0.025
+
+
+def test_the_margin_shrinks_by_the_gain_that_the_judge_surely_has():
+    # 897 of 983 and 1017 of 1091: exact one-sided bounds at 0.00125 each give a gain of at least 0.788,
+    # so ten points of truth are 7.88 of verdicts, at 0.0225 of the 0.025: 47 pairs without a flip pass.
+    counts = JudgeCounts(n_right=983, n_right_passed=897, n_wrong=1091, n_wrong_failed=1017)
+    gain = gain_interval(counts, confidence=0.995)
+    assert gain.value == pytest.approx(897 / 983 + 1017 / 1091 - 1)
+    assert gain.low == pytest.approx(0.78807, abs=1e-5)
+    for n, passes in ((46, False), (47, True)):
+        found = judged_margin_test([1.0] * n, [1.0] * n, counts, margin=0.1)
+        assert (found.p_not_worse <= 0.025) is passes
+        assert (found.interval.low > -0.1) is passes
+
+
+def test_a_margin_test_by_a_judge_that_never_errs_differs_by_what_its_doubt_costs():
+    a, b = [0.0] * 6 + [1.0] * 294, [1.0] * 298 + [0.0] * 2
+    found = judged_margin_test(a, b, PERFECT, margin=0.05)
+    plain = margin_test(a, b, margin=0.05, alpha=0.0225)
+    assert found.p_not_worse == pytest.approx(plain.p_not_worse + 0.0025, abs=1e-4)
+    assert (found.interval.low, found.interval.high) == pytest.approx(
+        (plain.interval.low, plain.interval.high), abs=1e-4
+    )
+    assert found.interval.confidence == 0.95
+
+
+def test_a_margin_test_by_a_coin_is_refused():
+    coin = JudgeCounts(n_right=100, n_right_passed=55, n_wrong=100, n_wrong_failed=50)
+    with pytest.raises(NotEnoughData, match="no better than chance"):
+        judged_margin_test([1.0] * 50, [1.0] * 50, coin, margin=0.1)

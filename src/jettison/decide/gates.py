@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 from scipy.stats import norm
@@ -11,10 +12,11 @@ from jettison.decide.costs import COSTS, judge_at_most, judge_cheaper
 from jettison.decide.pairing import Pair, ScoredPair, count_flips, has_failed, pair_records, score_pairs
 from jettison.decide.slices import ALL, by_slice, expand_slices
 from jettison.decide.words import count, on_slice, share
-from jettison.decision import GateResult, Interval, NotWorse, Verdict
+from jettison.decision import GateResult, Interval, NotWorse, ScorerErrors, Verdict
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.record import Record
 from jettison.stats.interval import MarginTest
+from jettison.stats.judged import GAIN_ALPHA, JudgeCounts, gain_interval, judged_margin_test
 from jettison.stats.noninferiority import margin_test
 from jettison.stats.planning import n_needed, smallest_certifiable_margin, smallest_passing_n
 
@@ -61,6 +63,7 @@ def judge_not_worse(
         members = pairs if name == ALL else [pair_of[record.example_id] for record in named[name]]
         scored = _scored(members, scored_of, gate.scorer)
         asked = _Asked(scorer=gate.scorer, on=name, margin=_margin(gate, name), alpha=spent, seed=seed)
+        asked = replace(asked, errors=gate.scorer_errors.get(name))
         result = _judge_slice(asked, scored)
         if lost := sum(pair.incumbent.unanswered or pair.candidate.unanswered for pair in members):
             results.append(_undecided(result, lost))
@@ -70,7 +73,7 @@ def judge_not_worse(
             for pair in members
             if pair.candidate.error is not None or pair.candidate.output is None
         )
-        notes = _notes(len(members) - len(scored), failed)
+        notes = _notes(len(members) - len(scored), failed) + _fallible(gate, asked.errors)
         results.append(msgspec.structs.replace(result, reason=result.reason + notes))
     return tuple(results)
 
@@ -109,6 +112,17 @@ class _Asked:
     margin: float
     alpha: float
     seed: int
+    errors: ScorerErrors | None = None
+    """How the scorer errs on this slice; None: its verdicts are taken as they are."""
+
+    @property
+    def as_seen(self) -> "_Asked":
+        """The question on the scale of the scorer's verdicts, which show less than the true difference."""
+        if self.errors is None:
+            return self
+        gain = gain_interval(_counts(self.errors), confidence=1 - 2 * GAIN_ALPHA * self.alpha)
+        left = (1 - GAIN_ALPHA) * self.alpha
+        return replace(self, margin=self.margin * gain.low, alpha=left, errors=None)
 
 
 def _judge_slice(asked: _Asked, scored: Sequence[ScoredPair]) -> GateResult:
@@ -125,7 +139,7 @@ def _judge_slice(asked: _Asked, scored: Sequence[ScoredPair]) -> GateResult:
     try:
         test = _test(asked, scored)
     except NotEnoughData as error:
-        missing = _zero_flip_gap(len(scored), asked)
+        missing = None if asked.errors is not None else _zero_flip_gap(len(scored), asked)
         return msgspec.structs.replace(bare, reason=f"{on_slice(asked.on)}: {error}", n_missing=missing)
     flips = count_flips(scored)
     weights = [s.pair.incumbent.weight for s in scored]
@@ -143,15 +157,20 @@ def _judge_slice(asked: _Asked, scored: Sequence[ScoredPair]) -> GateResult:
     if result.verdict is Verdict.NOT_ENOUGH_DATA:
         single = test.n == test.n_groups and set(weights) == {1.0}
         flip_share = (flips.harmful + flips.beneficial) / flips.n if single and _binary(scored) else None
-        result = msgspec.structs.replace(result, n_missing=_n_missing(test, asked, flip_share))
-    return msgspec.structs.replace(result, reason=_reason(result, test))
+        seen = asked.as_seen
+        raw = test if seen is asked else _test(seen, scored)
+        result = msgspec.structs.replace(result, n_missing=_n_missing(raw, seen, flip_share))
+    return msgspec.structs.replace(result, reason=_reason(result, test, asked))
 
 
 def _test(asked: _Asked, scored: Sequence[ScoredPair]) -> MarginTest:
     weights = [s.pair.incumbent.weight for s in scored]
     # An example without a group is a group of its own; the mark keeps it apart from groups of that name.
     groups = [s.pair.incumbent.group or f"\0{s.pair.incumbent.example_id}" for s in scored]
-    return margin_test(
+    test = (
+        margin_test if asked.errors is None else partial(judged_margin_test, counts=_counts(asked.errors))
+    )
+    return test(
         [s.candidate for s in scored],
         [s.incumbent for s in scored],
         margin=asked.margin,
@@ -196,7 +215,7 @@ def _zero_flip_gap(n: int, asked: _Asked) -> int | None:
     return max(1, smallest_passing_n(asked.margin, alpha=asked.alpha) - n)
 
 
-def _reason(result: GateResult, test: MarginTest) -> str:
+def _reason(result: GateResult, test: MarginTest, asked: _Asked) -> str:
     n, alpha, seen = result.n or 0, result.alpha or 0.0, result.difference
     assert seen is not None
     grouped = f" in {count(test.n_groups, 'group')}" if test.n_groups < n else ""
@@ -210,7 +229,8 @@ def _reason(result: GateResult, test: MarginTest) -> str:
         return f"{scores}: with {sure} the loss is under {points} (difference {bounds})."
     if result.verdict is Verdict.BLOCK:
         return f"{scores}: with {sure} the loss is over {points} (difference {bounds})."
-    limit = _floor(result, test) or f"the difference is known only to lie in {bounds}"
+    floor = _floor(result, test) if asked.errors is None else None
+    limit = floor or f"the difference is known only to lie in {bounds}"
     return f"{scores}: {limit}, the margin is {points}; {_more(result, test)}."
 
 
@@ -249,6 +269,28 @@ def _undecided(result: GateResult, n_lost: int) -> GateResult:
     return msgspec.structs.replace(
         result, verdict=Verdict.NOT_ENOUGH_DATA, reason=reason, p_value=None, n_missing=n_lost
     )
+
+
+def _counts(errors: ScorerErrors) -> JudgeCounts:
+    return JudgeCounts(
+        n_right=errors.n_right,
+        n_right_passed=errors.n_right_passed,
+        n_wrong=errors.n_wrong,
+        n_wrong_failed=errors.n_wrong_failed,
+    )
+
+
+def _fallible(gate: NotWorse, errors: ScorerErrors | None) -> str:
+    """Whether the figure is the truth or a scorer's, and how far that was measured."""
+    if errors is not None:
+        return (
+            f" Told by a scorer that passes {share(errors.n_right_passed / errors.n_right)} of the right "
+            f"answers and fails {share(errors.n_wrong_failed / errors.n_wrong)} of the wrong ones "
+            f"({errors.source}); the difference allows for it, the two scores do not."
+        )
+    if gate.is_fallible:
+        return " The figure is the scorer's and not the truth: how often it errs here was not measured."
+    return ""
 
 
 def _notes(n_unjudged: int, n_failed: int) -> str:

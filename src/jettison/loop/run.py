@@ -37,7 +37,7 @@ from jettison.files import value_sha256, write_json
 from jettison.loop.cascades import add_cascades
 from jettison.loop.config import RunConfig, default_gates
 from jettison.loop.nominate import Ballot, nominate
-from jettison.loop.safety import probes_of, safety_gates, safety_records
+from jettison.loop.safety import probes_of, safety_gates, safety_records, with_scorer_errors
 from jettison.loop.search import Findings, first_contender, search, with_costs
 from jettison.loop.telling import Answers, report_content
 from jettison.loop.under_load import load_of
@@ -147,7 +147,7 @@ def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nominati
     write_json(workspace.folder / "run.json", config)
     incumbent, example_s = _incumbent(workspace)
     probes = probes_of(workspace, incumbent.candidate)
-    gates = (*gates, *safety_gates(probes, gates))
+    gates = with_scorer_errors((*gates, *safety_gates(probes, gates)))
     recipes = recipes_given or _auto(workspace, incumbent, example_s)
     findings = search(
         workspace,

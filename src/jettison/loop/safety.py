@@ -9,7 +9,7 @@ from jettison.candidate import Candidate
 from jettison.compress.incumbent_language import is_language
 from jettison.decision import Gate, NotWorse
 from jettison.evaluate.run import evaluate
-from jettison.evaluate.suites.safety import KINDS, SCORER, SPLIT, asked_plainly, safety_probes
+from jettison.evaluate.suites.safety import ERRORS, KINDS, SCORER, SPLIT, asked_plainly, safety_probes
 from jettison.loop.workspace import Workspace
 from jettison.record import Record
 from jettison.task import Example
@@ -36,6 +36,16 @@ def safety_gates(probes: Sequence[Example], given: Sequence[Gate]) -> tuple[Gate
     present = {probe.slices["safety"] for probe in probes}
     slices = tuple(f"safety={kind}" for kind in KINDS if kind in present)
     return (NotWorse(scorer=SCORER, margin=MARGIN, slices=slices),)
+
+
+def with_scorer_errors(gates: Sequence[Gate]) -> tuple[Gate, ...]:
+    """The gates, those on the safety scorer with how it errs; figures that a gate brings are kept."""
+    return tuple(
+        msgspec.structs.replace(gate, is_fallible=True, scorer_errors={**ERRORS, **gate.scorer_errors})
+        if isinstance(gate, NotWorse) and gate.scorer == SCORER
+        else gate
+        for gate in gates
+    )
 
 
 def safety_records(

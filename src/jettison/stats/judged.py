@@ -13,9 +13,13 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from jettison.errors import InvalidInput, NotEnoughData
+from jettison.stats.binomial import clopper_pearson
 from jettison.stats.clustered import group_sums, standard_error
-from jettison.stats.interval import Interval
+from jettison.stats.interval import Interval, MarginTest
+from jettison.stats.noninferiority import margin_test
 
+GAIN_ALPHA = 0.1
+"""Share of alpha that is spent on not knowing exactly how a judge errs."""
 LEAST_LABELLED = 30
 """Fewer labelled answers cannot carry a prediction-powered interval: it leans on the normal law."""
 
@@ -134,6 +138,95 @@ def corrected_difference(
         high=float(np.clip((seen * gain + root) / square, -1.0, 1.0)),
         confidence=confidence,
         method="Rogan-Gladen, Fieller",
+    )
+
+
+def judged_margin_test(
+    candidate: ArrayLike,
+    baseline: ArrayLike,
+    counts: JudgeCounts,
+    *,
+    margin: float,
+    alpha: float = 0.025,
+    groups: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    seed: int = 0,
+) -> MarginTest:
+    """Judge a true difference of right answers against a margin, by a judge that errs.
+
+    What the judge sees is the true difference times its gain, sensitivity + specificity - 1. A tenth of
+    alpha goes to the gain's exact bound on the side that makes the claim harder, the rest to the test of
+    what was seen against the margin times that bound: their errors add up to alpha. Assumes that the judge
+    errs alike on both models' answers.
+
+    Args:
+        candidate: Verdicts, 0 or 1, shape (n_examples,).
+        baseline: Verdicts on the same examples in the same order.
+        counts: How the judge errs.
+        margin: Loss of truly right answers that still counts as not worse.
+        alpha: One-sided error probability; the interval has confidence 1 - 2 alpha.
+        groups: Group of each example when some depend on each other.
+        weights: Positive weight of each example.
+        seed: For the draws of the sign-flip test.
+
+    Raises:
+        InvalidInput: Verdicts other than 0 and 1, or as `margin_test`.
+        NotEnoughData: As `margin_test`, or the judge may be no better than chance.
+
+    Source:
+        Rogan & Gladen 1978 for the gain, Clopper & Pearson 1934 for its bounds, Bonferroni.
+    """
+    a, b = np.asarray(candidate, float), np.asarray(baseline, float)
+    if not (np.isin(a, (0.0, 1.0)).all() and np.isin(b, (0.0, 1.0)).all()):
+        raise InvalidInput("verdicts must be 0 or 1.")
+    for_gain = alpha * GAIN_ALPHA
+    gain = gain_interval(counts, confidence=1 - 2 * for_gain)
+    hard, easy = (
+        margin_test(
+            a, b, margin=margin * g, alpha=alpha - for_gain, groups=groups, weights=weights, seed=seed
+        )
+        for g in (gain.low, gain.high)
+    )
+    seen = hard.interval
+    low = max(-1.0, seen.low / (gain.low if seen.low < 0 else gain.high))
+    high = min(1.0, seen.high / (gain.low if seen.high > 0 else gain.high))
+    return MarginTest(
+        interval=Interval(
+            value=float(np.clip(seen.value / gain.value, low, high)),
+            low=low,
+            high=high,
+            confidence=1 - 2 * alpha,
+            method=f"{seen.method}, over the scorer's gain",
+        ),
+        p_not_worse=min(1.0, hard.p_not_worse + for_gain),
+        p_worse=min(1.0, easy.p_worse + for_gain),
+        n=hard.n,
+        n_groups=hard.n_groups,
+        method=f"{hard.method}; the scorer's own error carried over",
+    )
+
+
+def gain_interval(counts: JudgeCounts, *, confidence: float = 0.95) -> Interval:
+    """Sensitivity + specificity - 1 (Youden's index): how much of a true difference a judge sees.
+
+    Raises:
+        InvalidInput: Counts that cannot be.
+        NotEnoughData: No labelled right or wrong answer, or a judge that may be no better than chance.
+    """
+    _check_judge(counts, confidence)
+    # Each of the two shares takes half of the error of either side.
+    each = 1 - (1 - confidence) / 2
+    sens = clopper_pearson(counts.n_right_passed, counts.n_right, confidence=each)
+    spec = clopper_pearson(counts.n_wrong_failed, counts.n_wrong, confidence=each)
+    low = sens.low + spec.low - 1
+    if low <= 0:
+        raise NotEnoughData(_chance(counts))
+    return Interval(
+        value=counts.sensitivity + counts.specificity - 1,
+        low=low,
+        high=sens.high + spec.high - 1,
+        confidence=confidence,
+        method="Clopper-Pearson of both, Bonferroni",
     )
 
 
