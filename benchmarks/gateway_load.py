@@ -8,6 +8,8 @@ The load comes from this process, on the same cores: `jettison.cost`'s player wa
 loop, which would take a core from the gateway, so requests go out here in ticks of 2 ms.
 
     python benchmarks/gateway_load.py [--rounds 9] [--overload-s 20] [--soak-minutes 20]
+
+Nought of a part leaves it out.
 """
 
 import argparse
@@ -53,18 +55,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--overload-s", type=float, default=20.0)
     parser.add_argument("--soak-minutes", type=float, default=20.0)
-    parser.add_argument("--workspace", type=Path, default=Path(".jettison/benchmarks/gateway_load"))
+    parser.add_argument("--workspace", type=Path, help="keeps the made model; a temporary folder otherwise")
     given = parser.parse_args()
-    given.workspace.mkdir(parents=True, exist_ok=True)
-    candidate, texts = make_candidate(given.workspace)
     with tempfile.TemporaryDirectory() as place:
+        workspace = given.workspace or Path(place) / "made"
+        workspace.mkdir(parents=True, exist_ok=True)
+        candidate, texts = make_candidate(workspace)
         release = make_release(candidate, Path(place), texts[:200])
         print(f"load of the machine at the start: {os.getloadavg()}", file=sys.stderr, flush=True)
         command = [sys.executable, "-m", "jettison.cli", "serve", str(release), "--unproven", "--port", "0"]
         with started([*command, "--state", f"{place}/state"], until='"listening"') as gateway:
-            throughput(gateway.port, candidate, texts, given.rounds)
-            overload(gateway, texts, given.overload_s)
-            soak(gateway, texts, given.soak_minutes)
+            if given.rounds:
+                throughput(gateway.port, candidate, texts, given.rounds)
+            if given.overload_s:
+                overload(gateway, texts, given.overload_s)
+            if given.soak_minutes:
+                soak(gateway, texts, given.soak_minutes)
         print(f"load of the machine at the end: {os.getloadavg()}", file=sys.stderr, flush=True)
 
 

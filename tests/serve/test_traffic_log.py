@@ -92,6 +92,33 @@ def test_rolling_moves_rows_into_segments_and_loses_none(tmp_path):
     assert (said["request_id"], said["score"], said["seq"]) == ("r1", 0.5, 1)
 
 
+def test_rows_that_come_while_rolled_ones_are_deleted_are_written_between_the_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr("jettison.serve.traffic_log.DELETE_AT_ONCE", 10)
+    written(tmp_path, LogConfig(roll_rows=1000), *[record(i) for i in range(100)])
+    last = roll(tmp_path)["records"]
+    log = TrafficLog(tmp_path, LogConfig(roll_rows=1000))
+    log.put(record(100))
+    log.flush()
+    log.close()
+    # The writer's thread has ended: what it does after a roll is done here, step by step.
+    db = sqlite3.connect(tmp_path / LIVE_FILE)
+    log._db = db
+    left = []
+    write = log._write
+    log._write = lambda batch: (
+        left.append(db.execute("SELECT count(*) FROM records").fetchone()[0]),
+        write(batch),
+    )
+    for i in range(101, 104):
+        log.put(record(i))
+    log._delete(db, "records", last)
+    db.close()
+    assert left == [91]  # 101 less the first step of 10, not after all 100
+    assert [one.example_id for one in rows_in(tmp_path, "records", Record)] == [
+        f"r{i}" for i in range(100, 104)
+    ]
+
+
 def test_a_roll_that_died_before_its_rows_were_deleted_is_not_rolled_twice(tmp_path):
     written(tmp_path, LogConfig(), *(record(i) for i in range(5)))
     assert roll(tmp_path) == {"records": 5, "feedback": 0}

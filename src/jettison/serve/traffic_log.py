@@ -28,6 +28,7 @@ from jettison.traffic import LIVE_FILE, SCHEMA, SEGMENTS, Feedback
 
 BATCH, BATCH_S = 200, 0.05
 RETRY_S = 5.0
+DELETE_AT_ONCE = 2_000
 encode = msgspec.json.encode
 _Row = tuple[Record | Feedback, bool]
 
@@ -259,7 +260,9 @@ class TrafficLog:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                start_new_session=True,
+                # A group of its own: a Ctrl-C is not for it. Not a session: Linux would give that a share
+                # of the processor as large as all that serves, whatever its niceness.
+                process_group=0,
             )
         except OSError as error:
             self._roll_failed(str(error))
@@ -276,9 +279,8 @@ class TrafficLog:
                 )
             last = msgspec.json.decode(out, type=dict[str, int])
             if self._db is not None:
-                with self._db:
-                    for table in ("records", "feedback"):
-                        self._db.execute(f"DELETE FROM {table} WHERE seq <= ?", (last[table],))
+                for table in ("records", "feedback"):
+                    self._delete(self._db, table, last[table])
                 self._n_live = self._db.execute("SELECT count(*) FROM records").fetchone()[0]
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except (sqlite3.Error, OSError, msgspec.DecodeError, KeyError) as error:
@@ -286,6 +288,23 @@ class TrafficLog:
         else:
             self.state.n_rolled += 1
             self.state.roll_problem = None
+
+    def _delete(self, db: sqlite3.Connection, table: str, last: int) -> None:
+        """In steps, and what has come in between them written: the queue must not fill up meanwhile."""
+        while True:
+            with db:
+                gone = db.execute(
+                    f"DELETE FROM {table} WHERE seq IN "
+                    f"(SELECT seq FROM {table} WHERE seq <= ? ORDER BY seq LIMIT {DELETE_AT_ONCE})",
+                    (last,),
+                ).rowcount
+            if gone < DELETE_AT_ONCE:
+                return
+            if batch := self._gather():
+                self._write(batch)
+                self._n_taken += len(batch)
+            if self._db is not db:
+                raise OSError("the log broke while rows already rolled were deleted")
 
     def _roll_failed(self, why: str) -> None:
         self.state.roll_problem = why
