@@ -143,6 +143,15 @@ def test_options_stand_above_the_file(tmp_path, release):
     assert found.state == str(tmp_path / "serve-state")
 
 
+def test_a_file_may_leave_the_release_to_the_command(tmp_path, release):
+    path = tmp_path / "serve.toml"
+    path.write_text("[engine]\nqueue = 7\n")
+    found = resolve(path, Path(release), {})
+    assert (found.release, found.engine.queue) == (release, 7)
+    with pytest.raises(InvalidInput, match="there must be a release, an upstream or an embedder"):
+        resolve(path, None, {})
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

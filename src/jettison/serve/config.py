@@ -220,6 +220,17 @@ def read_serve_config(path: Path) -> ServeConfig:
     Raises:
         InvalidInput: It is missing, no TOML, or a value does not fit; the message has its path.
     """
+    config = load_serve_config(path)
+    check_serve_config(config, str(path))
+    return config
+
+
+def load_serve_config(path: Path) -> ServeConfig:
+    """Read a file that options may complete: its types are checked, whether it is whole is not.
+
+    Raises:
+        InvalidInput: It is missing, no TOML, or a value is of another type.
+    """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -234,9 +245,7 @@ def read_serve_config(path: Path) -> ServeConfig:
         config = msgspec.convert(content, ServeConfig)
     except msgspec.ValidationError as error:
         raise InvalidInput(f"{path}: {error}.") from error
-    config = _beside(config, path.absolute().parent)
-    check_serve_config(config, str(path))
-    return config
+    return _beside(config, path.absolute().parent)
 
 
 def _beside(config: ServeConfig, folder: Path) -> ServeConfig:

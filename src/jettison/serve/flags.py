@@ -8,7 +8,7 @@ import msgspec
 
 from jettison.errors import InvalidInput
 from jettison.route import Cascade, Route, Shadow, Single, Split
-from jettison.serve.config import ServeConfig, UpstreamConfig, check_serve_config, read_serve_config
+from jettison.serve.config import ServeConfig, UpstreamConfig, check_serve_config, load_serve_config
 
 INCUMBENT = Single(candidate="upstream:incumbent")
 RELEASE = Single(candidate="release")
@@ -25,7 +25,7 @@ def resolve(file: Path | None, release: Path | None, given: Mapping[str, Any]) -
     Raises:
         InvalidInput: A value does not fit, or options do not go together.
     """
-    config = ServeConfig() if file is None else read_serve_config(file)
+    config = ServeConfig() if file is None else load_serve_config(file)
     changes: dict[str, Any] = {}
     if release is not None:
         changes["release"] = str(release)
