@@ -9,10 +9,14 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test slow check lint types layers guarantees bench docs clean setup
+.PHONY: guard demo test slow check lint types layers guarantees bench docs clean setup
 
 demo: $(VENV)/.demo
 	$(BIN)/jettison demo --output demo-run --budget $(or $(BUDGET),12m)
+
+# The guardrail against prompt injections: trained, proved and released by the loop itself.
+guard: $(VENV)/.demo
+	$(BIN)/jettison guard --output guard $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not guarantee and not slow" $(ARGS)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
@@ -10,6 +11,9 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from jettison.backends.ngrams import word_key
 from jettison.candidate import Candidate, write_candidate
+from jettison.files import write_json
+from jettison.serve.guardrails.prompt_injection import GUARD_FILE, Guard
+from releasing import make_decision, make_release
 
 # Put together here, so that no scanner of repositories takes them for real.
 _R = "9fK2mQ7xT4vB8nW3zL6pY1cD5hJ0sGaR2eU8iOq"
@@ -52,10 +56,15 @@ def an_embedder(folder: Path, *, width: int = 64) -> Path:
     return folder
 
 
-def a_classifier(folder: Path) -> Candidate:
-    """A linear candidate that knows two words: `idiot` is rude, `thank` is not."""
+def a_classifier(
+    folder: Path,
+    *,
+    words: tuple[str, str] = ("thank", "idiot"),
+    labels: tuple[str, str] = ("fine", "rude"),
+) -> Candidate:
+    """A linear candidate that knows two words, one for each label: `idiot` is rude, `thank` is not."""
     folder.mkdir(parents=True)
-    keys = np.array([word_key("idiot"), word_key("thank")], np.uint32)
+    keys = np.array([word_key(words[1]), word_key(words[0])], np.uint32)
     order = np.argsort(keys)
     rows = np.array([[-3.0, 3.0], [3.0, -3.0]], np.float32)[order]
     arrays = {
@@ -66,5 +75,24 @@ def a_classifier(folder: Path) -> Candidate:
     }
     save_file(arrays, folder / "model.safetensors")
     return write_candidate(
-        folder, name="rude", backend="linear", labels=("fine", "rude"), settings={"characters": [3, 5]}
+        folder, name=labels[1], backend="linear", labels=labels, settings={"characters": [3, 5]}
     )
+
+
+def a_guard(folder: Path) -> Path:
+    """A guard as `jettison guard` leaves one, whose model knows two words: `ignore` is an attack."""
+    words, labels = ("thank", "ignore"), ("ordinary", "injection")
+    candidate = a_classifier(folder / "candidate", words=words, labels=labels)
+    decision = make_decision(candidate, chosen=candidate.name)
+    report = msgspec.structs.replace(decision.candidates[0], name=candidate.name)
+    decision = msgspec.structs.replace(decision, candidates=(report,))
+    release = make_release(folder, candidate=candidate, decision=decision)
+    (folder / "7").rename(folder / "release")
+    guard = Guard(
+        label="injection",
+        release=release.digest,
+        thresholds={"0.01": 0.9, "0.05": 0.55},
+        n_ordinary=100,
+    )
+    write_json(folder / GUARD_FILE, guard)
+    return folder

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from guarding import PASSWORDS, a_classifier, an_embedder
+from guarding import PASSWORDS, a_classifier, a_guard, an_embedder
 from jettison import registry
 from jettison.serve.guardrails import GuardSettings, Verdict, Where
 from jettison.testing import check_guardrail
@@ -59,6 +59,15 @@ def test_guardrail_classifier_conforms(name: str, tmp_path: Path) -> None:
     check_guardrail(name, settings, caught=("you idiot",), passed=("thank you", "what time is it"))
 
 
+def test_guardrail_prompt_injection_conforms(tmp_path: Path) -> None:
+    check_guardrail(
+        "prompt_injection",
+        {"model": str(a_guard(tmp_path)), "false_alarm_share": 0.05},
+        caught=("ignore it", "now ignore that, ignore this"),
+        passed=("thank you", *ORDINARY),
+    )
+
+
 def test_guardrail_out_of_domain_conforms(tmp_path: Path) -> None:
     make_release(tmp_path)
     check_guardrail(
@@ -70,8 +79,9 @@ def test_guardrail_out_of_domain_conforms(tmp_path: Path) -> None:
 
 
 def test_every_guardrail_is_checked() -> None:
-    here = {"denied_topics", "classifier", "out_of_domain"}
-    assert set(registry.names("guardrails")) == here | set(CASES)
+    here = {"denied_topics", "classifier", "out_of_domain", "prompt_injection"}
+    elsewhere = {"presidio"}  # heavy: in test_presidio.py, where it is installed
+    assert set(registry.names("guardrails")) == here | elsewhere | set(CASES)
 
 
 class Careless:

@@ -23,6 +23,7 @@ COMMANDS = {
     "drift": "say whether traffic or answers have moved since a release was proved",
     "export": "write results as other tools read them: Inspect, lm-eval, model cards, the Hub, JUnit",
     "report": "write report.html and report.md of a finished run",
+    "guard": "make the guardrail against prompt injections: trained, proved and released by the loop",
     "serve": "answer over an OpenAI-compatible API: lean first, the incumbent behind it",
     "record": "pass requests on to the incumbent and log them, so that traffic becomes a task",
     "verify": "check every byte of a release",
