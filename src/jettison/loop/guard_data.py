@@ -76,7 +76,7 @@ def read_texts(path: Path) -> list[str]:
         InvalidInput: It cannot be read, or a line has no text.
     """
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} must be a file of UTF-8 texts, got {error}.") from error
     if path.suffix not in (".jsonl", ".ndjson"):

