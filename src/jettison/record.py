@@ -15,13 +15,20 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """What an answer took. None is "not measured", never zero."""
 
     latency_s: float | None = None
+    """Live: from the request to the whole answer. Offline: what answering took, without a queue; where
+    `n_together` answers were given at once, a share of it."""
     cpu_s: float | None = None
+    """CPU-seconds of all threads, where the model runs here; a share likewise."""
+    n_together: int | None = None
+    """Among how many answers of one call `latency_s` and `cpu_s` were shared equally; None: not shared."""
     energy_j: float | None = None
     energy_tier: str | None = None
     """How the energy is known: M1-M3 measured, E1-E3 estimated."""
     peak_bytes: int | None = None
     wire_bytes: int | None = None
+    """Sent and received, headers of HTTP included, where the answer came over a network."""
     price_usd: float | None = None
+    """Tokens at the prices given for them."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     first_token_s: float | None = None
@@ -163,7 +170,13 @@ def _plain(value: Any) -> Any:
 
 
 def _arrow_type(pa: Any, name: str) -> Any:
-    if name in ("cost.peak_bytes", "cost.wire_bytes", "cost.prompt_tokens", "cost.completion_tokens"):
+    if name in (
+        "cost.peak_bytes",
+        "cost.wire_bytes",
+        "cost.prompt_tokens",
+        "cost.completion_tokens",
+        "cost.n_together",
+    ):
         return pa.int64()
     if name == "status":
         return pa.int32()

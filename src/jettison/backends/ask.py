@@ -1,7 +1,7 @@
 """Asks a model a batch so that a failure stays with the input that caused it."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 
@@ -9,6 +9,9 @@ from jettison.errors import BrokenArtifact, Unanswered, WrongEndpoint
 from jettison.model import Model, Output
 from jettison.record import Record
 from jettison.task import Input
+
+Asked = Callable[[Model, Sequence[Input]], list[Output]]
+"""Asks a model one batch."""
 
 
 def ask(model: Model, inputs: Sequence[Input]) -> list[Output]:
@@ -38,7 +41,9 @@ def ask(model: Model, inputs: Sequence[Input]) -> list[Output]:
     return outputs
 
 
-def ask_batches(models: Sequence[Model], batches: Iterable[Sequence[Input]]) -> Iterator[list[Output]]:
+def ask_batches(
+    models: Sequence[Model], batches: Iterable[Sequence[Input]], *, asked: Asked = ask
+) -> Iterator[list[Output]]:
     """Outputs of each batch, in the batches' order: several models of one candidate work side by side.
 
     Each is asked by one thread at a time, and a batch is answered whole by one of them, so that the
@@ -47,12 +52,13 @@ def ask_batches(models: Sequence[Model], batches: Iterable[Sequence[Input]]) -> 
     Args:
         models: At least one; all of the same candidate.
         batches: Taken a few ahead of what is answered.
+        asked: Asks one batch; it must bear being called by several threads.
 
     Raises:
         As `ask`.
     """
     if len(models) == 1:
-        yield from (ask(models[0], batch) for batch in batches)
+        yield from (asked(models[0], batch) for batch in batches)
         return
     free: SimpleQueue[Model] = SimpleQueue()
     for model in models:
@@ -61,7 +67,7 @@ def ask_batches(models: Sequence[Model], batches: Iterable[Sequence[Input]]) -> 
     def answered(batch: Sequence[Input]) -> list[Output]:
         model = free.get()
         try:
-            return ask(model, batch)
+            return asked(model, batch)
         finally:
             free.put(model)
 

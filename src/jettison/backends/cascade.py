@@ -8,6 +8,8 @@ import msgspec
 import numpy as np
 
 from jettison.backends.open import open_model
+from jettison.backends.remote import is_remote
+from jettison.backends.shares import CallClock, one_after_the_other, shared
 from jettison.candidate import Calibration, Candidate
 from jettison.errors import BrokenArtifact, InvalidInput
 from jettison.model import Model, Output, ScopeRanks
@@ -43,12 +45,14 @@ class CascadeClassifier:
         escalate_below: float | None = None,
         decline_below: float | None = None,
         temperatures: tuple[float, float] = (1.0, 1.0),
+        splits_costs: bool = False,
     ) -> None:
         self.labels = labels
         self._average = combine == "average"
         self._escalate_below = escalate_below or 0.0
         self._decline_below = decline_below or 0.0
         self._temperatures = temperatures
+        self._splits_costs = splits_costs
         self._lean = lean
         self._fallback = fallback
         self._threshold = threshold
@@ -58,7 +62,7 @@ class CascadeClassifier:
 
     def predict(self, inputs: Sequence[str]) -> list[Output]:
         """One output per input, in the inputs' order: lean on all, fallback on the rest."""
-        outputs = self._lean.predict(inputs)
+        outputs = self._ask(self._lean, inputs)
         passed_on = []
         for i, output in enumerate(outputs):
             if self._stands(output):
@@ -66,11 +70,22 @@ class CascadeClassifier:
             else:
                 passed_on.append(i)
         if passed_on:
-            answers = self._fallback.predict([inputs[i] for i in passed_on])
+            answers = self._ask(self._fallback, [inputs[i] for i in passed_on])
             for i, answer in zip(passed_on, answers, strict=True):
+                if self._splits_costs:
+                    both_s = one_after_the_other(outputs[i].cost, answer.cost)
+                    answer = msgspec.structs.replace(answer, cost=both_s)
                 both = self._mean(outputs[i], answer) if self._average else answer
                 outputs[i] = self._told(both, "fallback", escalated=True)
         return outputs
+
+    def _ask(self, arm: "Model | _Lazy", inputs: Sequence[str]) -> list[Output]:
+        """One arm's answers; of many at once with their part of its time: what is passed on costs more."""
+        if len(inputs) < 2 or not self._splits_costs:
+            return arm.predict(inputs)
+        clock = CallClock()
+        outputs = arm.predict(inputs)
+        return shared(outputs, clock.spent())
 
     def close(self) -> None:
         """Close both arms."""
@@ -195,6 +210,8 @@ def _open_route(
                 escalate_below=route.escalate_below,
                 decline_below=route.decline_below,
                 temperatures=(_temperature(lean, candidate), _temperature(fallback, candidate)),
+                # What runs elsewhere tells its own time, and its records are compared by that alone.
+                splits_costs=not is_remote(candidate),
             )
     raise InvalidInput(
         f"a cascade must be made of single candidates and cascades, got a {type(route).__name__.lower()}."

@@ -1,5 +1,6 @@
 """Where a language model computes, and in what precision: a GPU in bfloat16 where there is one."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -56,3 +57,9 @@ def placed_on(settings: Mapping[str, Any], *, backend: str, has_gpu: bool, has_b
     if dtype == "auto":
         dtype = "bfloat16" if on_gpu and has_bfloat16 else "float32"
     return Placed("cuda" if on_gpu else "cpu", dtype)
+
+
+def is_on_gpu() -> bool:
+    """Whether torch has begun to use a GPU in this process; does not import it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_initialized())

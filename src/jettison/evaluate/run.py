@@ -7,18 +7,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jettison.backends.ask import ask_batches, check_answered
+from jettison.backends.ask import Asked, ask, ask_batches, check_answered
 from jettison.backends.machine import answering_machine, describe_machine
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, library_versions
 from jettison.errors import BrokenArtifact, InvalidInput, JettisonError
+from jettison.evaluate.example_costs import ExampleCosts
 from jettison.evaluate.scorers import Score, Scorer, Scorers, open_scorers, score_all, with_settings
 from jettison.files import value_sha256
 from jettison.model import Model, Output
 from jettison.record import Cost, Record, read_records, write_records
 from jettison.task import Example, Input
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raised when the same candidate and examples would give other records: old files are then not reused."""
 
 FLUSH_AFTER_S = 2.0
@@ -47,7 +48,8 @@ def evaluate(
     An example on which the backend fails gets a record with `error`; the rest of its
     batch is asked again one by one, and the failed one in the next evaluation. An answer that
     was lost on the way to or from a server is not judged, and an evaluation that lacks one is
-    never kept as finished.
+    never kept as finished. `Record.cost` holds what could be measured of each answer
+    (`jettison.evaluate.example_costs`).
 
     Args:
         candidate: Opened as it stands on disk, with its calibration.
@@ -126,6 +128,7 @@ def predict_all(
     batch_size: int = 256,
     progress: Progress | None = None,
     beside: Sequence[Model] = (),
+    asked: Asked = ask,
 ) -> Iterator[Output]:
     """Outputs in the inputs' order, batch by batch; an input on which the model fails gets an error.
 
@@ -135,13 +138,14 @@ def predict_all(
         batch_size: Inputs handed to a model at once.
         progress: Called with a phrase and the share done.
         beside: Further models of the same candidate, which answer batches at the same time.
+        asked: Asks one batch, as `jettison.backends.ask.ask` does.
 
     Raises:
         BrokenArtifact: A model answers with too few or too many outputs.
     """
     starts = range(0, len(inputs), batch_size)
     batches = (inputs[start : start + batch_size] for start in starts)
-    for start, outputs in zip(starts, ask_batches((model, *beside), batches), strict=True):
+    for start, outputs in zip(starts, ask_batches((model, *beside), batches, asked=asked), strict=True):
         yield from outputs
         if progress is not None:
             progress("evaluating", min(1.0, (start + batch_size) / len(inputs)))
@@ -193,8 +197,14 @@ def _records(
         while len(models) < min(workers, -(-len(examples) // batch_size)):
             models.append(opener(candidate))
         inputs = [example.asked for example in examples]
+        costs = ExampleCosts(candidate, is_alone=len(models) == 1)
         outputs = predict_all(
-            models[0], inputs, batch_size=batch_size, progress=progress, beside=models[1:]
+            models[0],
+            inputs,
+            batch_size=batch_size,
+            progress=progress,
+            beside=models[1:],
+            asked=costs.ask,
         )
         pairs = zip(examples, outputs, strict=True)
         while batch := list(islice(pairs, batch_size)):

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from jettison.candidate import MANIFEST, Candidate
+from jettison.backends.remote import REMOTE, is_remote
+from jettison.candidate import Candidate
 from jettison.cost.load_summary import cdf_of
 from jettison.cost.measure import measure_costs
 from jettison.decision import CostSummary, Interval
@@ -18,17 +19,7 @@ from jettison.loop.workspace import Contender
 from jettison.record import Record
 from jettison.task import Input
 
-REMOTE = ("openai", "vllm")
-"""Backends that run elsewhere and are paid by the answer."""
 N_RESAMPLES = 1000
-
-
-def is_remote(candidate: Candidate) -> bool:
-    """Whether answers come from elsewhere: of a cascade, from any of its arms."""
-    if candidate.backend != "cascade":
-        return candidate.backend in REMOTE
-    arms = [p.parent for p in candidate.path.glob(f"*/{MANIFEST}")]
-    return any(is_remote(Candidate.at(arm)) for arm in arms)
 
 
 def costs_of(
