@@ -3,7 +3,7 @@
 One real classifier (MiniLM in int8 ONNX, as `int8_parity.py` makes it) is named twice to the functions
 that `jettison cost` calls. `--part single`: CPU-seconds in interleaved rounds, one task at a time.
 `--part load`: median latency under Poisson arrivals, paired blocks. A 95 % interval should cover 1 in
-18 of 20 runs or more (RESULTS.md says what it does). Run: `python benchmarks/aa_runs.py --part single`, then `--part load` (five to
+18 of 20 runs or more. Run: `python benchmarks/aa_runs.py --part single`, then `--part load` (five to
 eight minutes each).
 """
 

@@ -39,6 +39,9 @@ _OPTIONS = (
     click.option("--body", help='Address: JSON to post, as {"text": {input}}.'),
     click.option("--answer", help="Address: where in its JSON the answer is, as output.label."),
     click.option("--stream", is_flag=True, help="Address: stream, for times to tokens."),
+    click.option(
+        "--prices", type=click.Path(path_type=Path), help="Address: TOML of token prices, dated. [bundled]"
+    ),
     click.option("--max-tokens", type=click.IntRange(min=1), help="Address: of an answer. [64]"),
     click.option("--concurrency", type=click.IntRange(1, 4096), help="Address, offline: at once. [16]"),
     click.option("--output", type=click.Path(path_type=Path), help="Folder for cost.json and cost.html."),
@@ -135,14 +138,16 @@ def run_load(
     """Measure and print; 1 when an SLO was asked for that no target was shown to meet."""
     from jettison.cost.load_measure import measure_load
     from jettison.cost.load_target import Prices
+    from jettison.cost.token_prices import read_token_prices
 
+    tokens = read_token_prices(load["prices"]) if load["prices"] is not None else None
     report = measure_load(
         targets,
         asked.inputs,
         _scenario(load),
         seed=seed,
         threads=threads,
-        prices=Prices(usd_per_hour=usd_per_hour, grid=grid),
+        prices=Prices(usd_per_hour=usd_per_hour, grid=grid, tokens=tokens),
         meter=meter,
         judge=asked.judge,
         kind=asked.kind,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -31,6 +32,7 @@ from jettison.cost.process import MeasuredProcess
 from jettison.cost.slo import Found
 from jettison.cost.subject import phase_memory
 from jettison.cost.timers import TimerFloor
+from jettison.cost.token_prices import TokenPrices, bundled_token_prices
 from jettison.cost.validity import Validity, check_blocks
 from jettison.decision import Interval
 
@@ -40,6 +42,8 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True):
 
     usd_per_hour: float | None = None
     """Of the machine that a local candidate runs on."""
+    tokens: TokenPrices | None = None
+    """Of the models at addresses; None takes the bundled table, for addresses elsewhere alone."""
     grid: GridFile = GridFile()
     """Of the electricity, and watts that the user calibrated."""
 
@@ -116,7 +120,10 @@ def summarize(
     grid = prices.grid.grid
     wire = WireShares(target.whole)
     correct = _correct(target, judge)
-    usd = usd_at_rate(rate, prices.usd_per_hour) if runs_here and rate > 0 else None
+    prompt_tokens = mean_or_none([t for b in blocks for t in b.prompt_tokens])
+    completion_tokens = mean_or_none([t for b in blocks for t in b.completion_tokens])
+    money = _money(target, rate, prices, prompt_tokens, completion_tokens)
+    usd = money.usd_per_1000
     is_base = target is base
     return LoadSummary(
         name=target.name,
@@ -161,8 +168,8 @@ def summarize(
         wire_protocol_bytes=wire.protocol_bytes,
         wire_packet_bytes=wire.packet_bytes,
         wire_resent_bytes=wire.resent_bytes,
-        prompt_tokens=mean_or_none([t for b in blocks for t in b.prompt_tokens]),
-        completion_tokens=mean_or_none([t for b in blocks for t in b.completion_tokens]),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
         energy_j=energy.energy_j if energy else None,
         energy_dynamic_j=energy.dynamic_j if energy else None,
         energy_idle_j=energy.idle_j if energy else None,
@@ -177,12 +184,37 @@ def summarize(
         co2e_g=co2e_g(energy, grid),
         co2e_source=grid.words if grid and energy else None,
         usd_per_1000=usd,
+        usd_source=money.source,
         memory=phase_memory(target.phases) if target.phases else None,
         correct_share=correct_share(correct),
         per_correct=_per_correct(target, correct, energy, usd, wire, is_open=is_open),
         is_claim=valid.is_claim,
         marks=(*valid.marks, *_own_marks(target, n_whole), *short_words(target.spent)),
     )
+
+
+class _Money(NamedTuple):
+    usd_per_1000: float | None = None
+    source: str | None = None
+
+
+def _money(
+    target: LoadTarget,
+    rate_per_s: float,
+    prices: Prices,
+    prompt_tokens: float | None,
+    completion_tokens: float | None,
+) -> _Money:
+    """Of a machine here by the hour, at the run's rate; of an address by its tokens."""
+    if isinstance(target.target, Candidate):
+        usd = usd_at_rate(rate_per_s, prices.usd_per_hour) if rate_per_s > 0 else None
+        said = f"this machine at ${prices.usd_per_hour:g} an hour, paid for while it waits, too"
+        return _Money(usd, None if usd is None else said)
+    model = target.target.model
+    # A server of one's own may call a model as a vendor does: that price is not its price.
+    table = prices.tokens or (None if target.target.is_here else bundled_token_prices())
+    usd = table.usd_per_1000(model, prompt_tokens, completion_tokens) if table else None
+    return _Money(usd, table.words(model) if table and model and usd is not None else None)
 
 
 def _correct(target: LoadTarget, judge: Callable[[int, str], float | None] | None) -> list[float]:

@@ -134,7 +134,7 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Per task, of `energy_j`; None without the user's grid factor."""
     co2e_source: str | None = None
     usd_per_1000: float | None = None
-    """At this rate, idle time paid."""
+    """Of a machine here at this rate, idle time paid; of an address by its tokens."""
     usd_source: str | None = None
     correct_share: Interval | None = None
     per_correct: dict[str, Interval] = msgspec.field(default_factory=dict)

@@ -194,7 +194,7 @@ def _money_and_energy(found: Sequence[LoadSummary]) -> list[CostRow]:
         *co2e_rows([t.co2e_g for t in found], kinds),
         CostRow(
             "Price per 1,000 tasks",
-            "at this rate, idle included",
+            "a machine here: at this rate, idle included; an address: by its tokens",
             [words.dollars(t.usd_per_1000) for t in found],
         ),
     ]
