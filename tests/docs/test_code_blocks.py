@@ -18,6 +18,7 @@ from jettison.candidate import write_candidate
 from jettison.cli.main import jettison
 from jettison.compress.recipe import check_recipe_applies, recipes_from
 from jettison.cost.grid import read_grid
+from jettison.cost.token_prices import read_token_prices
 from jettison.decide.render import write_decision
 from jettison.loop.config import RunConfig, check_config, read_config
 from jettison.loop.run import Outcome
@@ -103,6 +104,10 @@ def test_the_toml_of_the_page_is_accepted(page, tmp_path):
         if "grid" in content:
             (tmp_path / "grid.toml").write_text(block, encoding="utf-8")
             read_grid(tmp_path / "grid.toml")
+            continue
+        if "models" in content:
+            (tmp_path / "prices.toml").write_text(block, encoding="utf-8")
+            read_token_prices(tmp_path / "prices.toml")
             continue
         if "data" in content:
             parse_task_source(block, where=page.name)

@@ -208,8 +208,11 @@ def _money(
     """Of a machine here by the hour, at the run's rate; of an address by its tokens."""
     if isinstance(target.target, Candidate):
         usd = usd_at_rate(rate_per_s, prices.usd_per_hour) if rate_per_s > 0 else None
-        said = f"this machine at ${prices.usd_per_hour:g} an hour, paid for while it waits, too"
-        return _Money(usd, None if usd is None else said)
+        if usd is None:
+            return _Money()
+        return _Money(
+            usd, f"this machine at ${prices.usd_per_hour:g} an hour, paid for while it waits, too"
+        )
     model = target.target.model
     # A server of one's own may call a model as a vendor does: that price is not its price.
     table = prices.tokens or (None if target.target.is_here else bundled_token_prices())

@@ -39,10 +39,11 @@ class TokenPrices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def words(self, model: str) -> str:
         """What the money of one model rests on."""
         price, table = self.models[model], "bundled table" if self.is_bundled else "table given"
+        usd_in, usd_out = price.usd_per_million_input, price.usd_per_million_output
         return (
-            f"{model} at ${price.usd_per_million_input:g} and ${price.usd_per_million_output:g} per million "
-            f"tokens in and out, times the tokens its server counted ({table}: {self.source}, {self.date}); "
-            "tokens from a cache are taken at the full price"
+            f"{model} at ${usd_in:g} and ${usd_out:g} per million tokens in and out, times the tokens that "
+            f"its server counted ({table}: {self.source}, {self.date}); tokens "
+            "from a cache are taken at the full price"
         )
 
 
