@@ -166,6 +166,8 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The first answer after opening, which pays for what is set up late."""
     bytes: int | None = None
     """Of the artifact on disk."""
+    compressed_bytes: int | None = None
+    """Of the artifact's files through zstd, level 3."""
     energy_j: float | None = None
     """Per task; `energy_tier` says how it is known and `energy_factor` by how much it may be wrong."""
     energy_tier: str | None = None

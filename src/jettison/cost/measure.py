@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jettison.candidate import Candidate
+from jettison.cost.artifact import compressed_bytes
 from jettison.cost.energy import Energy, estimate_energy
 from jettison.cost.grid import GridFile, co2e_g
 from jettison.cost.inputs import deal_blocks
@@ -220,6 +221,7 @@ def _summaries(
                 load_s=subject.load_s,
                 first_answer_s=subject.first_answer_s,
                 bytes=subject.candidate.artifact_bytes,
+                compressed_bytes=compressed_bytes(subject.candidate),
                 energy_j=energy.energy_j if energy else None,
                 energy_tier=energy.tier if energy else None,
                 energy_factor=energy.factor if energy else None,

@@ -62,6 +62,7 @@ def cost_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
         CostRow("Peak memory", "children included", [words.size(c.peak_bytes) for c in costs]),
         *memory_rows([c.memory for c in costs]),
         CostRow("Size on disk", "", [words.size(c.bytes) for c in costs]),
+        CostRow("Size compressed", "zstd, level 3", [words.size(c.compressed_bytes) for c in costs]),
         CostRow(
             "Time to load", "fresh process, imports included", [words.seconds(c.load_s) for c in costs]
         ),

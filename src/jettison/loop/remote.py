@@ -96,6 +96,7 @@ def _cost(contender: Contender, here: CostSummary | None) -> CostSummary:
         throughput_per_s=None,
         energy_j=None,
         bytes=contender.candidate.artifact_bytes,
+        compressed_bytes=None,
         usd_per_1000=usd,
         n_tasks=len(contender.records),
         marks=(
