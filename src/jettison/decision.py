@@ -139,6 +139,18 @@ class PhaseMemory(msgspec.Struct, frozen=True, kw_only=True):
     """Processes of its own that lived at the end."""
 
 
+class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
+    """Starts in fresh processes, the artifact's files dropped from the system's cache before each."""
+
+    n_starts: int
+    load_s: Interval
+    """Import of the runtime, whose files stay cached, and opening of the artifact."""
+    first_answer_s: Interval
+    cached_share: float | None = None
+    """The most of the artifact that was in memory before a start, in 0-1: above 0, that one was not all
+    cold. None: the system does not tell."""
+
+
 class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Cost per task of one candidate at the task's own inputs, one at a time. None is not measured."""
 
@@ -164,6 +176,7 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Import of the runtime and opening of the artifact, in a fresh process."""
     first_answer_s: float | None = None
     """The first answer after opening, which pays for what is set up late."""
+    cold: ColdStart | None = None
     bytes: int | None = None
     """Of the artifact on disk."""
     compressed_bytes: int | None = None

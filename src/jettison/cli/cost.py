@@ -44,6 +44,13 @@ if TYPE_CHECKING:
 @click.option("--budget", "budget_s", type=click.FloatRange(min=1), default=120.0, show_default=True,
               help="Seconds for all measured blocks; opening and warming up come on top.")  # fmt: skip
 @click.option(
+    "--cold-starts",
+    type=click.IntRange(0, 1000),
+    default=0,
+    show_default=True,
+    help="Starts of each in fresh processes, without --scenario; 6 or more have an interval.",
+)
+@click.option(
     "--usd-per-hour", type=click.FloatRange(min=0), help="Price of this machine, for the cost in money."
 )
 @click.option(
@@ -72,6 +79,7 @@ def command(
     n_inputs: int,
     rounds: int,
     budget_s: float,
+    cold_starts: int,
     usd_per_hour: float | None,
     grid_file: Path | None,
     meter: str,
@@ -94,6 +102,8 @@ def command(
     grid = read_grid(grid_file) if grid_file is not None else GridFile()
     task = read_task(task_file) if task_file is not None else None
     is_load = load["scenario"] is not None or any(is_address(target) for target in targets)
+    if is_load and cold_starts:
+        raise InvalidInput("--cold-starts must come without a --scenario or an address, got one of them.")
     if is_load:
         asked = asked_of(task, _read_texts(input_file) if input_file else [], n=n_inputs, seed=seed)
         opened = [
@@ -126,6 +136,7 @@ def command(
         seed=seed,
         threads=threads,
         budget_s=budget_s,
+        cold_starts=cold_starts,
         usd_per_hour=usd_per_hour,
         meter=meter,
         grid=grid,

@@ -8,10 +8,12 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from jettison.candidate import Candidate
 from jettison.cost.artifact import compressed_bytes
+from jettison.cost.cold import measure_cold_starts
 from jettison.cost.energy import Energy, estimate_energy
 from jettison.cost.grid import GridFile, co2e_g
 from jettison.cost.inputs import deal_blocks
@@ -49,6 +51,7 @@ def measure_costs(
     meter: str = "auto",
     grid: GridFile | None = None,
     keep_partial: bool = False,
+    cold_starts: int = 0,
     progress: Progress | None = None,
 ) -> list[CostSummary]:
     """Measure the cost per task of some candidates beside one another.
@@ -72,6 +75,8 @@ def measure_costs(
         grid: Of the electricity, for emissions, and watts that the user calibrated.
         keep_partial: Keep what was measured of a candidate whose process dies in the middle, or up to
             an interruption, and mark it, instead of raising.
+        cold_starts: Starts of each candidate in fresh processes, on top of the budget; 6 or more have an
+            interval.
         progress: Called with a phrase and the share done.
 
     Returns:
@@ -109,7 +114,11 @@ def measure_costs(
             with keeper.dying(subject):
                 subject.end_phase()
     marks = (*noise_marks(before, read_machine_state()), *keeper.marks)
-    return _summaries(subjects, incumbent, threads, usd_per_hour, board, grid or GridFile(), marks, rng)
+    found = _summaries(subjects, incumbent, threads, usd_per_hour, board, grid or GridFile(), marks, rng)
+    if not cold_starts or keeper.marks:
+        return found
+    colds = measure_cold_starts(candidates, inputs, cold_starts, threads=threads, rng=rng, say=say)
+    return [msgspec.structs.replace(one, cold=cold) for one, cold in zip(found, colds, strict=True)]
 
 
 def _run_rounds(

@@ -67,6 +67,12 @@ def cost_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
             "Time to load", "fresh process, imports included", [words.seconds(c.load_s) for c in costs]
         ),
         CostRow("First answer", "after loading", [words.seconds(c.first_answer_s) for c in costs]),
+        CostRow("Cold start: load", "median", [_cold(c.cold.load_s if c.cold else None) for c in costs]),
+        CostRow(
+            "Cold start: first answer",
+            "median",
+            [_cold(c.cold.first_answer_s if c.cold else None) for c in costs],
+        ),
         *_energy_rows(costs),
         CostRow(
             "Price per million tasks", "machine kept busy", [_per_million(c.usd_per_1000) for c in costs]
@@ -111,6 +117,7 @@ def cost_notes(costs: Sequence[CostSummary]) -> list[str]:
             f"Two copies of the incumbent, measured in the same run, differed by {words.percent(noise)} "
             "in CPU time: the noise floor (A/A) of this machine on that day."
         )
+    notes += _cold_words(costs)
     tiers = energy_note(costs)
     sources = sorted({(c.energy_source, c.energy_boundary or "") for c in costs if c.energy_source})
     notes += [
@@ -146,6 +153,28 @@ def _ratio(ratio: Interval | None) -> str:
     """Of the incumbent itself, which has no interval, that it is the reference."""
     is_base = ratio is not None and ratio.low == ratio.high == 1.0
     return words.REFERENCE if is_base else words.ratio(ratio)
+
+
+def _cold(found: Interval | None) -> str:
+    if found is None:
+        return words.UNKNOWN
+    return f"{words.seconds(found.value)} [{words.seconds(found.low)}, {words.seconds(found.high)}]"
+
+
+def _cold_words(costs: Sequence[CostSummary]) -> list[str]:
+    """How cold the starts were."""
+    found = [c.cold for c in costs if c.cold is not None]
+    if not found:
+        return []
+    shares = [cold.cached_share for cold in found]
+    n, method = found[0].n_starts, found[0].load_s.method
+    said = f"Cold starts ({n} each; {method}): the libraries' files stayed in the system's cache"
+    if None in shares:
+        return [f"{said}; whether the artifact's were dropped is not told here."]
+    most = max(share for share in shares if share is not None)
+    if most > 0.01:
+        return [f"{said}, and so did up to {most:.0%} of an artifact: that start was not cold."]
+    return [f"{said}; the artifact's were dropped before each."]
 
 
 def _per_million(usd_per_1000: float | None) -> str:
