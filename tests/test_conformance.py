@@ -23,6 +23,7 @@ DATA = make_tiny_development(train=60, dev=60, unlabelled=40)
 TEXTS = [example.input for example in DATA.dev[:15]]
 TESTS = Path(__file__).parent
 BACKENDS_ELSEWHERE = {
+    "embedder": "compress/test_embedder_steps.py",
     "fake_language": "backends/test_prompted.py",
     "hf_causal": "backends/test_engines.py",
     "hf_seq2seq": "backends/test_seq2seq.py",
@@ -32,6 +33,8 @@ BACKENDS_ELSEWHERE = {
 """Checked where the models that they need are made."""
 STEPS_ELSEWHERE = {
     "distill_answers": "compress/test_distill_answers.py",
+    "distill_embedder": "compress/test_embedder_steps.py",
+    "quantize_embedder": "compress/test_embedder_steps.py",
     "distill_language": "compress/test_distill_language.py",
     "encoder": "compress/test_encoder.py",
     "finetune_language": "compress/test_finetune_language.py",

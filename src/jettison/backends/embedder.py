@@ -1,13 +1,15 @@
-"""Texts in, vectors out: a table of token vectors, or an encoder whose token states are averaged."""
+"""Texts in, vectors out: a table of token vectors, or an encoder whose token states are pooled."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from jettison.backends.onnx import MODEL, open_session, read_inputs
 from jettison.backends.tensors import map_tensors
-from jettison.backends.text import load_tokenizer, without_surrogates
+from jettison.backends.text import length_sorted_batches, load_tokenizer, without_surrogates
+from jettison.candidate import MANIFEST, Candidate
 from jettison.errors import BrokenArtifact, InvalidInput
 
 TABLES = ("embeddings", "tokens", "embedding.weight")
@@ -22,24 +24,39 @@ class Embedder(Protocol):
         """Vectors of length 1 (0 for a text without a token), shape (n_texts, width), float32."""
 
 
-def open_embedder(folder: Path) -> Embedder:
-    """Open a folder as an embedder: a static table or student, or a checkpoint of an encoder (torch).
+def open_embedder(folder: Path, settings: Mapping[str, Any] | None = None) -> Embedder:
+    """Open a folder as an embedder: a static table or student, an ONNX graph, or an encoder (torch).
+
+    Args:
+        folder: Holds `tokenizer.json` with `model.onnx` or `model.safetensors`.
+        settings: `pooling` (`mean`), `max_tokens` (512), `pad_id` (0) and `threads` (1) of an encoder;
+            None takes those of `candidate.json`, where there is one.
 
     Raises:
-        InvalidInput: There is no `tokenizer.json` with a `model.safetensors`.
+        InvalidInput: There is no `tokenizer.json` with weights.
         BrokenArtifact: The files do not fit.
-        MissingExtra: An encoder needs the extra `torch`.
+        MissingExtra: An encoder needs the extra `torch`, a graph the extra `onnx`.
     """
+    if settings is None:
+        settings = Candidate.at(folder).settings if (folder / MANIFEST).is_file() else {}
     weights = folder / "model.safetensors"
-    if not weights.is_file() or not (folder / "tokenizer.json").is_file():
+    has_tokenizer = (folder / "tokenizer.json").is_file()
+    if has_tokenizer and (folder / MODEL).is_file():
+        return OnnxEmbedder(folder, settings)
+    if not has_tokenizer or not weights.is_file():
         raise InvalidInput(
-            f"an embedder must be a folder with tokenizer.json and model.safetensors, got {folder}."
+            "an embedder must be a folder with tokenizer.json and model.safetensors or model.onnx, got "
+            f"{folder}."
         )
     tensors = map_tensors(weights)
-    name = next((name for name in TABLES if name in tensors), None)
-    if name is not None:
+    if (name := table_name(tensors)) is not None:
         return StaticEmbedder(folder, tensors[name], tensors.get(f"{name}_scale"))
-    return EncoderEmbedder(folder)
+    return EncoderEmbedder(folder, settings)
+
+
+def table_name(tensors: Mapping[str, Any]) -> str | None:
+    """The tensor that is a table of token vectors by itself; None where there is none."""
+    return next((name for name in TABLES if name in tensors), None)
 
 
 class StaticEmbedder:
@@ -70,32 +87,87 @@ class StaticEmbedder:
         return unit_rows(found)
 
 
-class EncoderEmbedder:
-    """The mean of an encoder's last token states, of 512 tokens at most."""
+class _TokenEmbedder:
+    """What embedders that read token ids share: batches of like length, padded, put back in order."""
 
-    def __init__(self, folder: Path) -> None:
-        from jettison.backends.hf import load_pretrained
-
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self._tokenizer = load_tokenizer(folder / "tokenizer.json")
-        self._tokenizer.enable_truncation(max_length=512)
-        self._tokenizer.enable_padding()
-        self._model = load_pretrained(folder, "AutoModel").eval()
+        self._tokenizer.enable_truncation(max_length=int(settings.get("max_tokens", 512)))
+        self._tokenizer.no_padding()
+        self._pad_id = int(settings.get("pad_id", 0))
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Shape (n_texts, width)."""
+        if not texts:
+            return np.zeros((0, 0), np.float32)
+        whole = [without_surrogates(text) for text in texts]
+        rows = [one.ids for one in self._tokenizer.encode_batch(whole)]
+        parts, places = [], []
+        for batch in length_sorted_batches([len(row) for row in rows], _BATCH):
+            width = max(1, *(len(rows[i]) for i in batch), 1)
+            ids = np.full((len(batch), width), self._pad_id, np.int64)
+            mask = np.zeros((len(batch), width), np.int64)
+            mask[:, 0] = 1
+            for place, i in enumerate(batch):
+                ids[place, : len(rows[i])] = rows[i]
+                mask[place, : len(rows[i])] = 1
+            parts.append(self._vectors(ids, mask))
+            places.append(batch)
+        found = np.concatenate(parts)
+        return unit_rows(found[np.argsort(np.concatenate(places), kind="stable")])
+
+    def _vectors(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Vectors, shape (n, width), of ids and mask, both shape (n, n_tokens), int64."""
+        raise NotImplementedError
+
+
+class EncoderEmbedder(_TokenEmbedder):
+    """An encoder in torch: the mean of its last token states, or the first of them (`pooling` `cls`)."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        from jettison.backends.hf import load_pretrained
+
+        super().__init__(folder, settings)
+        self._pooling = str(settings.get("pooling", "mean"))
+        self._threads = settings.get("threads")
+        self._model = load_pretrained(folder, "AutoModel").eval()
+
+    def _vectors(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         import torch
 
-        found = []
-        for start in range(0, len(texts), _BATCH):
-            part = [without_surrogates(text) for text in texts[start : start + _BATCH]]
-            encoded = self._tokenizer.encode_batch(part)
-            ids = torch.tensor([one.ids for one in encoded])
-            mask = torch.tensor([one.attention_mask for one in encoded])
-            with torch.inference_mode():
-                states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-            weights = mask[:, :, None].float()
-            found.append(((states * weights).sum(1) / weights.sum(1).clamp(min=1)).numpy())
-        return unit_rows(np.concatenate(found)) if found else np.zeros((0, 0), np.float32)
+        if self._threads is not None and torch.get_num_threads() != int(self._threads):
+            torch.set_num_threads(int(self._threads))
+        given = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        with torch.inference_mode():
+            states = self._model(**given).last_hidden_state.float()
+        if self._pooling == "cls":
+            return np.asarray(states[:, 0].numpy())
+        weights = given["attention_mask"][:, :, None].float()
+        return np.asarray(((states * weights).sum(1) / weights.sum(1).clamp(min=1)).numpy())
+
+
+class OnnxEmbedder(_TokenEmbedder):
+    """A graph from token ids to one vector a text, in ONNX Runtime."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        super().__init__(folder, settings)
+        path = folder / MODEL
+        self._session: Any = open_session(path, threads=int(settings.get("threads", 1)))
+        self._types = read_inputs(self._session, path)
+        output = self._session.get_outputs()[0]
+        if len(output.shape) != 2:
+            raise BrokenArtifact(
+                f"{path} must give one vector a text, shape (n, width), got {output.shape}. Export the "
+                "encoder with its pooling, as step `quantize_embedder` does."
+            )
+        self._output = [output.name]
+
+    def _vectors(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        feed: dict[str, Any] = {
+            name: given[name].astype(kind, copy=False) for name, kind in self._types.items()
+        }
+        return np.asarray(self._session.run(self._output, feed)[0], np.float32)
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:

@@ -49,7 +49,7 @@ class OnnxClassifier(TokenClassifier):
         )
         self._session: Any = session
         self._path = path
-        self._types = _read_inputs(session, path)
+        self._types = read_inputs(session, path)
         self._outputs = [_logits_name(session, len(candidate.labels), path)]
 
     def _run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -110,8 +110,12 @@ def read_threads(candidate: Candidate) -> int:
     return threads
 
 
-def _read_inputs(session: Any, path: Path) -> dict[str, type]:
-    """Name of each graph input to the integer type it takes."""
+def read_inputs(session: Any, path: Path) -> dict[str, type]:
+    """Name of each input of an encoder's graph → the integer type it takes.
+
+    Raises:
+        BrokenArtifact: An input is none that an encoder has.
+    """
     found = {given.name: given.type for given in session.get_inputs()}
     strange = [name for name in found if name not in KNOWN_INPUTS]
     if strange or "input_ids" not in found:

@@ -130,6 +130,31 @@ def _write(candidate: Candidate, folder: Path, target: str, method: str, opset: 
         return _write_fused(module, sample, folder, opset)
 
 
+def write_encoder_graph(module: Any, candidate: Candidate, folder: Path) -> dict[str, Any]:
+    """Write `model.onnx` of a module that pools an encoder: fused where that works, else as traced.
+
+    Args:
+        module: `forward(input_ids, attention_mask)` gives one row a text; has `config`.
+        candidate: Its tokenizer makes the sample to trace with.
+        folder: Where the graph goes.
+
+    Returns:
+        What is worth noting.
+
+    Raises:
+        MissingExtra: onnx or onnxruntime is not installed.
+    """
+    sample = _sample(candidate)
+    with quiet_converters(), quiet_transformers():
+        try:
+            return _write_fused(module, sample, folder, OPSET)
+        except MissingExtra:
+            raise
+        except Exception as error:  # noqa: BLE001 - the optimizer raises anything; a plain trace may work
+            _trace(module, sample, folder / MODEL, OPSET)
+            return {"failed_methods": {"fused": _first_line(error)}}
+
+
 def _write_fused(module: Any, sample: dict[str, Any], folder: Path, opset: int) -> dict[str, Any]:
     config = module.config
     if config.model_type not in FUSED_TYPES:

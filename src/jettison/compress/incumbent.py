@@ -19,8 +19,10 @@ from jettison.candidate import (
 )
 from jettison.compress import checkpoint_facts as facts
 from jettison.compress.checkpoint import LICENCE_FILES, TOKENIZER_FILES, take_over
+from jettison.compress.embedder_index import RANKING
 from jettison.compress.frozen_head import fit_head
 from jettison.compress.hub import fetch, is_hub_id
+from jettison.compress.incumbent_embedder import take_in_embedder
 from jettison.compress.incumbent_language import (
     is_url,
     language_backend,
@@ -105,6 +107,7 @@ def take_in(
         workspace=workspace,
     )
     if is_url(source):
+        _check_ranks(source, data)
         return take_in_endpoint(source, endpoint or {}, data, cache=cache, seed=seed)
     path = Path(source).expanduser()
     name = path.resolve().name
@@ -116,6 +119,7 @@ def take_in(
             )
         path, name = fetch(source), source
     if path.is_file() and path.suffix.lower() == ".gguf":
+        _check_ranks(source, data)
         return take_in_gguf(path, data, cache=cache, seed=seed)
     if path.is_file():
         return _take_in_onnx(path, intake)
@@ -125,13 +129,26 @@ def take_in(
         return _take_in_candidate(Candidate.at(path), intake)
     if (path / "config.json").exists() and any(path.glob("*.safetensors")):
         if (backend := language_backend(facts.read_config(path))) is not None:
+            _check_ranks(source, data)
             return take_in_checkpoint(path, name, backend, data, cache=cache, seed=seed)
-        return _take_in_checkpoint(path, name, intake)
+        if data.kind not in RANKING:
+            return _take_in_checkpoint(path, name, intake)
+    if data.kind in RANKING and any(path.glob("*.safetensors")):
+        return take_in_embedder(path, name, data, cache=cache, seed=seed, progress=progress)
     if len(ggufs := sorted(path.glob("*.gguf"))) == 1:
         return take_in_gguf(ggufs[0], data, cache=cache, seed=seed)
     if found := sorted(path.glob("*.onnx")):
         return _take_in_onnx(found[0], intake)
     raise _not_a_model(path)
+
+
+def _check_ranks(source: str, data: Development) -> None:
+    """A language model ranks choices, and cannot search a corpus."""
+    if data.kind == "embed":
+        raise InvalidInput(
+            "the incumbent of a task of kind 'embed' must be an embedder (folder of an encoder, or of a "
+            f"static table), got the language model {source!r}. To have one order choices, use kind 'rank'."
+        )
 
 
 def _take_in_checkpoint(folder: Path, name: str, intake: _Intake) -> Candidate:

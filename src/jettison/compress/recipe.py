@@ -6,7 +6,9 @@ import msgspec
 
 from jettison import registry
 from jettison.candidate import Candidate
+from jettison.compress.embedder_index import is_embedder
 from jettison.compress.incumbent_language import LANGUAGE_BACKENDS
+from jettison.compress.recipe_embedder import embedder_recipes
 from jettison.compress.recipe_language import language_recipes
 from jettison.compress.recipe_types import Recipe as Recipe
 from jettison.compress.recipe_types import Surroundings as Surroundings
@@ -32,7 +34,9 @@ def auto_recipes(incumbent: Candidate, around: Surroundings) -> tuple[Recipe, ..
     closed form, and pruned ones healed by distillation. Cascades are not recipes: the search builds
     them of what survives.
     """
-    if incumbent.backend in LANGUAGE_BACKENDS:
+    if is_embedder(incumbent):
+        recipes = embedder_recipes(incumbent, around)
+    elif incumbent.backend in LANGUAGE_BACKENDS:
         recipes = [*language_recipes(incumbent, around), *_way_out(around)]
     else:
         recipes = [*_free(incumbent, around), *_quantized(incumbent, around), *_students(around)]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from jettison.errors import InvalidInput
+from jettison.evaluate.score_text import right_answers
 from jettison.evaluate.scorers import Score
 from jettison.model import Output
 from jettison.task import Example
@@ -17,6 +18,8 @@ class RankScorer(ABC):
 
     Relevance is `Example.relevance`; without it, the choice that is `expected` has 1 and the rest 0.
     Choices that the answer leaves out come last and earn nothing; a position named twice counts once.
+    An example without choices (kind `embed`) is answered by a JSON list of ids, of which those that are
+    right answers have 1.
     """
 
     def __init__(self, *, out_of_scope: str | None = None, k: int | None = None) -> None:
@@ -27,6 +30,8 @@ class RankScorer(ABC):
 
     def score(self, example: Example, output: Output) -> Score:
         """Judge one order; None where no choice is relevant, or nobody has said which is."""
+        if not example.choices and not example.relevance:
+            return self._score_found(right_answers(example), output)
         relevance = _relevance(example)
         if relevance is None:
             return Score(value=None, reason="nobody has said which choices are relevant")
@@ -38,6 +43,19 @@ class RankScorer(ABC):
         if order is None:
             return Score(value=0.0, reason="the answer is no JSON list of positions of the choices")
         return Score(value=self.judge([relevance[i] for i in order][: self._k], relevance))
+
+    def _score_found(self, rights: tuple[str, ...], output: Output) -> Score:
+        """Judge ids of passages against those that are right."""
+        if not rights:
+            return Score(value=None, reason="nobody has said which passages are relevant")
+        if output.error is not None:
+            return Score(value=0.0, reason="no answer")
+        try:
+            named = list(dict.fromkeys(msgspec.json.decode(output.label, type=list[str])))
+        except msgspec.DecodeError:
+            return Score(value=0.0, reason="the answer is no JSON list of ids of passages")
+        gains = [float(name in rights) for name in named[: self._k]]
+        return Score(value=self.judge(gains, [1.0] * len(rights)))
 
     @abstractmethod
     def judge(self, gains: Sequence[float], relevance: Sequence[float]) -> float:

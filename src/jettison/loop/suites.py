@@ -66,7 +66,7 @@ def attacked(
     Raises:
         JettisonError: The model cannot be opened, or the task brings choices.
     """
-    if task.kind in ("choose", "rank"):
+    if task.kind in ("choose", "rank", "embed"):
         raise InvalidInput(f"an attack needs a task of one text an example, got kind {task.kind!r}.")
     with tempfile.TemporaryDirectory() as folder:
         candidate = candidate_of(source, task, cache=cache or Path(folder))

@@ -13,6 +13,7 @@ from jettison.backends.abstain import as_told
 from jettison.backends.cascade import open_cascade
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate
+from jettison.compress.embedder_index import is_embedder
 from jettison.compress.incumbent_language import is_language
 from jettison.compress.recipe import Recipe, lineage_words
 from jettison.compress.step import StepContext, apply_step, step_from
@@ -37,6 +38,11 @@ from jettison.task import Example, Input, Task
 
 SMALL_BYTES = 500_000_000
 """Artifacts under it are opened once for each core that answers."""
+
+
+def asked_once(candidate: Candidate) -> bool:
+    """Whether calibration is computed from a candidate's raw answers: they are no logits of labels."""
+    return is_language(candidate) or is_embedder(candidate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +173,7 @@ class Workspace:
             split: Its name.
             keep_logits: Whether records hold logits; None keeps those of dev and of language models.
         """
-        raw = uncalibrated(candidate) if is_language(candidate) else None
+        raw = uncalibrated(candidate) if asked_once(candidate) else None
         if raw is not None:
             return tuple(recalibrated(self.records(raw, examples, split), candidate))
         if split == "dev" and len(examples) < len(self.dev) and self.is_kept(candidate, self.dev, split):
@@ -202,7 +208,7 @@ class Workspace:
         """Where `records` keeps what it finds."""
         return evaluation_file(
             self.cache / "records",
-            (uncalibrated(candidate) if is_language(candidate) else None) or candidate,
+            (uncalibrated(candidate) if asked_once(candidate) else None) or candidate,
             examples,
             split=split,
             scorers=self.scorers,
@@ -270,8 +276,8 @@ class _Arm:
 
 def can_replay(candidate: Candidate) -> bool:
     """Whether answers given before calibration say what comes after it."""
-    return is_language(candidate) or candidate.backend in ("cascade", *DECODED)
+    return asked_once(candidate) or candidate.backend in ("cascade", *DECODED)
 
 
 def _keeps(candidate: Candidate, split: str, keep_logits: bool | None) -> bool:
-    return is_language(candidate) or (split == "dev" if keep_logits is None else keep_logits)
+    return asked_once(candidate) or (split == "dev" if keep_logits is None else keep_logits)

@@ -29,6 +29,7 @@ PACKAGES = {
     "onnx": ("onnxruntime", "tokenizers"),
     "openvino": ("openvino", "tokenizers"),
     "static": ("tokenizers",),
+    "embedder": ("onnxruntime", "tokenizers"),
 }
 """What each built-in backend needs besides numpy."""
 

@@ -36,7 +36,7 @@ def answers_of(table: Table, splits: Sequence[str], source: TaskSource) -> list[
         UnknownName: A column is not there.
         InvalidInput: A value is missing, of the wrong kind, or names no choice.
     """
-    if source.kind in ("generate", "extract"):
+    if source.kind in ("generate", "extract", "embed"):
         return _texts(table, splits, source)
     options = _options(table, splits, source)
     if source.kind == "choose":
@@ -71,7 +71,7 @@ def expected_of(table: Table, splits: Sequence[str], source: TaskSource) -> list
 
 
 def _texts(table: Table, splits: Sequence[str], source: TaskSource) -> list[Answer]:
-    """Free text or JSON objects, with references where a column has them."""
+    """Free text, JSON objects or ids of passages, with references where a column has them."""
     columns = source.data.columns
     read = object_of if source.kind == "extract" else text_of
     more = None if columns.references is None else column_of(table, columns.references, "references")

@@ -9,13 +9,14 @@ if TYPE_CHECKING:
 
 WITH_CHOICES = ("choose", "rank")
 """Kinds whose examples bring their own choices."""
-WITH_REFERENCES = ("generate", "extract")
+WITH_REFERENCES = ("generate", "extract", "embed")
 DEFAULT_SCORERS = {
     "classify": "label",
     "choose": "label",
     "generate": "normalized_exact",
     "extract": "field_f1",
     "rank": "ndcg",
+    "embed": "ndcg",
 }
 
 
@@ -34,6 +35,15 @@ def check_kind(source: "TaskSource", where: str) -> None:
     if kind in WITH_CHOICES and not columns.choices:
         raise InvalidInput(
             f"data.columns.choices must name the column of choices for kind {kind!r}, got none in {where}."
+        )
+    if (source.data.corpus is None) == (kind == "embed"):
+        raise InvalidInput(
+            f"data.corpus must name the file of passages for kind 'embed' and be left out otherwise, got "
+            f"{source.data.corpus!r} for kind {kind!r} in {where}."
+        )
+    if kind == "embed" and source.prompt is not None:
+        raise InvalidInput(
+            f"[prompt] must be left out for kind 'embed', which no prompt is asked in, got one in {where}."
         )
     belongs = {"choices": WITH_CHOICES, "references": WITH_REFERENCES, "relevance": ("rank",)}
     for name, kinds in belongs.items():

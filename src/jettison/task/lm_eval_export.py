@@ -37,8 +37,8 @@ def export_lm_eval(task: Task, folder: Path, *, purpose: str = "export to lm-eva
         InvalidInput: The task is a ranking, which lm-eval has no output type for, or has no test examples.
         CannotWrite: The folder cannot be written.
     """
-    if task.kind == "rank" or not task.n_test:
-        what = "kind 'rank'" if task.kind == "rank" else "a task without test examples"
+    if task.kind in ("rank", "embed") or not task.n_test:
+        what = f"kind {task.kind!r}" if task.n_test else "a task without test examples"
         raise InvalidInput(f"a task for lm-eval must choose or generate and have a test split, got {what}.")
     prompt = task.development.prompt or Prompt()
     splits = {

@@ -11,6 +11,7 @@ from typing import Any
 from jettison.errors import InvalidInput, UnknownName
 from jettison.files import read_json, value_sha256
 from jettison.task.apportion import with_made_splits, without_leaked
+from jettison.task.corpus import check_passages, read_corpus
 from jettison.task.examples import Row, examples_of, rows_of
 from jettison.task.folder import KNOWN_SPLITS, SplitTable, read_folder
 from jettison.task.inspect import check_splits, inspect
@@ -19,7 +20,7 @@ from jettison.task.prompt import Prompt
 from jettison.task.prompting import resolve_prompt
 from jettison.task.source import Paths, TaskSource, did_you_mean, read_task_source
 from jettison.task.tables import Table, read_table
-from jettison.task.types import SPLITS, Development, Example, Finding, Task, TaskKind
+from jettison.task.types import SPLITS, Development, Example, Finding, Passage, Task, TaskKind
 
 
 def read_task(path: Path | str) -> Task:
@@ -66,6 +67,7 @@ def build_task(source: TaskSource, folder: Path) -> Task:
         scorers=scorers_of(source),
         schema=_schema(source, folder),
         scorer_settings=source.scorer,
+        corpus=() if source.data.corpus is None else read_corpus(folder / source.data.corpus),
         required=source.slices.required,
         read_again=partial(_read_examples, source, folder),
     )
@@ -83,13 +85,16 @@ def task_of(
     out_of_scope: str | None = None,
     schema: dict[str, Any] | None = None,
     scorer_settings: dict[str, dict[str, Any]] | None = None,
+    corpus: tuple[Passage, ...] = (),
     required: Sequence[str] = ("all",),
 ) -> Task:
     """A task of examples that have been read; its test examples are let go and read again when asked for.
 
     Raises:
-        UnknownName: A required slice has no test example.
+        UnknownName: A required slice has no test example, or an example names a passage that is not there.
     """
+    if kind == "embed":
+        check_passages([e for split in found.splits.values() for e in split], corpus)
     test = found.splits["test"]
     digest = examples_digest(test)
     return Task(
@@ -105,6 +110,7 @@ def task_of(
             scorers=scorers,
             schema=schema,
             scorer_settings=scorer_settings or {},
+            corpus=corpus,
         ),
         required_slices=_required_slices(required, test) if test else (),
         findings=(*inspect(found.splits, out_of_scope=out_of_scope, kind=kind), *found.notes),

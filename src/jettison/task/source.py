@@ -31,7 +31,8 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     choices: str | list[str] | None = None
     """Column of lists, or a column for each choice; for kinds `choose` and `rank`."""
     references: str | None = None
-    """Column of lists: further right answers, or what a scorer checks an answer with."""
+    """Column of lists: further right answers, or what a scorer checks an answer with; for `embed`, ids of
+    passages."""
     relevance: str | None = None
     """Column of lists: a grade for each choice, 0 for one that does not answer."""
     source: str | None = None
@@ -56,6 +57,8 @@ class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Their split name → ours, or `ignore`."""
     separator: str | None = None
     """Splits text in the columns of lists; None takes the text for a JSON list."""
+    corpus: str | None = None
+    """File of the passages that are searched, for kind `embed`: columns `id` and `text`, and `title`."""
     drop_leaked: bool = False
     """Remove from train the rows whose text is in dev or test, and from dev those in test."""
 

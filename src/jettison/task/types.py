@@ -18,9 +18,10 @@ from jettison.files import value_sha256
 from jettison.task.prompt import Prompt
 
 SPLITS = ("train", "dev", "test", "unlabelled")
-TaskKind = Literal["classify", "choose", "generate", "extract", "rank"]
+TaskKind = Literal["classify", "choose", "generate", "extract", "rank", "embed"]
 """`classify`: one of the task's labels. `choose`: one of the example's own choices. `generate`: a text.
-`extract`: a JSON object of fields. `rank`: the example's choices, best first."""
+`extract`: a JSON object of fields. `rank`: the example's choices, best first. `embed`: passages of the
+task's corpus, best first."""
 Split = Literal["train", "dev", "test", "unlabelled"]
 
 
@@ -54,7 +55,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     choices: tuple[str, ...] = ()
     """What may be answered here, where that differs from example to example."""
     references: tuple[str, ...] = ()
-    """Further right answers beside `expected`, or what a scorer needs to check one (unit tests)."""
+    """Further right answers beside `expected`, or what a scorer needs to check one (unit tests); of
+    kind `embed`, ids of passages."""
     relevance: tuple[float, ...] = ()
     """How well each of the choices answers the query, for `rank`; shape (n_choices,)."""
 
@@ -62,6 +64,14 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def asked(self) -> Input:
         """What a model is handed: the input, with the choices where there are some."""
         return Question(text=self.input, choices=self.choices) if self.choices else self.input
+
+
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
+    """One text of a corpus."""
+
+    id: str
+    """What answers and examples call it."""
+    text: str
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,12 +106,14 @@ class Development:
     """Scorer → its settings, where it has some."""
     schema: dict[str, Any] | None = None
     """JSON Schema of what to extract, for kind `extract`."""
+    corpus: tuple[Passage, ...] = field(default=(), repr=False)
+    """What is searched, for kind `embed`."""
 
     @cached_property
     def digest(self) -> str:
         """Changes when any of the examples, the labels, the prompt or what judges the answers does."""
         parts = [self.kind, self.labels, self.out_of_scope, self.train, self.dev, self.unlabelled]
-        more = (self.prompt, self.schema, self.scorer_settings or None)
+        more = (self.prompt, self.schema, self.scorer_settings or None, self.corpus or None)
         return value_sha256([*parts, *(one for one in more if one is not None)])
 
     @cached_property
