@@ -19,6 +19,7 @@ KINDS = {
     "generate": "text-generation",
     "extract": "text-generation",
     "rank": "text-ranking",
+    "embed": "sentence-similarity",
 }
 """Kind of task → what hubs call it."""
 _BLOCK = re.compile(r"^model-index:.*\n(?:(?:[ \t-].*)?\n)*", re.MULTILINE)
