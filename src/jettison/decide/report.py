@@ -8,6 +8,7 @@ import msgspec
 
 from jettison.candidate import AppliedStep
 from jettison.cost.load_types import LoadReport
+from jettison.decide.report_evidence import SuiteEvidence
 from jettison.decide.report_types import (
     FlipExample,
     ReportContent,
@@ -35,6 +36,7 @@ def write_report(
     findings: Sequence[Finding] = (),
     settings: Mapping[str, Any] | None = None,
     load: LoadReport | None = None,
+    suites: SuiteEvidence | None = None,
 ) -> ReportFiles:
     """Write `report.html`, `report.md`, and the `report.json` they come from.
 
@@ -47,6 +49,7 @@ def write_report(
         findings: What reading the data turned up.
         settings: The run's resolved settings.
         load: What was measured under load.
+        suites: Curves of the confidences, tiers, found slices and attacks.
 
     Raises:
         CannotWrite: The disk is full or the folder is read-only.
@@ -59,6 +62,7 @@ def write_report(
         findings=tuple(findings),
         settings=dict(settings or {}),
         load=load,
+        suites=suites or SuiteEvidence(),
     )
     write_report_content(folder, content)
     return rewrite_report(folder)

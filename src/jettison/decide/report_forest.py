@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from jettison.decide import report_words as words
 from jettison.decide.report_shapes import SHAPES, nice_step
-from jettison.decision import GateResult
+from jettison.decision import GateResult, Interval
 
 MARGINS_SHOWN = 4
 """How many margins to either side of zero a forest plot shows."""
@@ -29,6 +29,18 @@ def forest_axis(results: Sequence[GateResult]) -> "ForestAxis | None":
     return ForestAxis(low - pad, high + pad)
 
 
+def interval_axis(intervals: Sequence[Interval | None]) -> "ForestAxis | None":
+    """An axis for differences without a margin: all estimates, and intervals where they are near."""
+    drawn = [one for one in intervals if one is not None]
+    if not drawn:
+        return None
+    widest = 1.5 * max(0.02, *(abs(one.value) for one in drawn))
+    low = min(-0.01, max(min(one.low for one in drawn), -widest))
+    high = max(0.01, min(max(one.high for one in drawn), widest))
+    pad = 0.06 * (high - low)
+    return ForestAxis(low - pad, high + pad)
+
+
 class ForestAxis:
     """Draws one row of a forest plot at any width: places are shares of the row."""
 
@@ -41,9 +53,21 @@ class ForestAxis:
     def row(self, result: GateResult) -> Markup:
         """Zero line, margin, interval and estimate of one gate."""
         css = words.VERDICT_CLASSES[result.verdict]
-        parts = [self._vertical("zero", 0.0), self._vertical("margin", -result.limit)]
-        if result.difference is not None:
-            low, high = self._place(result.difference.low), self._place(result.difference.high)
+        said = f"difference {words.points_interval(result.difference)}, margin {words.limit_words(result)}"
+        return self._drawn(result.difference, css, said, margin=result.limit)
+
+    def interval(self, difference: Interval | None) -> Markup:
+        """Zero line, interval and estimate of a difference that no gate is on."""
+        css = "unsure"
+        if difference is not None and (difference.high < 0 or difference.low > 0):
+            css = "block" if difference.high < 0 else "ship"
+        return self._drawn(difference, css, f"difference {words.points_interval(difference)}", margin=None)
+
+    def _drawn(self, difference: Interval | None, css: str, said: str, *, margin: float | None) -> Markup:
+        parts = [self._vertical("zero", 0.0)]
+        parts += [] if margin is None else [self._vertical("margin", -margin)]
+        if difference is not None:
+            low, high = self._place(difference.low), self._place(difference.high)
             parts.append(
                 Markup('<line class="whisker {}" x1="{:.2f}%" x2="{:.2f}%" y1="50%" y2="50%"/>').format(
                     css, min(max(0.0, low), 97.0), max(min(100.0, high), 3.0)
@@ -51,9 +75,8 @@ class ForestAxis:
             )
             parts += [self._arrow(css, 0, "M5,-5 L0,0 L5,5")] if low < 0 else []
             parts += [self._arrow(css, 100, "M-5,-5 L0,0 L-5,5")] if high > 100 else []
-            if 0 <= self._place(result.difference.value) <= 100:
-                parts.append(self._mark(css, result.difference.value))
-        said = f"difference {words.points_interval(result.difference)}, margin {words.limit_words(result)}"
+            if 0 <= self._place(difference.value) <= 100:
+                parts.append(self._mark(css, difference.value))
         return Markup('<svg class="forest" role="img" aria-label="{}">{}</svg>').format(
             said, Markup("").join(parts)
         )

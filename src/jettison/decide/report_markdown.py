@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from jettison.decide import report_sections as sections
+from jettison.decide import report_suites as suites
 from jettison.decide import report_view as view
 from jettison.decide import report_words as words
 from jettison.decide.report_costs import (
@@ -27,7 +28,10 @@ def markdown_page(content: ReportContent) -> str:
         *_head(decision),
         *_candidates(decision),
         *_slices(decision),
+        *_suites(content),
+        *_found(content),
         *_flips(content),
+        *_confidence(content),
         *_costs(content),
         *_latency(content),
         *_tried(content),
@@ -105,6 +109,78 @@ def _slices(decision: Decision) -> list[str]:
         if (n := sections.shown_slices(c)[1])
     ]
     return ["## Slices", _table(header, rows), _list(left_out)] if rows else []
+
+
+def _suites(content: ReportContent) -> list[str]:
+    tables = suites.comparison_tables(content.suites.comparisons)
+    attacks = suites.attack_rows(content.suites.attacks)
+    if not tables and not attacks:
+        return []
+    header = ["Suite", "Slice", "Candidate", "Score", "n", "Incumbent", "Candidate's", "Difference, points"]
+    header += ["Flips: worse / better"]
+    rows = [
+        [title, r.slice, r.candidate, r.scorer, r.n, r.incumbent, r.score, r.difference, r.flips]
+        for title, rows in tables
+        for r in rows
+    ]
+    said = "Each with a 95 % interval; gates alone decide."
+    attacked = [
+        "Candidate",
+        "Right before",
+        "Turned wrong",
+        "Questions a text",
+        "Right under attack, points",
+    ]
+    under = [[r.name, r.n, r.success, r.queries, r.robust] for r in attacks]
+    turned = [
+        f"{r.name}: {e.before} → {e.text} ({e.expected} → {e.answer})" for r in attacks for e in r.examples
+    ]
+    return [
+        "## Suites",
+        *([said, _table(header, rows)] if rows else []),
+        *(["### Under attack", _table(attacked, under), _list(turned)] if under else []),
+    ]
+
+
+def _found(content: ReportContent) -> list[str]:
+    searched = suites.search_words(content.suites.searches)
+    if not searched:
+        return []
+    header = ["Slice", "Candidate", "Loss, points", "Elsewhere", "n", "p", "Right before, wrong now"]
+    rows = [
+        [r.slice, r.candidate, r.loss, r.elsewhere, r.n, r.p, "; ".join(e.text for e in r.examples)]
+        for r in suites.found_rows(content.suites.searches)
+    ]
+    return ["## Worst slices that nobody declared", _list(searched), _table(header, rows) if rows else ""]
+
+
+def _confidence(content: ReportContent) -> list[str]:
+    rows = [
+        [r.name, r.ece, r.brier, r.off, *r.risks] for r in suites.confidence_rows(content.suites.curves)
+    ]
+    if not rows:
+        return []
+    on = words.slice_words(content.suites.curves[0].on)
+    header = ["Candidate", "ECE, debiased", "Brier (paired difference)", "Bins off"]
+    header += ["Wrong among the surest half", "four fifths", "all"]
+    bins = [
+        [
+            one.candidate,
+            f"{100 * b.confidence:.1f} %",
+            f"{100 * b.right_share:.1f} %",
+            f"{100 * b.low:.1f} to {100 * b.high:.1f}",
+            f"{b.n:,}",
+        ]
+        for one in content.suites.curves
+        for b in one.reliability
+    ]
+    return [
+        "## Confidence",
+        f"On {escaped(on)}: whether a confidence means what it says.",
+        _table(header, rows),
+        "### Reliability",
+        _table(["Candidate", "Confidence", "Right", "95 % interval", "n"], bins),
+    ]
 
 
 def _flips(content: ReportContent) -> list[str]:
@@ -217,6 +293,8 @@ def _rest(content: ReportContent) -> list[str]:
         *(["## What the data showed", _list(findings)] if findings else []),
         "## What this evidence cannot tell",
         _list(sections.caveats(decision)),
+        "### What the suites cannot tell",
+        _list(suites.cannot_tell(content.suites, decision)),
         "## How to reproduce it",
         _list([f"{name}: {value}" for name, value in sections.facts(decision)]),
         *(["### Lineage", _list(lineage)] if lineage else []),

@@ -8,10 +8,12 @@ from markupsafe import Markup
 
 from jettison.candidate import library_versions
 from jettison.decide import report_sections as sections
+from jettison.decide import report_suites as suites
 from jettison.decide import report_view as view
 from jettison.decide import report_words as words
 from jettison.decide.report_costs import ESTIMATED_LEAD, ESTIMATED_TITLE, cost_rows, cost_tables
-from jettison.decide.report_forest import forest_axis
+from jettison.decide.report_curve_plots import reliability_plot, risk_coverage_plot, top_of_risk
+from jettison.decide.report_forest import forest_axis, interval_axis
 from jettison.decide.report_latency import latency_view, report_cost_notes
 from jettison.decide.report_pareto import quality_against_cost
 from jettison.decide.report_shapes import marker
@@ -33,6 +35,7 @@ def html_page(content: ReportContent) -> str:
         version=library_versions()["jettison"],
         **_top(content.decision),
         **_middle(content),
+        **_suites(content),
         **_bottom(content),
     )
 
@@ -75,6 +78,65 @@ def _middle(content: ReportContent) -> dict[str, Any]:
         "estimated_lead": ESTIMATED_LEAD,
         "cost_notes": report_cost_notes(content),
     }
+
+
+def _suites(content: ReportContent) -> dict[str, Any]:
+    found = content.suites
+    return {
+        "suite_forests": _suite_forests(content),
+        "suite_tiers": [(name.replace("_", " "), f"{n:,}") for name, n in found.tiers.items()],
+        "attacks": suites.attack_rows(found.attacks),
+        "found": suites.found_rows(found.searches),
+        "searches": suites.search_words(found.searches),
+        "curves": _curves(content),
+        "confidences": suites.confidence_rows(found.curves),
+        "curves_on": words.slice_words(found.curves[0].on) if found.curves else "",
+        "cannot_tell": suites.cannot_tell(found, content.decision),
+    }
+
+
+def _suite_forests(content: ReportContent) -> list[dict[str, Any]]:
+    """Per candidate the slices of the suites, all on one axis."""
+    axis = interval_axis([one.difference for one in content.suites.comparisons])
+    if axis is None:
+        return []
+    forests = []
+    for candidate in view.contenders(content.decision):
+        own = [one for one in content.suites.comparisons if one.candidate == candidate.name]
+        tables = [
+            {"title": title, "rows": [(row, axis.interval(row.interval)) for row in rows]}
+            for title, rows in suites.comparison_tables(own)
+        ]
+        if tables:
+            is_open = candidate is view.spotlight(content.decision)
+            forests.append(
+                {"name": candidate.name, "tables": tables, "scale": axis.scale(), "is_open": is_open}
+            )
+    return forests
+
+
+def _curves(content: ReportContent) -> list[dict[str, Any]]:
+    """Both pictures of each candidate, the incumbent's line beside each of the others."""
+    found = content.suites.curves
+    css = {c.name: view.css_of(c, content.decision) for c in content.decision.candidates}
+    most = top_of_risk([one.risk_coverage for one in found])
+    beside = next((c.risk_coverage for c in found if c.candidate == content.decision.incumbent), ())
+    return [
+        {
+            "name": one.candidate,
+            "n": f"{one.n:,}",
+            "reliability": reliability_plot(one.reliability, css=css[one.candidate], name=one.candidate),
+            "risk": risk_coverage_plot(
+                one.risk_coverage,
+                () if one.candidate == content.decision.incumbent else beside,
+                css=css[one.candidate],
+                name=one.candidate,
+                most=most,
+            ),
+        }
+        for one in found
+        if one.candidate in css
+    ]
 
 
 def _bottom(content: ReportContent) -> dict[str, Any]:

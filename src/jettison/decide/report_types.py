@@ -7,6 +7,7 @@ import msgspec
 
 from jettison.candidate import AppliedStep
 from jettison.cost.load_types import LoadReport
+from jettison.decide.report_evidence import SuiteEvidence
 from jettison.decision import CDF_SHARES, Decision, check_names
 from jettison.files import read_json, write_json
 from jettison.task import Finding
@@ -84,6 +85,8 @@ class ReportContent(msgspec.Struct, frozen=True, kw_only=True):
     """What was measured under load; None: nothing was."""
     quantile_share: tuple[float, ...] = CDF_SHARES
     """The shares that all `*_quantiles_s` are at."""
+    suites: SuiteEvidence = SuiteEvidence()
+    """Curves of the confidences, and what the suites showed."""
     format: int = FORMAT
 
 

@@ -28,8 +28,9 @@ class ExampleCosts:
 
     Args:
         candidate: What is asked.
-        is_alone: False where other models of this process answer at the same time: the clock then still
-            tells of each batch, but CPU time and joules of one cannot be told from the others' and stay None.
+        is_alone: False where other models of this process answer at the same time: the clock then
+            still tells of each batch, but its CPU time and joules cannot be told from the others'
+            and stay None.
     """
 
     def __init__(self, candidate: Candidate, *, is_alone: bool = True) -> None:

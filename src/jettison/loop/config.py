@@ -30,6 +30,31 @@ ENDPOINT_PATHS = ("answers", "logged")
 """Settings of `[endpoint]` that are places on disk."""
 
 
+class SuiteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[suites]`: tiers to build of the task before the run, and what to look for after it."""
+
+    tiers: tuple[str, ...] = ("in_domain", "long_tail", "out_of_domain", "perturbed", "adversarial")
+    gates: tuple[str, ...] = ()
+    """Tiers or slices of them that must hold by themselves; all are shown."""
+    per_example: int = 2
+    """Perturbed copies of each test example."""
+    perturbations: tuple[str, ...] = ()
+    """Kinds of perturbation; none given means all."""
+    out_of_domain: tuple[str, ...] = ()
+    """Data files of other domains."""
+    most_out_of_domain: int | None = None
+    """At most so many examples of each such file."""
+    given: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    """Tier → files of examples with right answers."""
+    found: str | None = None
+    """What `suites find` wrote on dev: its slices are marked as `found_1=yes`, ... and can be gates."""
+    attacked: int | None = None
+    """Test examples on which the incumbent and each finalist are attacked; None means 100, and none of a
+    language model, which takes too long; 0 attacks nobody."""
+    budget: int = 60
+    """Questions of an attack for one example."""
+
+
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every setting of a run, defaults resolved."""
 
@@ -58,6 +83,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Whether language models that write free text are asked the safety probes."""
     safety_probes: tuple[str, ...] = ()
     """Files of a team's own probes, JSONL with `input` and `safety`."""
+    suites: SuiteSettings | None = None
+    """`[suites]`: None judges the task's test split alone."""
     usd_per_hour: float | None = None
     """Price of the instance, for money per task."""
     nominate_at: float = 0.8
@@ -134,6 +161,7 @@ def read_config(path: Path) -> RunConfig:
             name: str(path.parent / value) if name in ENDPOINT_PATHS and isinstance(value, str) else value
             for name, value in config.endpoint.items()
         },
+        suites=None if config.suites is None else _resolve_suites(path.parent, config.suites),
         safety_probes=tuple(str(path.parent / name) for name in config.safety_probes),
         student=None if config.student is None else _resolve(path.parent, config.student),
         output=str(path.parent / config.output),
@@ -184,6 +212,18 @@ def check_config(config: RunConfig, place: str) -> None:
             config.recipes,
         ),
     ]
+    if (suites := config.suites) is not None:
+        rules += [
+            (suites.per_example >= 1, "suites.per_example", "at least 1", suites.per_example),
+            ((suites.attacked or 0) >= 0, "suites.attacked", "at least 0", suites.attacked),
+            (suites.budget >= 2, "suites.budget", "at least 2", suites.budget),
+            (
+                (suites.most_out_of_domain or 1) >= 1,
+                "suites.most_out_of_domain",
+                "at least 1",
+                suites.most_out_of_domain,
+            ),
+        ]
     for gate in config.gates:
         if isinstance(gate, NotWorse):
             rules.append((0 < gate.margin < 1, "gates.margin", "between 0 and 1", gate.margin))
@@ -240,10 +280,20 @@ def default_gates(
     """One point of the task's score on every required slice; two of out-of-scope recall."""
     if out_of_scope is None:
         return (NotWorse(scorer=scorer, slices=required_slices or ("all",)),)
-    slices = tuple("scope=in" if name == "all" else name for name in required_slices) or ("scope=in",)
+    inside = [name for name in required_slices if name != "tier=out_of_domain" and name[:4] != "ood="]
+    slices = tuple("scope=in" if name == "all" else name for name in inside) or ("scope=in",)
     return (
         NotWorse(slices=slices),
         NotWorse(scorer="out_of_scope", slices=("scope=out",), margin=0.02),
+    )
+
+
+def _resolve_suites(folder: Path, suites: SuiteSettings) -> SuiteSettings:
+    return msgspec.structs.replace(
+        suites,
+        out_of_domain=tuple(str(folder / name) for name in suites.out_of_domain),
+        given={tier: tuple(str(folder / name) for name in names) for tier, names in suites.given.items()},
+        found=None if suites.found is None else str(folder / suites.found),
     )
 
 

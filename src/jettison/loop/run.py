@@ -35,10 +35,12 @@ from jettison.evaluate.slices import Slicer
 from jettison.evaluate.suites.safety import SCORER
 from jettison.files import value_sha256, write_json
 from jettison.loop.cascades import add_cascades
-from jettison.loop.config import RunConfig, default_gates
+from jettison.loop.config import RunConfig
 from jettison.loop.nominate import Ballot, nominate
 from jettison.loop.safety import probes_of, safety_gates, safety_records, with_scorer_errors
 from jettison.loop.search import Findings, first_contender, search, with_costs
+from jettison.loop.suite_evidence import suite_evidence
+from jettison.loop.suite_run import gates_of, with_suites
 from jettison.loop.telling import Answers, report_content
 from jettison.loop.under_load import load_of
 from jettison.loop.watcher import Clock, Silent, Watcher
@@ -101,7 +103,9 @@ def _run(config: RunConfig, watcher: Watcher | None) -> Outcome:
         judged.answers,
         {example.id: example.input for example in (*judged.examples, *judged.probes)},
     )
-    write_report_content(workspace.folder, msgspec.structs.replace(content, load=load))
+    evidence = suite_evidence(workspace, [incumbent, *finalists], judged.answers, judged.examples)
+    content = msgspec.structs.replace(content, load=load, suites=evidence)
+    write_report_content(workspace.folder, content)
     pages = rewrite_report(workspace.folder)
     return Outcome(
         decision=judged.decision,
@@ -140,7 +144,7 @@ def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nominati
     for recipe in recipes_given or ():
         check_recipe_applies(recipe)
     task = workspace.task
-    gates = config.gates or default_gates(task.required_slices, task.out_of_scope, workspace.scorer)
+    gates = gates_of(config, task, workspace.scorer)
     on_task = [gate for gate in gates if not (isinstance(gate, NotWorse) and gate.scorer == SCORER)]
     check_scorers(on_task, workspace)
     check_slices(on_task, workspace)
@@ -233,7 +237,10 @@ def check_slices(gates: Sequence[Gate], workspace: Workspace) -> None:
 def _open_workspace(config: RunConfig, watcher: Watcher) -> Workspace:
     clock = Clock(config.budget_s)
     watcher.stage("reading the task")
-    task = read_task(config.task)
+    whole = read_task(config.task)
+    if config.suites is not None:
+        watcher.stage("building the suites")
+    task, suite = with_suites(config, whole)
     for finding in task.findings:
         if finding.severity != "note":
             watcher.found(f"{finding.severity}: {finding.message}")
@@ -244,7 +251,16 @@ def _open_workspace(config: RunConfig, watcher: Watcher) -> Workspace:
         )
     slicer = Slicer.fit(task.development)
     dev = slicer.apply(task.dev)
-    return Workspace(config=config, task=task, slicer=slicer, dev=dev, watcher=watcher, clock=clock)
+    return Workspace(
+        config=config,
+        task=task,
+        slicer=slicer,
+        dev=dev,
+        watcher=watcher,
+        clock=clock,
+        suite=suite,
+        whole=None if suite is None else whole,
+    )
 
 
 def _incumbent(workspace: Workspace) -> tuple[Contender, float]:
@@ -384,11 +400,20 @@ def _decide(
 
 
 def _read_test(workspace: Workspace, purpose: str) -> TestReading:
-    """The test examples; where the task's folder is read-only the ledger stands in the run's own."""
-    try:
-        return workspace.task.read_test(purpose=purpose)
-    except CannotWrite:
-        return workspace.task.read_test(purpose=purpose, ledger=workspace.folder / "test_reads.jsonl")
+    """The test examples; where the task's folder is read-only the ledger stands in the run's own.
+
+    A suite holds the test split of the task it was built of, whose readings count on.
+    """
+    readings = []
+    for task in (workspace.task, workspace.whole):
+        if task is None:
+            continue
+        try:
+            readings.append(task.read_test(purpose=purpose))
+        except CannotWrite:
+            readings.append(task.read_test(purpose=purpose, ledger=workspace.folder / "test_reads.jsonl"))
+    n_reads = max(reading.n_reads for reading in readings)
+    return msgspec.structs.replace(readings[0], n_reads=n_reads)
 
 
 def _role(contender: Contender, incumbent: Contender, ballot: Ballot) -> str:

@@ -30,6 +30,7 @@ from jettison.evaluate.replay import (
 )
 from jettison.evaluate.run import evaluate, evaluation_file
 from jettison.evaluate.slices import Slicer
+from jettison.evaluate.suites.build import Suite
 from jettison.loop.config import RunConfig
 from jettison.loop.watcher import Clock, Watcher
 from jettison.model import Model, Output
@@ -86,6 +87,10 @@ class Workspace:
     clock: Clock
     failing: dict[Path, tuple[Record, ...]] = field(default_factory=dict)
     """Evaluations of this run in which an example failed: it is asked again in the next run, not before."""
+    suite: Suite | None = None
+    """What `[suites]` built; `task` is then the suite's."""
+    whole: Task | None = None
+    """The task that the suite was built of: reading the suite's test split reads this one's too."""
 
     @property
     def folder(self) -> Path:

@@ -223,7 +223,7 @@ def _write(folder: Path, task: Task, plan: SuitePlan, test: Sequence[Example], l
         task,
         {
             "train": stay(task.train),
-            "dev": [in_tier(e, "in_domain", name="", source=e.source or "") for e in stay(task.dev)],
+            "dev": [_dev_tier(e, label) for e in stay(task.dev)],
             "test": test,
             "unlabelled": stay(task.unlabelled),
         },
@@ -232,3 +232,11 @@ def _write(folder: Path, task: Task, plan: SuitePlan, test: Sequence[Example], l
         labels=names,
         out_of_scope=label,
     )
+
+
+def _dev_tier(example: Example, out_of_scope: str | None) -> Example:
+    """A dev example, whose tier predicts what the same tier will come to on test."""
+    source = example.source or ""
+    if out_of_scope is not None and example.expected == out_of_scope:
+        return in_tier(example, "out_of_domain", name="", source=source, slices={"ood": "task"})
+    return in_tier(example, "in_domain", name="", source=source)

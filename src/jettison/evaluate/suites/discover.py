@@ -55,6 +55,8 @@ class FoundSlice:
     `most_characters`, `least_characters`. Empty for a cluster, which only these examples have."""
     members: tuple[int, ...]
     """Positions of its examples, in both halves."""
+    confirmed_on: tuple[int, ...]
+    """Of them, those of the second half on which the loss was tested."""
     n: int
     """Examples of the second half."""
     loss: float
@@ -292,6 +294,7 @@ def _confirmed(
                 rule=rules.kinds[rule],
                 where=rules.where[rule],
                 members=tuple(np.flatnonzero(member).tolist()),
+                confirmed_on=tuple(np.flatnonzero(inside).tolist()),
                 n=int(inside.sum()),
                 loss=float(loss[inside].mean()) if inside.any() else 0.0,
                 rest_loss=float(loss[outside].mean()) if outside.any() else 0.0,

@@ -1,0 +1,126 @@
+"""Curves, tiers, found slices and attacks in the report: what they say, and what they leave open."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from jettison.decide.curves import confidence_curves
+from jettison.decide.report_evidence import (
+    AttackOutcome,
+    LostExample,
+    SliceSearch,
+    SuiteEvidence,
+    WorstSlice,
+)
+from jettison.decide.report_markdown import markdown_page
+from jettison.decide.report_pages import html_page
+from jettison.decide.suite_comparisons import suite_comparisons
+from jettison.decision import Interval
+from jettison.record import Record
+
+from .report_example import example_content
+from .test_report import Page
+
+NAMES = ("minilm-sentiment", "static+int8 cascade")
+
+
+def records(name: str, *, typos_right: float, seed: int) -> list[Record]:
+    """400 examples and a misspelled copy of each; confidences say how often the originals are right."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(400):
+        sure = float(rng.uniform(0.6, 1.0))
+        for tier, right in (("in_domain", rng.random() < sure), ("perturbed", rng.random() < typos_right)):
+            slices = {"tier": tier, **({"perturbation": "typos"} if tier == "perturbed" else {})}
+            found.append(
+                Record(
+                    candidate=name,
+                    example_id=f"{i}-{tier}",
+                    split="test",
+                    output="a" if right else "b",
+                    expected="a",
+                    confidence=sure,
+                    scores={"label": float(right)},
+                    slices=slices,
+                    group=str(i),
+                )
+            )
+    return found
+
+
+@pytest.fixture(scope="module")
+def evidence() -> SuiteEvidence:
+    base, lean = records(NAMES[0], typos_right=0.9, seed=0), records(NAMES[1], typos_right=0.7, seed=1)
+    curves = [
+        confidence_curves(NAMES[0], base, None, "label"),
+        confidence_curves(NAMES[1], lean, base, "label"),
+    ]
+    lost = LostExample(text="wacth it", before="watch it", expected="pos", answer="neg")
+    found = WorstSlice(
+        candidate=NAMES[1], name='word "battery"', n=80, loss=0.25, low=0.15, high=0.35, rest_loss=0.01,
+        p_value=0.0002, examples=(lost,),
+    )  # fmt: skip
+    return SuiteEvidence(
+        curves=tuple(one for one in curves if one is not None),
+        comparisons=suite_comparisons(NAMES[1], base, lean, scorer="label"),
+        searches=(
+            SliceSearch(candidate=NAMES[1], n_searched=165, n_tested=2, n_validate=200, alpha=0.05,
+                found=(found,)),
+        ),
+        attacks=(
+            AttackOutcome(
+                candidate=NAMES[1], n=100, n_right=90, success=Interval(value=0.3, low=0.21, high=0.41),
+                mean_queries=21.5, budget=60, examples=(lost,),
+            ),
+        ),
+        tiers={"in_domain": 400, "perturbed": 400},
+    )  # fmt: skip
+
+
+def test_curves_are_of_what_users_wrote_and_cover_the_truth(evidence: SuiteEvidence) -> None:
+    first, second = evidence.curves
+    assert (first.on, first.n) == ("tier=in_domain", 400)
+    off = sum(not b.low <= b.confidence <= b.high for b in first.reliability)
+    assert off <= 4  # honest by construction: of ten bins five or more are off with a chance under 1e-4
+    assert first.brier_difference is None
+    assert second.brier_difference is not None
+    assert first.risk_coverage[-1].coverage == 1.0
+
+
+def test_graded_scores_draw_no_curve() -> None:
+    graded = [
+        msgspec.structs.replace(r, scores={"label": 0.5}) for r in records("m", typos_right=1, seed=0)
+    ]
+    assert confidence_curves("m", graded, None, "label") is None
+
+
+def test_each_slice_of_a_suite_is_compared_by_group(evidence: SuiteEvidence) -> None:
+    found = {one.slice: one for one in evidence.comparisons}
+    assert set(found) == {"tier=in_domain", "tier=perturbed", "perturbation=typos"}
+    assert found["perturbation=typos"].difference is not None
+    assert found["perturbation=typos"].difference.high < -0.1
+
+
+def test_both_pages_tell_what_the_suites_showed_and_cannot(evidence: SuiteEvidence) -> None:
+    content = msgspec.structs.replace(example_content(), suites=evidence)
+    html, markdown = html_page(content), markdown_page(content).replace("\\", "")
+    page = Page(html)
+    for said in (
+        "perturbation: typos",
+        'word "battery"',
+        "25.0 [15.0, 35.0]",
+        "30.0 % [21.0, 41.0]",
+        "wacth it",
+        "90 of 100",
+        "What the suites cannot tell",
+        "No examples of the tiers long tail, out of domain, safety",
+        "paraphrases, dialects and other languages are not in them",
+    ):
+        assert said in page.text, said
+        assert said in markdown, said
+    assert html.count('class="plot curve"') == 4
+    assert len(html.encode()) < 500_000
+
+
+def test_a_run_without_suites_says_what_it_did_not_look_at() -> None:
+    assert "[suites] in jettison.toml adds them" in Page(html_page(example_content())).text
