@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
+from jettison.backends.remote import is_remote
 from jettison.cost.load_measure import Scenario, measure_load
 from jettison.cost.load_target import Prices
 from jettison.cost.load_types import LoadReport
 from jettison.cost.slo import read_slo
 from jettison.errors import JettisonError
 from jettison.files import read_json, value_sha256, write_json
-from jettison.loop.remote import is_remote
 from jettison.loop.search import cost_inputs
 from jettison.loop.workspace import Contender, Workspace
 
