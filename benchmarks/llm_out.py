@@ -79,13 +79,11 @@ margin = 0.02
 slices = ["all"]
 """
 SIZES = {"test": 1000, "dev": 500, "traffic": 2500}
-N_LABELLED = 600
-"""Of the traffic, sentences that people have labelled too."""
 PORT = 18765
 """Always the same, so that a second run finds what the first one made."""
 BLOCK = 12
 """Requests to the language model in a round."""
-N_RELEASE = 200
+N_RELEASE = 100
 """Requests to the release in a round."""
 
 
@@ -94,6 +92,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="GGUF file of the language model")
     parser.add_argument("--work", type=Path, default=Path("bench-runs/llm_out"))
     parser.add_argument("--rounds", type=int, default=16)
+    parser.add_argument("--labelled", type=int, default=2500, help="of the traffic, labelled by people too")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -108,7 +107,7 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     os.environ["JETTISON_ANSWERS"] = str(given.work / "answers")  # a second run asks for nothing twice
     with Served(given.model) as served:
-        bench(served, given.work, given.rounds)
+        bench(served, given.work, given.rounds, given.labelled)
 
 
 def serve(model: Path) -> None:
@@ -153,7 +152,7 @@ class Served:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def write_task(work: Path) -> None:
+def write_task(work: Path, n_labelled: int) -> None:
     """Sentences that people found positive or negative, drawn with a seed; traffic without its labels."""
     rows = [
         row
@@ -169,11 +168,12 @@ def write_task(work: Path) -> None:
     for name, n in SIZES.items():
         chosen = rng.sample(pools[name], min(n, len(pools[name])))
         if name == "traffic":
-            write_lines(work / "train.jsonl", chosen[:N_LABELLED], ("id", "text", "label"))
-            write_lines(work / "traffic.jsonl", chosen[N_LABELLED:], ("id", "text"))
+            write_lines(work / "train.jsonl", chosen[:n_labelled], ("id", "text", "label"))
+            write_lines(work / "traffic.jsonl", chosen[n_labelled:], ("id", "text"))
         else:
             write_lines(work / f"{name}.jsonl", chosen, ("id", "text", "label"))
-    (work / "task.toml").write_text(TASK)
+    settings = TASK if n_labelled < SIZES["traffic"] else TASK.replace('unlabelled = "traffic.jsonl"\n', "")
+    (work / "task.toml").write_text(settings)
     if not (work / "model" / "config.json").exists():
         fetch_model(work / "model")
 
@@ -182,9 +182,9 @@ def write_lines(path: Path, rows: list[dict[str, Any]], kept: tuple[str, ...]) -
     path.write_text("".join(json.dumps({key: row[key] for key in kept}) + "\n" for row in rows))
 
 
-def bench(served: Served, work: Path, rounds: int) -> None:
+def bench(served: Served, work: Path, rounds: int, n_labelled: int) -> None:
     """Run the loop, time the release beside the language model, print the figures."""
-    write_task(work)
+    write_task(work, n_labelled)
     revision = f"{served.model.stat().st_size} bytes"  # answers belong to the file, whatever the port
     (work / "jettison.toml").write_text(SETTINGS.format(url=served.url, revision=revision))
     before, started = served.cpu_s(), time.perf_counter()
@@ -198,14 +198,14 @@ def bench(served: Served, work: Path, rounds: int) -> None:
     facts = facts_of(decision)
     if outcome.release is None:
         empty = {"value": None, "low": None, "high": None, "unit": "ratio", "against": "no release"}
-        print(json.dumps({"name": "llm_out_ratio", **empty, **facts}))
+        print(json.dumps({"name": "llm_out_ratio", **empty, "labelled": n_labelled, **facts}))
         return
     test = read_task(work / "task.toml").read_test(purpose="timing of a finished release")
     texts = [example.input for example in test.examples]
     large, lean = timings(served, outcome.release, texts, work, rounds)
     for one in (large, lean):
         print(f"{one.name}: {1e3 * one.median_s:.3f} ms CPU per task", file=sys.stderr)
-    print(figure("llm_out_ratio", *ratio(large, lean), "ratio", large.name, **facts))
+    print(figure("llm_out_ratio", *ratio(large, lean), "ratio", large.name, labelled=n_labelled, **facts))
 
 
 def timings(
