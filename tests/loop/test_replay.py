@@ -18,7 +18,7 @@ from jettison.loop.run import _open_workspace
 from jettison.loop.search import first_contender
 from jettison.loop.watcher import Silent
 from jettison.loop.workspace import Contender, Workspace
-from jettison.record import Record
+from jettison.record import Cost, Record
 from tiny import make_tiny_development
 
 
@@ -35,7 +35,8 @@ def contender(workspace: Workspace, name: str, **settings: float) -> Contender:
 
 
 def without_time(records: list[Record] | tuple[Record, ...]) -> list[Record]:
-    return [msgspec.structs.replace(record, time=None) for record in records]
+    """Records but for when they were made and what that took, which no two evaluations share."""
+    return [msgspec.structs.replace(record, time=None, cost=Cost()) for record in records]
 
 
 def n_kept(workspace: Workspace, split: str) -> int:
@@ -56,6 +57,17 @@ def test_a_cascade_composed_of_its_arms_answers_is_the_cascade_on_disk(workspace
         asked = evaluate(made.candidate, workspace.dev, split="dev", keep_logits=True)
         assert without_time(made.records) == without_time(asked)
         assert {record.escalated for record in asked} == {True, False}
+
+
+def test_a_cascade_composed_of_answers_costs_what_its_arms_did(workspace: Workspace) -> None:
+    small, large = contender(workspace, "small", accuracy=0.95, seed=3), contender(workspace, "large")
+    made = _made(workspace, large, options_of(workspace, large, small, large)[0])
+    lean, behind = ({record.example_id: record.cost for record in one.records} for one in (small, large))
+    for record in made.records:
+        arms = [lean[record.example_id], *([behind[record.example_id]] if record.escalated else [])]
+        for name in ("latency_s", "cpu_s", "energy_j"):
+            wanted = sum(getattr(cost, name) for cost in arms)
+            assert getattr(record.cost, name) == pytest.approx(wanted, rel=1e-6), name
 
 
 def test_a_fallback_is_asked_only_what_is_passed_on(workspace: Workspace) -> None:

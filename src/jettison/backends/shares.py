@@ -44,13 +44,19 @@ def shared(outputs: Sequence[Output], spent: Cost) -> list[Output]:
 
 
 def one_after_the_other(first: Cost | None, second: Cost | None) -> Cost | None:
-    """The second call's cost with the seconds of the first on top; a time that one lacks is not known."""
+    """The second call's cost with the seconds of the first on top; a time that one lacks is not known.
+
+    Joules add up where both have them of one tier, as answers given again from records do.
+    """
     if first is None or second is None:
         return second
+    same_tier = first.energy_tier == second.energy_tier
     return msgspec.structs.replace(
         second,
         latency_s=_sum(first.latency_s, second.latency_s),
         cpu_s=_sum(first.cpu_s, second.cpu_s),
+        energy_j=_sum(first.energy_j, second.energy_j) if same_tier else None,
+        energy_tier=second.energy_tier if same_tier else None,
     )
 
 

@@ -17,6 +17,7 @@ FUNCTIONAL_UNITS = {
     "generate": "generated text",
     "extract": "extracted record",
     "rank": "ranked list",
+    "embed": "searched query",
 }
 """What one task is, by the kind of the task."""
 COMPARES = ("M1", "M2")
