@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from fault_upstream import ANSWER, FAULTS, HUGE_BYTES, FaultUpstream
+from fault_upstream import FaultUpstream
+from upstream_faults import ANSWER, FAULTS, HUGE_BYTES
 
 
 @pytest.fixture

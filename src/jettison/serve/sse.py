@@ -80,6 +80,17 @@ def read_chunk(data: bytes) -> Chunk | None:
         return None
 
 
+def is_garbled(data: bytes) -> bool:
+    """Whether a payload is no JSON at all: cut or spoilt on the way. Events without a payload are not."""
+    if not data:
+        return False
+    try:
+        msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return True
+    return False
+
+
 def has_content(chunk: Chunk) -> bool:
     """Whether the client would have something of the answer in hand after this chunk."""
     for choice in chunk.choices:

@@ -17,7 +17,7 @@ from jettison.serve.calls import Call, Reply
 from jettison.serve.config import UpstreamConfig
 from jettison.serve.metrics import Metrics
 from jettison.serve.reply_body import Facts, read_facts
-from jettison.serve.sse import DONE, Frames, data_of, has_content, read_chunk, text_in
+from jettison.serve.sse import DONE, Frames, data_of, has_content, is_garbled, read_chunk, text_in
 
 MAY_PASS = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 """Statuses that are asked again."""
@@ -231,8 +231,8 @@ class Upstream:
 
     async def _stream(self, response: Any, call: Call, started: float, n_sent: int) -> Reply:
         """Hold frames back until there is content: up to then another arm, or another try, may answer."""
-        cut, held = Frames(), _Held()
         needs_done = call.operation in ("chat", "completion")
+        cut, held = Frames(), _Held(is_json=needs_done)
         reply = Reply(candidate=self.digest, model=self.config.model or "", wire_bytes=n_sent)
         while not held.is_ready:  # under the caller's timer
             part = await response.content.readany()
@@ -247,6 +247,8 @@ class Upstream:
             if held.error is not None:
                 message = f"upstream {self.name!r} began a stream with an error."
                 raise _Failed(ApiError(502, "upstream_error", message, should_retry=False), may_pass=True)
+            if held.is_garbled and not held.is_ready:
+                raise _Failed(self._garbled(), may_pass=True)
         reply.first_token_s = time.monotonic() - started
         reply.frames = self._relayed(response, cut, held, reply, started, needs_done=needs_done)
         return reply
@@ -268,9 +270,16 @@ class Upstream:
         try:
             for frame in held.frames:
                 yield frame
+            if held.is_garbled:
+                raise self._garbled()
+            if held.has_error:
+                reply.error, is_done = "upstream_error", True
+                self.breaker.failed()
             while not is_done:
                 left_s = self.config.total_s - (time.monotonic() - started)
-                async with asyncio.timeout(max(0.01, min(self.config.idle_s, left_s))):
+                if left_s <= 0:  # one that never falls silent is not told by any wait
+                    raise self._overtime()
+                async with asyncio.timeout(min(self.config.idle_s, left_s)):
                     part = await response.content.readany()
                 if not part:
                     if needs_done:
@@ -290,6 +299,8 @@ class Upstream:
                         if chunk.error is not None:
                             reply.error, is_done = "upstream_error", True
                             self.breaker.failed()
+                    elif needs_done and is_garbled(data):
+                        raise self._garbled()
                     yield frame
         except GeneratorExit:
             reply.error = reply.error or "client_gone"
@@ -313,6 +324,14 @@ class Upstream:
                 response.release()
             else:
                 response.close()
+
+    def _overtime(self) -> ApiError:
+        message = f"upstream {self.name!r} took more than {self.config.total_s:g} s for one stream."
+        return ApiError(504, "upstream_timeout", message, should_retry=False)
+
+    def _garbled(self) -> ApiError:
+        message = f"upstream {self.name!r} sent an event that is no JSON."
+        return ApiError(502, "bad_upstream_reply", message, should_retry=False)
 
     def _cut_off(self) -> ApiError:
         message = f"upstream {self.name!r} ended a stream before its end."
@@ -373,27 +392,35 @@ class _Failed(Exception):
 
 
 class _Held:
-    """Frames of a stream that has not yet had any content."""
+    """Frames of a stream that has not yet had any content, and of what came in one piece with the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_json: bool) -> None:
+        self._is_json = is_json
         self.frames: list[bytes] = []
         self.texts: list[str] = []
         self.usage: Any = None
         self.is_ready = self.is_done = False
         self.error: Any = None
+        """Said before any content."""
+        self.has_error = self.is_garbled = False
+        """Whether an error, or an event that is no JSON, came; nothing after it is taken."""
 
     def take(self, frame: bytes) -> None:
-        self.frames.append(frame)
+        if self.has_error or self.is_garbled:
+            return
         data = data_of(frame)
-        if data == DONE:
-            self.is_ready = self.is_done = True
-            return
-        chunk = read_chunk(data)
+        chunk = None if data == DONE else read_chunk(data)
         if chunk is None:
-            self.is_ready = True  # of an API we do not know: not ours to hold back
+            self.is_done = self.is_done or data == DONE
+            self.is_garbled = self._is_json and not self.is_done and is_garbled(data)
+            if not self.is_garbled:
+                self.frames.append(frame)
+                self.is_ready = True  # the end, or of an API we do not know: not ours to hold back
             return
-        if chunk.error is not None and not self.is_ready:
-            self.error = chunk.error
+        self.frames.append(frame)
+        if chunk.error is not None:
+            self.has_error = True
+            self.error = None if self.is_ready else chunk.error
         self.usage = chunk.usage or self.usage
         if text := text_in(chunk):
             self.texts.append(text)
