@@ -13,6 +13,7 @@ from jettison.backends.open import open_model
 from jettison.candidate import Candidate, library_versions
 from jettison.errors import BrokenArtifact, InvalidInput, JettisonError
 from jettison.evaluate.example_costs import ExampleCosts
+from jettison.evaluate.replay import Replay
 from jettison.evaluate.scorers import Score, Scorer, Scorers, open_scorers, score_all, with_settings
 from jettison.files import value_sha256
 from jettison.model import Model, Output
@@ -204,7 +205,8 @@ def _records(
             batch_size=batch_size,
             progress=progress,
             beside=models[1:],
-            asked=costs.ask,
+            # Answers given again say what they took when they were made.
+            asked=ask if isinstance(models[0], Replay) else costs.ask,
         )
         pairs = zip(examples, outputs, strict=True)
         while batch := list(islice(pairs, batch_size)):
