@@ -9,11 +9,9 @@ Run: `make bench NAME=load_generator` (three minutes; Locust is installed into a
 
 import argparse
 import asyncio
-import csv
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,11 +24,11 @@ from jettison.cost.http_target import http_target
 from jettison.cost.play_http import HttpPlayer
 from jettison.cost.schedule import poisson_schedule
 from jettison.cost.validity import LEAST_DELIVERED
+from peer_locust import run_locust
 
 RATES = (500, 1000, 2000, 4000, 8000, 12000)
 BODY = b'{"input": "one"}'
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{"label": "a"}'
-LOCUST = "locust==2.47.0"
 
 
 class Played(NamedTuple):
@@ -123,28 +121,7 @@ def play_aiohttp(url: str, due: list[float]) -> Played:
 
 def locust_per_s(url: str, run_s: float, peers: Path) -> float:
     """Requests a second that one Locust process gets through, 64 users without a pause."""
-    home = peers / "locust"
-    if not (home / "bin" / "locust").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        subprocess.run([str(home / "bin" / "pip"), "install", "-q", LOCUST], check=True)
-    with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "file.py"
-        script.write_text(
-            "from locust import FastHttpUser, task, constant\n"
-            "class User(FastHttpUser):\n"
-            "    wait_time = constant(0)\n"
-            "    @task\n"
-            "    def ask(self):\n"
-            f"        self.client.post('/x', data={BODY!r})\n"
-        )
-        command = [
-            str(home / "bin" / "locust"), "-f", str(script), "--headless", "--host", url, "-u", "64",
-            "-r", "64", "-t", f"{run_s:g}s", "--csv", f"{folder}/out", "--only-summary",
-        ]  # fmt: skip
-        subprocess.run(command, check=True, capture_output=True, cwd=folder)
-        with (Path(folder) / "out_stats.csv").open() as file:
-            total = next(row for row in csv.DictReader(file) if row["Name"] == "Aggregated")
-        return float(total["Requests/s"])
+    return float(run_locust(url, BODY, users=64, run_s=run_s, peers=peers)["Requests/s"])
 
 
 def main() -> None:

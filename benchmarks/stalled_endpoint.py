@@ -9,10 +9,8 @@ Run: `make bench NAME=stalled_endpoint` (a minute; Locust is installed into a ca
 
 import argparse
 import asyncio
-import csv
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -21,7 +19,8 @@ import numpy as np
 from beside import figure
 from jettison.cost.http_target import http_target
 from jettison.cost.play_http import HttpPlayer
-from load_generator import ANSWER, BODY, LOCUST
+from load_generator import ANSWER, BODY
+from peer_locust import run_locust
 
 ANSWER_S, STALL_FROM_S, STALL_S, RUN_S, RATE = 0.004, 1.0, 0.32, 6.0, 100
 
@@ -79,27 +78,7 @@ def ours(url: str, *, is_open: bool) -> float:
 
 def locust(url: str, peers: Path) -> float:
     """99th percentile that one Locust user without a pause reports, seconds."""
-    home = peers / "locust"
-    if not (home / "bin" / "locust").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        subprocess.run([str(home / "bin" / "pip"), "install", "-qq", LOCUST], check=True)
-    with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "file.py"
-        script.write_text(
-            "from locust import FastHttpUser, task, constant\n"
-            "class User(FastHttpUser):\n"
-            "    wait_time = constant(0)\n"
-            "    @task\n"
-            "    def ask(self):\n"
-            f"        self.client.post('/x', data={BODY!r})\n"
-        )
-        command = [
-            str(home / "bin" / "locust"), "-f", str(script), "--headless", "--host", url, "-u", "1",
-            "-r", "1", "-t", f"{RUN_S:g}s", "--csv", f"{folder}/out", "--only-summary",
-        ]  # fmt: skip
-        subprocess.run(command, check=True, capture_output=True, cwd=folder)
-        with (Path(folder) / "out_stats.csv").open() as file:
-            total = next(row for row in csv.DictReader(file) if row["Name"] == "Aggregated")
+    total = run_locust(url, BODY, users=1, run_s=RUN_S, peers=peers)
     time.sleep(1.0)
     return float(total["99%"]) / 1000
 
