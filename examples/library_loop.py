@@ -38,6 +38,7 @@ outcome = run(
         recipes=[{"name": "linear", "steps": [{"step": "distill_linear"}]}],
         gates=(NotWorse(margin=0.03),),
         cost_s=1.0,
+        cost_openings=3,
     )
 )
 print(outcome.decision.verdict, outcome.decision.headline)

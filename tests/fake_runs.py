@@ -65,6 +65,7 @@ def config_at(folder: Path, *lean: dict[str, object], gates=TWO_POINTS, **more) 
         gates=gates,
         n_cost_tasks=20,
         cost_s=0.6,
+        cost_openings=1,
         **more,
     )
 

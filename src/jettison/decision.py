@@ -195,8 +195,12 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     usd_per_1000: float | None = None
     n_tasks: int = 0
     threads: int = 1
+    n_openings: int = 1
+    """Fresh processes that it was measured in; intervals are over them where there are several."""
     noise_share: float | None = None
     """The A/A ratio of this run: what a ratio shows when nothing differs, as max(ratio, 1/ratio) - 1."""
+    aa_ratio: Interval | None = None
+    """CPU-seconds of the incumbent's twin over the incumbent's own, measured like any other ratio."""
     marks: tuple[str, ...] = ()
     """What may have disturbed the measurement, one sentence each."""
 

@@ -24,7 +24,20 @@ def two(tmp_path: Path) -> tuple[str, str, str]:
 
 def test_the_table_names_both_and_says_what_the_figures_rest_on(two: tuple[str, str, str]) -> None:
     large, lean, texts = two
-    arguments = [large, lean, "--input", texts, "--rounds", "6", "--budget", "1", "--usd-per-hour", "0.1"]
+    arguments = [
+        large,
+        lean,
+        "--input",
+        texts,
+        "--rounds",
+        "6",
+        "--openings",
+        "1",
+        "--budget",
+        "1",
+        "--usd-per-hour",
+        "0.1",
+    ]
     found = CliRunner().invoke(command, arguments, catch_exceptions=False, standalone_mode=False)
     words = " ".join(found.stdout.split())
     assert "large lean" in words
@@ -36,7 +49,7 @@ def test_the_table_names_both_and_says_what_the_figures_rest_on(two: tuple[str, 
 
 def test_json_holds_every_figure_and_null_for_what_was_not_measured(two: tuple[str, str, str]) -> None:
     large, _, texts = two
-    arguments = [large, "--input", texts, "--rounds", "6", "--budget", "1", "--json"]
+    arguments = [large, "--input", texts, "--rounds", "6", "--openings", "1", "--budget", "1", "--json"]
     found = CliRunner().invoke(command, arguments, catch_exceptions=False, standalone_mode=False)
     told = json.loads(found.stdout)
     cost = told["candidates"][0]["cost"]

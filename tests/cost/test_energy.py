@@ -328,7 +328,9 @@ def test_a_metered_run_has_measured_joules_in_every_scenario_and_no_estimate_bes
         Scenario(kind="offline", duration_s=0.3),
         Scenario(kind="server", rate_per_s=60, duration_s=1),
     ):
-        report = measure_load([candidate], ["one"], scenario, meter="steady", prices=Prices(grid=GRID))
+        report = measure_load(
+            [candidate], ["one"], scenario, openings=1, meter="steady", prices=Prices(grid=GRID)
+        )
         (found,) = report.targets
         # Half a joule a block, six blocks.
         assert found.energy_j == pytest.approx(3.0 / (found.n_tasks or 1), rel=0.35)
@@ -341,7 +343,7 @@ def test_a_metered_run_has_measured_joules_in_every_scenario_and_no_estimate_bes
         assert list(rows).index("CPU time per task") == list(rows).index("Energy per task, measured") + 1
         assert any("boundary: chip (package)" in note for note in load_notes(report))
     (cost,) = measure_costs(
-        [candidate], ["one"], rounds=6, throughput=False, meter="steady", grid=GRID, budget_s=2
+        [candidate], ["one"], openings=1, rounds=6, throughput=False, meter="steady", grid=GRID, budget_s=2
     )
     assert cost.energy_tier == "M2"
     assert cost.energy_boundary == "chip (package)"
@@ -353,7 +355,9 @@ def test_a_metered_run_has_measured_joules_in_every_scenario_and_no_estimate_bes
 
 
 def test_without_a_meter_the_estimate_stands_alone_with_tier_boundary_and_factor(tmp_path: Path) -> None:
-    (cost,) = measure_costs([fake(tmp_path)], ["one"], rounds=6, throughput=False, meter="none", budget_s=2)
+    (cost,) = measure_costs(
+        [fake(tmp_path)], ["one"], openings=1, rounds=6, throughput=False, meter="none", budget_s=2
+    )
     rows = {row.name: row.figures for row in cost_rows([cost])}
     assert rows["Energy per task, ESTIMATED"][0].startswith("≈ ")
     assert "Energy per task, measured" not in rows

@@ -50,7 +50,14 @@ def killing(number: int, *, during: str, after: float) -> Callable[[str, float |
 def test_a_candidate_that_dies_one_at_a_time_keeps_its_rounds_and_the_other_goes_on(tmp_path: Path) -> None:
     say = killing(1, during="one at a time", after=0.5)
     one, two = measure_costs(
-        fakes(tmp_path), TEXTS, rounds=20, budget_s=4, keep_partial=True, progress=say, throughput=False
+        fakes(tmp_path),
+        TEXTS,
+        openings=1,
+        rounds=20,
+        budget_s=4,
+        keep_partial=True,
+        progress=say,
+        throughput=False,
     )
     assert one.cpu_s is not None
     assert not any("died" in mark for mark in one.marks)
@@ -62,10 +69,29 @@ def test_a_candidate_that_dies_one_at_a_time_keeps_its_rounds_and_the_other_goes
     assert "SIGKILL" in mark
 
 
+@pytest.mark.slow
+def test_a_candidate_that_does_not_open_again_keeps_its_first_opening(tmp_path: Path) -> None:
+    made = fakes(tmp_path)
+
+    def say(message: str, share: float | None) -> None:
+        if message.startswith("opening all again"):
+            (made[1].path / "candidate.json").unlink(missing_ok=True)
+
+    one, two = measure_costs(
+        made, TEXTS, openings=2, rounds=12, budget_s=2, keep_partial=True, progress=say, throughput=False
+    )
+    assert (one.n_openings, two.n_openings) == (2, 1)
+    assert two.cpu_ratio is not None
+    assert "one process each" in two.cpu_ratio.method
+    assert any("died after" in mark and "candidate.json" in mark for mark in two.marks)
+
+
 def test_where_it_is_not_to_be_kept_a_death_is_one_clear_error(tmp_path: Path) -> None:
     say = killing(1, during="one at a time", after=0.3)
     with pytest.raises(JettisonError, match=r"process that measures 'two' must answer .* SIGKILL"):
-        measure_costs(fakes(tmp_path), TEXTS, rounds=10, budget_s=2, progress=say, throughput=False)
+        measure_costs(
+            fakes(tmp_path), TEXTS, openings=1, rounds=10, budget_s=2, progress=say, throughput=False
+        )
 
 
 @pytest.mark.slow
@@ -74,7 +100,9 @@ def test_an_interruption_keeps_the_rounds_up_to_then(tmp_path: Path) -> None:
         if "one at a time" in message and (share or 0) >= 0.5:
             raise KeyboardInterrupt
 
-    one, _ = measure_costs(fakes(tmp_path), TEXTS, rounds=20, budget_s=4, keep_partial=True, progress=say)
+    one, _ = measure_costs(
+        fakes(tmp_path), TEXTS, openings=1, rounds=20, budget_s=4, keep_partial=True, progress=say
+    )
     assert one.cpu_s is not None
     assert one.throughput_per_s is None
     assert any("interrupted: the figures are of the rounds up to then" in mark for mark in one.marks)
@@ -86,6 +114,7 @@ def test_a_candidate_that_dies_under_load_keeps_its_blocks_and_the_other_goes_on
         fakes(tmp_path),
         TEXTS,
         Scenario(kind="server", rate_per_s=50, duration_s=1.8),
+        openings=1,
         progress=killing(1, during="measuring", after=0.5),
     )
     one, two = found.targets
@@ -99,6 +128,7 @@ def test_a_candidate_that_dies_while_it_warms_up_has_no_figures_and_the_other_ha
         fakes(tmp_path),
         TEXTS,
         Scenario(kind="offline", duration_s=0.3),
+        openings=1,
         progress=killing(1, during="warming up two", after=0.0),
     )
     one, two = found.targets

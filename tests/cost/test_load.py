@@ -66,15 +66,20 @@ def test_two_candidates_under_poisson_load_have_paired_ratios_and_a_noise_floor(
         [fake(tmp_path, "large", 0.004), fake(tmp_path, "lean", 0.0005)],
         TEXTS,
         Scenario(kind="server", rate_per_s=40, duration_s=2.4),
+        openings=2,
         prices=Prices(usd_per_hour=0.36),
         judge=lambda row, said: float(row % 2),
     )
     large, lean = found.targets
     assert found.n_blocks == 6
     assert large.n_tasks == lean.n_tasks > 40
-    assert large.latency_ratio is None
+    assert large.latency_ratio == found.aa_ratio  # of the first itself: its twin
     assert lean.latency_ratio is not None
-    assert lean.latency_ratio.high < 1
+    assert lean.latency_ratio.value < 1
+    assert found.n_openings == 2
+    assert "2 openings in fresh processes" in lean.latency_ratio.method
+    assert lean.cpu_ratio is not None
+    assert lean.cpu_ratio.value == pytest.approx(0.125, rel=0.5)
     assert found.aa_ratio is not None
     assert found.aa_ratio.low <= found.aa_ratio.value <= found.aa_ratio.high
     assert large.cpu_s == pytest.approx(0.004, rel=0.5)
@@ -90,7 +95,7 @@ def test_two_candidates_under_poisson_load_have_paired_ratios_and_a_noise_floor(
     assert large.energy_idle_j is not None
     assert large.energy_j == pytest.approx((large.energy_dynamic_j or 0) + large.energy_idle_j)
     row = next(row for row in load_rows(found) if row.name == "Median latency over the first's")
-    assert row.figures[0] == "1 (reference)"
+    assert row.figures[0].startswith("A/A: ")
     assert row.figures[1] != "not measured"
     page = load_page(found).decode()
     assert "large" in page
@@ -141,6 +146,7 @@ def test_a_target_that_dies_keeps_what_was_measured_and_the_other_goes_on(tmp_pa
         [fake(tmp_path, "here", 0.001), http_target(f"{server.url}/x")],
         TEXTS,
         Scenario(kind="server", rate_per_s=100, duration_s=4.2),
+        openings=1,
     )
     server.close()
     here, gone = found.targets
@@ -303,13 +309,23 @@ def test_bytes_are_payload_protocol_and_modelled_headers_apart() -> None:
 
 def test_ratios_of_blocks_pair_them_and_refuse_those_among_the_failed() -> None:
     rng = np.random.default_rng(0)
-    base = [block(np.full(60, level)) for level in rng.uniform(0.1, 1.0, 10)]
-    half = [block(b.latency_s / 2) for b in base]
+    base = [[block(np.full(60, level))] for level in rng.uniform(0.1, 1.0, 10)]
+    half = [[block(b.latency_s / 2)] for (b,) in base]
     found = block_ratio(half, base, 0.95, rng=rng, is_open=True)
     assert found is not None
     assert (found.low, found.high) == (pytest.approx(0.5), pytest.approx(0.5))
-    assert block_ratio([block(np.full(60, np.inf))] * 10, base, 0.5, rng=rng, is_open=True) is None
-    assert block_ratio([block(np.full(20, 0.1))] * 10, base, 0.95, rng=rng, is_open=True) is None
+    assert "10 openings" in found.method
+    once = block_ratio(
+        [[part for (part,) in half]], [[part for (part,) in base]], 0.95, rng=rng, is_open=True
+    )
+    assert once is not None
+    assert once.value == pytest.approx(0.5)
+    assert "one process each" in once.method
+    assert block_ratio([[block(np.full(60, np.inf))]] * 10, base, 0.5, rng=rng, is_open=True) is None
+    assert block_ratio([[block(np.full(20, 0.1))]] * 10, base, 0.95, rng=rng, is_open=True) is None
+    # Three blocks of twenty make one opening of sixty, which is enough for a 95th percentile.
+    few = [[block(np.full(20, level))] * 3 for level in rng.uniform(0.1, 1.0, 4)]
+    assert block_ratio(few, few, 0.95, rng=rng, is_open=True) is not None
 
 
 def test_words_never_hide_that_something_is_not_known() -> None:
@@ -383,9 +399,11 @@ def test_options_that_would_go_unheard_are_refused(
 def test_a_report_survives_json(tmp_path: Path) -> None:
     import msgspec
 
-    found = measure_load([fake(tmp_path, "one", 0.001)], TEXTS, Scenario(kind="offline", duration_s=0.3))
+    found = measure_load(
+        [fake(tmp_path, "one", 0.001)], TEXTS, Scenario(kind="offline", duration_s=0.3), openings=1
+    )
     assert msgspec.json.decode(msgspec.json.encode(found), type=LoadReport) == found
     rows = {row.name: row.figures for row in load_rows(found)}
     assert next(iter(rows)) == "Claim"
-    # Alone, it is compared with nothing: there is no row of ratios.
-    assert not any("over the first's" in name for name in rows)
+    # Alone, it is compared with its twin.
+    assert rows["Median latency over the first's"][0].startswith("A/A: ")

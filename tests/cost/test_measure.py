@@ -26,7 +26,9 @@ def fake(folder: Path, name: str, latency_s: float, backend: str = "fake") -> Ca
 def test_a_candidate_four_times_as_fast_has_a_cpu_ratio_of_a_quarter(tmp_path: Path) -> None:
     """0.5 ms over 2 ms = 0.25; a call adds about 10 us to each, so 0.51 / 2.01 = 0.254."""
     pair = [fake(tmp_path, "slow", 0.002), fake(tmp_path, "fast", 0.0005)]
-    slow, fast = measure_costs(pair, INPUTS, rounds=12, block=8, seed=3, budget_s=6.0, usd_per_hour=0.36)
+    slow, fast = measure_costs(
+        pair, INPUTS, openings=3, rounds=12, block=8, seed=3, budget_s=6.0, usd_per_hour=0.36
+    )
 
     assert fast.cpu_ratio is not None
     assert fast.cpu_ratio.value == pytest.approx(0.25, abs=0.025)
@@ -37,6 +39,10 @@ def test_a_candidate_four_times_as_fast_has_a_cpu_ratio_of_a_quarter(tmp_path: P
     assert slow.cpu_s.value == pytest.approx(0.002, rel=0.1)
     assert slow.noise_share is not None
     assert slow.noise_share < 0.2
+    assert slow.aa_ratio is not None
+    assert slow.aa_ratio.low <= slow.aa_ratio.value <= slow.aa_ratio.high
+    assert (slow.n_openings, fast.n_openings) == (3, 3)
+    assert "3 openings in fresh processes" in fast.cpu_ratio.method
     assert slow.latency_p50_s is not None
     assert slow.latency_p50_s >= 0.0019
     assert fast.bytes == 1000
@@ -55,7 +61,9 @@ def test_a_candidate_four_times_as_fast_has_a_cpu_ratio_of_a_quarter(tmp_path: P
 
 
 def test_money_is_unknown_without_a_price_and_a_high_percentile_without_samples(tmp_path: Path) -> None:
-    (only,) = measure_costs([fake(tmp_path, "only", 0.02)], INPUTS[:4], rounds=6, block=4, budget_s=1.0)
+    (only,) = measure_costs(
+        [fake(tmp_path, "only", 0.02)], INPUTS[:4], openings=1, rounds=6, block=4, budget_s=1.0
+    )
     assert only.usd_per_1000 is None
     assert only.n_tasks == 24
     assert only.latency_p50_s is not None
@@ -68,6 +76,7 @@ def test_progress_names_each_stage(tmp_path: Path) -> None:
     measure_costs(
         [fake(tmp_path, "tiny", 0.0)],
         INPUTS,
+        openings=1,
         rounds=6,
         budget_s=1.0,
         progress=lambda message, share: said.append(message),
@@ -141,6 +150,7 @@ def test_threads_are_pinned_for_every_library() -> None:
         ({"inputs": []}, "inputs to measure on must be at least one text"),
         ({"incumbent": 1}, "incumbent must be a position in 0-0, got 1"),
         ({"threads": 0}, "threads must be 1 or more, got 0"),
+        ({"openings": 0}, "openings must be in 1-100, got 0"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_starts(
@@ -181,12 +191,12 @@ def test_a_tiny_onnx_model_is_measured_in_its_own_runtime(tmp_path: Path) -> Non
         '"model":{"type":"WordLevel","vocab":{"no":0,"yes":1},"unk_token":"no"}}'
     )
     candidate = write_candidate(folder, name="tiny", backend="onnx", labels=("no", "yes"))
-    (cost,) = measure_costs([candidate], INPUTS, rounds=6, budget_s=2.0)
+    (cost,) = measure_costs([candidate], INPUTS, openings=1, rounds=6, budget_s=2.0)
     assert cost.cpu_s is not None
     assert 1e-6 < cost.cpu_s.value < 0.01
     assert cost.bytes == candidate.artifact_bytes
 
 
 def test_a_summary_survives_json(tmp_path: Path) -> None:
-    (cost,) = measure_costs([fake(tmp_path, "one", 0.0)], INPUTS, rounds=6, budget_s=1.0)
+    (cost,) = measure_costs([fake(tmp_path, "one", 0.0)], INPUTS, openings=1, rounds=6, budget_s=1.0)
     assert msgspec.json.decode(msgspec.json.encode(cost), type=type(cost)) == cost

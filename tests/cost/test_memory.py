@@ -76,8 +76,18 @@ def test_a_peak_that_could_not_be_started_over_is_not_given_for_the_next_phase(t
 
 def test_phases_that_were_not_reached_are_not_measured() -> None:
     loaded = MemoryUse(peak_bytes=5, pss_bytes=4)
-    found = phase_memory([loaded])
+    found = phase_memory([[loaded]])
     assert (found.load_peak_bytes, found.warm_up_peak_bytes, found.steady_peak_bytes) == (5, None, None)
     assert found.steady_pss_bytes is None
-    assert most_bytes([loaded, MemoryUse(peak_bytes=None), MemoryUse(peak_bytes=9)]) == 9
-    assert most_bytes([MemoryUse(peak_bytes=None)]) is None
+    assert most_bytes([[loaded], [MemoryUse(peak_bytes=None), MemoryUse(peak_bytes=9)]]) == 9
+    assert most_bytes([[MemoryUse(peak_bytes=None)]]) is None
+
+
+def test_of_each_phase_the_opening_that_took_most_counts() -> None:
+    openings = [
+        [MemoryUse(peak_bytes=5), MemoryUse(peak_bytes=9, pss_bytes=1)],
+        [MemoryUse(peak_bytes=7), MemoryUse(peak_bytes=None), MemoryUse(peak_bytes=8, pss_bytes=2)],
+    ]
+    found = phase_memory(openings)
+    assert (found.load_peak_bytes, found.warm_up_peak_bytes, found.steady_peak_bytes) == (7, 9, 8)
+    assert found.steady_pss_bytes == 2

@@ -16,7 +16,7 @@ from jettison.cost.money import usd_per_1000
 from jettison.cost.noise import MachineState, noise_marks, read_machine_state
 from jettison.cost.plan import MIN_BLOCK_S, plan_batches, plan_blocks, round_orders
 from jettison.cost.protocol import receive_message, send_message
-from jettison.cost.ratio import aa_noise, median_interval
+from jettison.cost.ratio import aa_noise, median_interval, openings_interval
 from jettison.errors import InvalidInput
 from jettison.record import Cost
 
@@ -62,6 +62,19 @@ def test_a_slow_candidate_gets_smaller_blocks_then_fewer_rounds_but_never_under_
     assert plan_blocks([100.0], rounds=30, block=16, n_inputs=64, budget_s=60).rounds == 6
 
 
+def test_two_of_one_speed_go_over_their_blocks_equally_often() -> None:
+    """50 ms / (16 x 1.57 ms) rounds up to 2, of 1.55 ms to 3; the others' own would be 1 and 1."""
+    plan = plan_blocks([0.00157, 0.02, 0.00155, 0.03], rounds=30, block=16, n_inputs=64, budget_s=None)
+    assert plan.repeats == (3, 1, 3, 1)
+
+
+def test_rounds_are_spread_over_openings_one_each_at_least() -> None:
+    wanted = {"rounds": 30, "block": 16, "n_inputs": 64}
+    assert plan_blocks([0.01], budget_s=None, openings=6, **wanted).rounds == 5
+    assert plan_blocks([100.0], budget_s=60, openings=6, **wanted).rounds == 1
+    assert plan_blocks([100.0], budget_s=60, openings=20, **wanted).rounds == 1
+
+
 def test_batches_of_a_slow_candidate_take_few_inputs_and_of_a_fast_one_all() -> None:
     """A quarter of 120 s among 3 is 10 s; 9 passes of 0.1 s each leave 11 inputs."""
     shared = {"passes": 9, "n_inputs": 128, "n_candidates": 3}
@@ -80,6 +93,47 @@ def test_every_second_round_runs_backwards() -> None:
 
 def test_fewer_than_six_rounds_give_no_interval() -> None:
     assert median_interval([1.0] * 5, rng=np.random.default_rng(0)) is None
+
+
+def test_an_interval_over_openings_is_students_t_on_logarithms() -> None:
+    """Medians e^-0.1, e^0.1, e^0.3: mean 0.1, sd 0.2; t(2) x 0.2 / sqrt(3) = 4.3027 x 0.11547 = 0.49683."""
+    rng = np.random.default_rng(0)
+    openings = [[float(np.exp(x + d)) for d in (-1, 0, 1)] for x in (-0.1, 0.1, 0.3)]
+    found = openings_interval([*openings, []], rng=rng)
+    assert found is not None
+    assert found.value == pytest.approx(np.exp(0.1))
+    assert (found.low, found.high) == (
+        pytest.approx(np.exp(0.1 - 0.49683), rel=1e-4),
+        pytest.approx(np.exp(0.1 + 0.49683), rel=1e-4),
+    )
+    assert "3 openings in fresh processes" in found.method
+    # No narrower than what varies among equals; closer ones change nothing.
+    wide = openings_interval(openings, rng=rng, twins=[[float(np.exp(x))] for x in (-0.4, 0.0, 0.4)])
+    assert wide is not None
+    assert np.log(wide.high / wide.low) == pytest.approx(2 * 2 * 0.49683, rel=1e-3)  # their spread is 0.4
+    assert openings_interval(openings, rng=rng, twins=[[1.0], [1.01], [1.0]]) == found
+
+
+@given(values=st.lists(st.lists(st.floats(0.01, 100), min_size=1, max_size=5), min_size=2, max_size=6))
+def test_the_interval_of_the_inverse_ratio_mirrors_it(values: list[list[float]]) -> None:
+    rng = np.random.default_rng(0)
+    odd = [rounds[:1] for rounds in values]
+    one = openings_interval(odd, rng=rng)
+    other = openings_interval([[1 / v for v in rounds] for rounds in odd], rng=rng)
+    assert one is not None
+    assert other is not None
+    assert other.low == pytest.approx(1 / one.high)
+    assert other.value == pytest.approx(1 / one.value)
+
+
+def test_one_opening_has_the_interval_of_its_rounds_and_says_so() -> None:
+    rng = np.random.default_rng(0)
+    found = openings_interval([[1.0] * 6], rng=rng)
+    assert found is not None
+    assert "of one process each" in found.method
+    assert openings_interval([[1.0] * 5], rng=rng) is None
+    assert openings_interval([], rng=rng) is None
+    assert openings_interval([[0.0], [1.0]], rng=rng) is None
 
 
 @pytest.mark.guarantee

@@ -73,6 +73,7 @@ def test_a_student_takes_the_place_of_a_model_behind_an_address(url: str, tmp_pa
         usd_per_hour=0.1,
         n_cost_tasks=20,
         cost_s=0.6,
+        cost_openings=1,
     )
     outcome = run(config)
     decision = outcome.decision
@@ -112,6 +113,7 @@ output = "run"
 usd_per_hour = 0.1
 n_cost_tasks = 20
 cost_s = 0.6
+cost_openings = 1
 [endpoint]
 model = "large"
 concurrency = 16

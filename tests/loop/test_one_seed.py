@@ -62,6 +62,7 @@ def decided(folder: Path) -> Decision:
         epsilons=(0.02,),
         n_cost_tasks=20,
         cost_s=0.3,
+        cost_openings=1,
         n_shown=1,
         safety=False,
         seed=3,

@@ -44,6 +44,13 @@ if TYPE_CHECKING:
 @click.option("--budget", "budget_s", type=click.FloatRange(min=1), default=120.0, show_default=True,
               help="Seconds for all measured blocks; opening and warming up come on top.")  # fmt: skip
 @click.option(
+    "--openings",
+    type=click.IntRange(1, 100),
+    default=6,
+    show_default=True,
+    help="Fresh processes of each, over which ratios' intervals are taken.",
+)
+@click.option(
     "--cold-starts",
     type=click.IntRange(0, 1000),
     default=0,
@@ -79,6 +86,7 @@ def command(
     n_inputs: int,
     rounds: int,
     budget_s: float,
+    openings: int,
     cold_starts: int,
     usd_per_hour: float | None,
     grid_file: Path | None,
@@ -116,6 +124,7 @@ def command(
                 asked,
                 load,
                 seed=seed,
+                openings=openings,
                 threads=threads,
                 usd_per_hour=usd_per_hour,
                 meter=meter,
@@ -133,6 +142,7 @@ def command(
         n_inputs=n_inputs,
         as_json=as_json,
         rounds=rounds,
+        openings=openings,
         seed=seed,
         threads=threads,
         budget_s=budget_s,

@@ -7,7 +7,7 @@ import numpy as np
 
 from jettison.cost.calls import Calls
 from jettison.cost.load_types import Tail
-from jettison.cost.ratio import median_interval
+from jettison.cost.ratio import openings_interval
 from jettison.decision import CDF_SHARES, Interval
 from jettison.errors import NotEnoughData
 from jettison.stats.tail import percentile, percentile_interval
@@ -48,44 +48,59 @@ def cdf_of(samples: np.ndarray) -> tuple[float | None, ...]:
     return tuple(finite(float(ordered[rank])) for rank in ranks)
 
 
+Parts = Sequence[Sequence[Calls]]
+"""Blocks of each opening, in the order of time."""
+
+
 def block_ratio(
-    blocks: Sequence[Calls],
-    base: Sequence[Calls],
-    share: float,
-    *,
-    rng: np.random.Generator,
-    is_open: bool,
+    parts: Parts, base: Parts, share: float, *, rng: np.random.Generator, is_open: bool, twin: Parts = ()
 ) -> Interval | None:
-    """Ratio of a percentile of paired blocks; None with too few, or where one lies among the failed."""
-    pairs = list(zip(blocks, base, strict=False))
-    if share > 0.5 and any(min(len(a.rows), len(b.rows)) < LEAST_FOR_TAIL_RATIO for a, b in pairs):
-        return None
-    ratios = [
-        percentile(times_of(a, is_open=is_open), share) / percentile(times_of(b, is_open=is_open), share)
-        for a, b in pairs
-        if len(a.rows) and len(b.rows)
-    ]
-    return _median_ratio(ratios, rng, f"median of paired blocks' p{100 * share:g}, bootstrap over blocks")
+    """Ratio of a percentile of paired blocks.
+
+    Args:
+        parts: Of a target.
+        base: Of the one it is compared with: the same schedules.
+        share: Which percentile.
+        rng: Draws resamples where there is one opening only.
+        is_open: Whether requests had a time at which they were due.
+        twin: Of the base's twin: no interval is narrower than what varies among equals.
+
+    Returns:
+        With an interval over openings; None with too few, or where one lies among the failed.
+    """
+    ratios = _percentile_ratios(parts, base, share, is_open=is_open)
+    twins = _percentile_ratios(twin, base, share, is_open=is_open)
+    return _ratio(ratios, twins, rng, f"paired blocks' p{100 * share:g}")
 
 
 def throughput_ratio(
-    blocks: Sequence[Calls], base: Sequence[Calls], *, rng: np.random.Generator
+    parts: Parts, base: Parts, *, rng: np.random.Generator, twin: Parts = ()
 ) -> Interval | None:
     """Ratio of tasks a second of paired blocks."""
-    ratios = [_rate(a) / _rate(b) for a, b in zip(blocks, base, strict=False) if _rate(b) > 0]
-    return _median_ratio(ratios, rng, "median of paired blocks' tasks per second, bootstrap over blocks")
+
+    def ratios(ours: Parts) -> list[list[float]]:
+        return [[_rate(a) / _rate(b) for a, b in part if _rate(b) > 0] for part in _pairs(ours, base)]
+
+    return _ratio(ratios(parts), ratios(twin), rng, "paired blocks' tasks per second")
 
 
-def cpu_ratio(
-    blocks: Sequence[Calls], base: Sequence[Calls], *, rng: np.random.Generator
-) -> Interval | None:
+def cpu_ratio(parts: Parts, base: Parts, *, rng: np.random.Generator, twin: Parts = ()) -> Interval | None:
     """Ratio of CPU-seconds of paired blocks; None where the work is not done here."""
-    ratios = [
-        (a.cpu_s / len(a.rows)) / (b.cpu_s / len(b.rows))
-        for a, b in zip(blocks, base, strict=False)
-        if a.cpu_s and b.cpu_s and len(a.rows) and len(b.rows)
-    ]
-    return _median_ratio(ratios, rng, "median of paired blocks' CPU-seconds, bootstrap over blocks")
+
+    def ratios(ours: Parts) -> list[list[float]]:
+        return [
+            [(a.cpu_s / len(a.rows)) / (b.cpu_s / len(b.rows)) for a, b in part if a.cpu_s and b.cpu_s]
+            for part in _pairs(ours, base)
+        ]
+
+    return _ratio(ratios(parts), ratios(twin), rng, "paired blocks' CPU-seconds")
+
+
+def cpu_per_task(blocks: Sequence[Calls]) -> float | None:
+    """CPU-seconds of a task in some blocks; None where the work is not done here."""
+    known = [block for block in blocks if block.cpu_s is not None and len(block.rows)]
+    n = sum(len(block.rows) for block in known)
+    return sum(block.cpu_s or 0.0 for block in known) / n if n else None
 
 
 def times_of(block: Calls, *, is_open: bool) -> np.ndarray:
@@ -133,7 +148,46 @@ def _rate(block: Calls) -> float:
     return float(block.is_ok.sum()) / block.wall_s if block.wall_s > 0 else 0.0
 
 
-def _median_ratio(ratios: list[float], rng: np.random.Generator, method: str) -> Interval | None:
-    if not ratios or not np.isfinite(ratios).all():
+def _percentile_ratios(parts: Parts, base: Parts, share: float, *, is_open: bool) -> list[list[float]]:
+    """Opening by opening; empty where a block is too short for the percentile."""
+    pairs = _pairs(parts, base)
+    if len(pairs) > 1:
+        # One figure of all the blocks of an opening: of single ones, a high percentile is mostly noise.
+        grouped = [[part] for part in pairs]
+    else:
+        grouped = [[[pair] for pair in part] for part in pairs]
+    times = [
+        [
+            (_times([a for a, _ in group], is_open=is_open), _times([b for _, b in group], is_open=is_open))
+            for group in part
+        ]
+        for part in grouped
+    ]
+    if share > 0.5 and any(min(len(a), len(b)) < LEAST_FOR_TAIL_RATIO for part in times for a, b in part):
+        return []
+    return [[percentile(a, share) / percentile(b, share) for a, b in part] for part in times]
+
+
+def _pairs(parts: Parts, base: Parts) -> list[list[tuple[Calls, Calls]]]:
+    """Blocks that both played, opening by opening; an opening without any is left out."""
+    pairs = [
+        [(a, b) for a, b in zip(ours, theirs, strict=False) if len(a.rows) and len(b.rows)]
+        for ours, theirs in zip(parts, base, strict=False)
+    ]
+    return [part for part in pairs if part]
+
+
+def _times(blocks: Sequence[Calls], *, is_open: bool) -> np.ndarray:
+    return np.concatenate([times_of(block, is_open=is_open) for block in blocks])
+
+
+def _ratio(
+    ratios: Sequence[Sequence[float]],
+    twins: Sequence[Sequence[float]],
+    rng: np.random.Generator,
+    of: str,
+) -> Interval | None:
+    flat = [ratio for part in ratios for ratio in part]
+    if not flat or not np.isfinite(flat).all() or min(flat) <= 0:
         return None
-    return median_interval(ratios, rng=rng, method=method)
+    return openings_interval(ratios, rng=rng, twins=twins, of=f"ratios of {of}")

@@ -17,6 +17,8 @@ from jettison.cost.load_summary import (
     WireShares,
     block_ratio,
     cdf_of,
+    cpu_per_task,
+    cpu_ratio,
     failures_of,
     mean_or_none,
     percentile_or_none,
@@ -36,6 +38,9 @@ from jettison.cost.token_prices import TokenPrices, bundled_token_prices
 from jettison.cost.validity import Validity, check_blocks
 from jettison.decision import Interval
 
+Judge = Callable[[int, str], float | None]
+"""Judges the answer to the input of a row: 1 right, 0 wrong, None cannot tell."""
+
 
 class Prices(msgspec.Struct, frozen=True, kw_only=True):
     """What things cost, as the user gives it. None is not known."""
@@ -48,23 +53,50 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True):
     """Of the electricity, and watts that the user calibrated."""
 
 
+class Played(NamedTuple):
+    """One block that was played."""
+
+    whole: Calls
+    kept: Calls
+    """Without its warm-up."""
+
+
 @dataclass
 class LoadTarget:
-    """One open process and what it has played so far."""
+    """The process that is open now, and what it and those before it have played so far."""
 
     target: Candidate | HttpTarget
     process: MeasuredProcess
-    blocks: list[Calls] = field(default_factory=list)
-    """Warm-up left out."""
-    whole: list[Calls] = field(default_factory=list)
-    """The same blocks with it: counters of bytes are of whole blocks."""
+    openings: list[list[Played]] = field(default_factory=list)
+    """Blocks of each process, one after the other; of an address, parts of the one."""
     spent: Spent = field(default_factory=Spent)
     """What the machine's meters saw of its blocks."""
     found: Found | None = None
     died: str | None = None
     is_steady: bool = True
-    phases: list[MemoryUse] = field(default_factory=list)
-    """Memory of loading, warm-up (and search), and what was measured; empty for an address."""
+    phases: list[list[MemoryUse]] = field(default_factory=list)
+    """Memory of loading, warm-up (and search), and what was measured, opening by opening; empty for an
+    address."""
+
+    @property
+    def blocks(self) -> list[Calls]:
+        """Of all openings, warm-up left out."""
+        return [block for part in self.parts for block in part]
+
+    @property
+    def whole(self) -> list[Calls]:
+        """The same blocks with it: counters of bytes are of whole blocks."""
+        return [block for part in self.whole_parts for block in part]
+
+    @property
+    def parts(self) -> list[list[Calls]]:
+        """Blocks of each opening, warm-up left out."""
+        return [[played.kept for played in part] for part in self.openings]
+
+    @property
+    def whole_parts(self) -> list[list[Calls]]:
+        """Blocks of each opening, with it."""
+        return [[played.whole for played in part] for part in self.openings]
 
     @property
     def name(self) -> str:
@@ -80,6 +112,7 @@ class LoadTarget:
 def summarize(
     target: LoadTarget,
     base: LoadTarget,
+    twin: LoadTarget,
     *,
     is_open: bool,
     kind: ScenarioKind,
@@ -89,7 +122,7 @@ def summarize(
     prices: Prices,
     board: Board,
     is_shared: bool,
-    judge: Callable[[int, str], float | None] | None,
+    judge: Judge | None,
     seed: int,
 ) -> LoadSummary:
     """Everything that a target's blocks tell."""
@@ -124,7 +157,8 @@ def summarize(
     completion_tokens = mean_or_none([t for b in blocks for t in b.completion_tokens])
     money = _money(target, rate, prices, prompt_tokens, completion_tokens)
     usd = money.usd_per_1000
-    is_base = target is base
+    # Of the first target: how its own twin compares (A/A).
+    ours, equal = (twin if target is base else target), twin
     return LoadSummary(
         name=target.name,
         kind="candidate" if runs_here else "address",
@@ -151,15 +185,14 @@ def summarize(
         late_p99_s=percentile_or_none(late, 0.99) or 0.0,
         late_max_s=percentile_or_none(late, 1.0) or 0.0,
         gaps_ks_p=valid.gaps_ks_p,
-        latency_ratio=None
-        if is_base
-        else block_ratio(target.blocks, base.blocks, 0.5, rng=rng, is_open=is_open),
-        tail_ratio=None
-        if is_base
-        else block_ratio(target.blocks, base.blocks, 0.95, rng=rng, is_open=is_open),
-        throughput_ratio=throughput_ratio(target.whole, base.whole, rng=rng)
-        if kind == "offline" and not is_base
+        latency_ratio=block_ratio(ours.parts, base.parts, 0.5, rng=rng, is_open=is_open, twin=equal.parts),
+        tail_ratio=block_ratio(ours.parts, base.parts, 0.95, rng=rng, is_open=is_open, twin=equal.parts),
+        throughput_ratio=throughput_ratio(
+            ours.whole_parts, base.whole_parts, rng=rng, twin=equal.whole_parts
+        )
+        if kind == "offline"
         else None,
+        cpu_ratio=cpu_ratio(ours.whole_parts, base.whole_parts, rng=rng, twin=equal.whole_parts),
         slo_rate_per_s=target.found.rate_per_s if target.found else None,
         slo_reason=target.found.reason if target.found else "",
         curve=target.found.curve if target.found else (),
@@ -220,7 +253,7 @@ def _money(
     return _Money(usd, table.words(model) if table and model and usd is not None else None)
 
 
-def _correct(target: LoadTarget, judge: Callable[[int, str], float | None] | None) -> list[float]:
+def _correct(target: LoadTarget, judge: Judge | None) -> list[float]:
     """Score of each input's first answer; a failed one is wrong, one that nobody can judge is left out."""
     if judge is None:
         return []
@@ -244,13 +277,14 @@ def _per_correct(
     is_open: bool,
 ) -> dict[str, Interval]:
     """What one correct answer takes of each cost that was measured."""
-    means = [float(times_of(b, is_open=is_open).mean()) for b in target.blocks if len(b.rows)]
+    parts = [part for part in target.parts if sum(len(b.rows) for b in part)]
+    means = [float(_joined(part, lambda b: times_of(b, is_open=is_open)).mean()) for part in parts]
     streams = None
     if wire.payload_bytes is not None and wire.protocol_bytes is not None:
         streams = wire.payload_bytes + wire.protocol_bytes
     costs: dict[str, list[float]] = {
         "latency_s": means,
-        "cpu_s": [b.cpu_s / len(b.rows) for b in target.whole if b.cpu_s is not None and len(b.rows)],
+        "cpu_s": [spent for part in target.whole_parts if (spent := cpu_per_task(part)) is not None],
         "energy_j": [energy.energy_j] if energy else [],
         "usd": [usd_per_1000 / 1000] if usd_per_1000 else [],
         "wire_bytes": [streams] if streams else [],

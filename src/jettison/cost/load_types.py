@@ -95,9 +95,12 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
     gaps_ks_p: float | None
     """Kolmogorov-Smirnov p-value of the gaps as sent against exponential ones; None but for Poisson."""
     latency_ratio: Interval | None
-    """Median latency over the first target's, median of paired blocks."""
+    """Median latency over the first target's, paired blocks, over openings. Of the first target itself:
+    its twin's over its own (A/A)."""
     tail_ratio: Interval | None
-    """95th percentile over the first target's, likewise; None where too few requests fall in a block."""
+    """95th percentile over the first target's, likewise; None where too few requests fall in an opening."""
+    cpu_ratio: Interval | None = None
+    """CPU-seconds over the first target's, likewise; None where the work is not done here."""
     throughput_ratio: Interval | None = None
     """Offline: tasks a second over the first target's, likewise."""
     slo_rate_per_s: float | None = None
@@ -169,6 +172,8 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     marks: tuple[str, ...] = ()
     """What may have disturbed the whole run."""
+    n_openings: int = 1
+    """Fresh processes of each target that runs here, among which the blocks are parted."""
     contexts: tuple[str, ...] = ()
     """Where figures fall among published ones, or why they do not compare."""
     quantile_share: tuple[float, ...] = CDF_SHARES

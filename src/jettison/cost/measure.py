@@ -1,11 +1,13 @@
-"""Measures what candidates cost per task: each in its own process, in interleaved blocks.
+"""Measures what candidates cost per task: each in processes of its own, in interleaved blocks.
 
 Two figures are compared only when they were taken in the same round, on the same inputs, moments
-apart; each run opens the incumbent twice and reports what a ratio of equals came out as.
+apart; each run opens everything several times, since two processes of one model differ, and the
+incumbent has a twin that tells what a ratio of equals came out as.
 """
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -23,15 +25,24 @@ from jettison.cost.load_summary import cdf_of
 from jettison.cost.money import usd_per_1000
 from jettison.cost.noise import noise_marks, read_machine_state
 from jettison.cost.plan import MIN_BLOCK_S, Plan, plan_batches, plan_blocks, round_orders
-from jettison.cost.ratio import aa_noise, median_interval
-from jettison.cost.subject import Progress, Subject, most_bytes, open_subjects, phase_memory, warm_up
+from jettison.cost.ratio import MOST_OPENINGS, OPENINGS, aa_noise, openings_interval
+from jettison.cost.subject import (
+    Progress,
+    Subject,
+    most_bytes,
+    open_again,
+    open_subjects,
+    phase_memory,
+    warm_up,
+)
 from jettison.decision import CostSummary, Interval
-from jettison.errors import InvalidInput
+from jettison.errors import InvalidInput, JettisonError
 from jettison.task import Input
 
 BATCHES = (1, 8, 32, 128)
 """Batch sizes that are tried for throughput."""
 BATCH_ROUNDS = 5
+RATIOS = "CPU-second ratios of interleaved rounds"
 _LEAST_SAMPLES = {0.5: 1, 0.95: 59, 0.99: 299}
 """Fewest samples whose largest exceeds the percentile with 95 % confidence: log(0.05) / log(p)."""
 
@@ -41,6 +52,7 @@ def measure_costs(
     inputs: Sequence[Input],
     *,
     rounds: int = 30,
+    openings: int = OPENINGS,
     block: int = 16,
     seed: int = 0,
     threads: int = 1,
@@ -57,9 +69,11 @@ def measure_costs(
     """Measure the cost per task of some candidates beside one another.
 
     Args:
-        candidates: At least one; each is opened in a fresh process by its own backend.
+        candidates: At least one; each is opened in fresh processes by its own backend.
         inputs: Inputs that follow the team's own lengths (`sample_inputs`).
-        rounds: Rounds wanted; in each, every candidate answers one block of the same inputs.
+        rounds: Rounds wanted in all; in each, every candidate answers one block of the same inputs.
+        openings: Fresh processes of each, one after the other: intervals are taken over them. With 1
+            they are taken over rounds, and hold for the one process of each alone.
         block: Inputs per block, answered one at a time. Fast candidates go over them
             several times, so that a block lasts 50 ms or more.
         seed: Deals the inputs and draws the orders.
@@ -86,103 +100,166 @@ def measure_costs(
         InvalidInput: No candidates or inputs, or `incumbent` is none of them.
         JettisonError: A candidate does not open or its process died; the message says why.
     """
-    _check(candidates, inputs, incumbent, threads)
+    _check(candidates, inputs, incumbent, threads, openings)
     say = progress or _silent
     rng = np.random.default_rng(seed)
     before = read_machine_state()
-    board = open_board(meter)
-    with contextlib.ExitStack() as stack:
-        subjects = open_subjects([*candidates, candidates[incumbent]], inputs, threads, stack, say)
-        for subject in subjects:
-            say(f"warming up {subject.candidate.name}", None)
-            warm_up(subject, deal_blocks(inputs, block, rng=rng)[0], budget_s)
-        plan = plan_blocks(
-            [subject.task_s for subject in subjects],
-            rounds=rounds,
-            block=block,
-            n_inputs=len(inputs),
-            budget_s=budget_s,
-        )
-        keeper = Keeper(keep_partial)
-        with keeper.interrupted():
-            _run_rounds(subjects, inputs, plan, rng, board, keeper, say)
-            if throughput:
-                _run_batches(subjects[:-1], inputs, budget_s, rng, keeper, say)
-        for subject in subjects:
-            if subject.died is not None:
-                continue
-            with keeper.dying(subject):
-                subject.end_phase()
+    keeper = Keeper(keep_partial)
+    run = _Run(inputs, block, threads, budget_s, openings, open_board(meter), rng, keeper, say)
+    subjects = _run_first(run, [*candidates, candidates[incumbent]], rounds, throughput=throughput)
+    with keeper.interrupted():
+        for number in range(1, openings):
+            _run_again(run, subjects, number)
     marks = (*noise_marks(before, read_machine_state()), *keeper.marks)
-    found = _summaries(subjects, incumbent, threads, usd_per_hour, board, grid or GridFile(), marks, rng)
+    found = _summaries(
+        subjects,
+        incumbent,
+        threads,
+        usd_per_hour,
+        run.board,
+        grid or GridFile(),
+        marks,
+        rng,
+    )
     if not cold_starts or keeper.marks:
         return found
     colds = measure_cold_starts(candidates, inputs, cold_starts, threads=threads, rng=rng, say=say)
     return [msgspec.structs.replace(one, cold=cold) for one, cold in zip(found, colds, strict=True)]
 
 
-def _run_rounds(
-    subjects: list[Subject],
-    inputs: Sequence[Input],
-    plan: Plan,
-    rng: np.random.Generator,
-    board: Board,
-    keeper: Keeper,
-    say: Progress,
-) -> None:
+@dataclass
+class _Run:
+    """What stays the same over one run."""
+
+    inputs: Sequence[Input]
+    block: int
+    threads: int
+    budget_s: float | None
+    openings: int
+    board: Board
+    rng: np.random.Generator
+    keeper: Keeper
+    say: Progress
+    plan: Plan = field(init=False)
+    orders: list[list[int]] = field(init=False)
+    """Of the rounds of all openings: where one ends, the next goes on backwards."""
+    blocks: list[list[int]] = field(init=False)
+
+    @property
+    def passes(self) -> int:
+        """Over batches, in each opening."""
+        return -(-BATCH_ROUNDS // self.openings)
+
+
+def _run_first(
+    run: _Run, candidates: Sequence[Candidate], rounds: int, *, throughput: bool
+) -> list[Subject]:
+    """Open everything for the first time, plan the run, and measure."""
+    with contextlib.ExitStack() as stack:
+        subjects = open_subjects(candidates, run.inputs, run.threads, stack, run.say)
+        for subject in subjects:
+            run.say(f"warming up {subject.candidate.name}", None)
+            warm_up(subject, deal_blocks(run.inputs, run.block, rng=run.rng)[0], run.budget_s)
+        run.plan = plan_blocks(
+            [subject.task_s for subject in subjects],
+            rounds=rounds,
+            block=run.block,
+            n_inputs=len(run.inputs),
+            budget_s=run.budget_s,
+            openings=run.openings,
+        )
+        run.orders = round_orders(len(subjects), run.plan.rounds * run.openings, rng=run.rng)
+        run.blocks = deal_blocks(run.inputs, run.plan.block, rng=run.rng)
+        with run.keeper.interrupted():
+            _run_rounds(run, subjects, 0)
+            if throughput:
+                _choose_batches(run, subjects)
+                _run_batches(run, subjects)
+        _end_phase(run, subjects)
+    return subjects
+
+
+def _run_again(run: _Run, subjects: list[Subject], number: int) -> None:
+    """The same in fresh processes, started in the other order."""
+    if run.keeper.marks:
+        return
+    run.say(f"opening all again, {number + 1} of {run.openings}", number / run.openings)
+    alive = [subject for subject in subjects if subject.died is None]
+    alive = alive[::-1] if number % 2 else alive
+    with contextlib.ExitStack() as stack:
+        opened = open_again([s.candidate for s in alive], run.inputs, run.threads, stack)
+        for subject, (process, found) in zip(alive, opened, strict=True):
+            with run.keeper.dying(subject):
+                if isinstance(found, JettisonError):
+                    raise found
+                subject.begin_opening(process, found)
+                warm_up(subject, run.blocks[0], run.budget_s)
+        _run_rounds(run, subjects, number)
+        _run_batches(run, subjects)
+        _end_phase(run, subjects)
+
+
+def _end_phase(run: _Run, subjects: Sequence[Subject]) -> None:
+    for subject in subjects:
+        if subject.died is None:
+            with run.keeper.dying(subject):
+                subject.end_phase()
+
+
+def _run_rounds(run: _Run, subjects: Sequence[Subject], opening: int) -> None:
     """In each round every candidate answers the same block, in an order that the next round reverses."""
-    blocks = deal_blocks(inputs, plan.block, rng=rng)
-    for number, order in enumerate(round_orders(len(subjects), plan.rounds, rng=rng)):
-        say("measuring one at a time", number / plan.rounds)
+    plan = run.plan
+    first = opening * plan.rounds
+    for number in range(first, first + plan.rounds):
+        run.say("measuring one at a time", number / (plan.rounds * run.openings))
         # Two rounds to a block of inputs: a round and its reverse see the same texts.
-        rows = blocks[number // 2 % len(blocks)]
-        for index in order:
+        rows = run.blocks[number // 2 % len(run.blocks)]
+        for index in run.orders[number]:
             subject = subjects[index]
             if subject.died is not None:
                 continue
-            with keeper.dying(subject), board.over(subject.spent):
+            with run.keeper.dying(subject), run.board.over(subject.spent):
                 found = subject.process.ask("block", rows=rows, repeats=plan.repeats[index])
                 latencies_s = np.asarray(found["latencies_ns"], float) / 1e9
                 n_tasks = len(latencies_s)
-                subject.cpu_s.append(found["cpu_s"] / n_tasks)
+                subject.cpu_s[-1].append(found["cpu_s"] / n_tasks)
                 subject.held_s.append(max(0.0, float(latencies_s.sum()) - found["waited_s"]) / n_tasks)
                 subject.latencies_s.extend(latencies_s.tolist())
                 subject.spent.n_tasks += n_tasks
                 subject.spent.own_s += found["cpu_s"]
 
 
-def _run_batches(
-    subjects: list[Subject],
-    inputs: Sequence[Input],
-    budget_s: float | None,
-    rng: np.random.Generator,
-    keeper: Keeper,
-    say: Progress,
-) -> None:
-    """Tasks per second in the best batch size: chosen by one pass each, measured by others."""
-    runs: dict[int, dict[str, Any]] = {}
-    for index, subject in enumerate(subjects):
-        say(f"trying batches of {subject.candidate.name}", None)
+def _choose_batches(run: _Run, subjects: Sequence[Subject]) -> None:
+    """Find each one's best batch size, by one pass each; the twin has none to find."""
+    measured = subjects[:-1]
+    for subject in measured:
+        if subject.died is not None:
+            continue
+        run.say(f"trying batches of {subject.candidate.name}", None)
         n = plan_batches(
             subject.task_s,
-            passes=len(BATCHES) + BATCH_ROUNDS,
-            n_inputs=len(inputs),
-            budget_s=budget_s,
-            n_candidates=len(subjects),
+            passes=len(BATCHES) + run.passes * run.openings,
+            n_inputs=len(run.inputs),
+            budget_s=run.budget_s,
+            n_candidates=len(measured),
         )
-        rows = deal_blocks(inputs, n, rng=rng)[0][:n]
-        if subject.died is None:
-            with keeper.dying(subject):
-                runs[index] = _best_batch(subject, rows)
-    found: list[list[float]] = [[] for _ in subjects]
-    for number, order in enumerate(round_orders(len(subjects), BATCH_ROUNDS, rng=rng)):
-        say("measuring batches", number / BATCH_ROUNDS)
+        rows = deal_blocks(run.inputs, n, rng=run.rng)[0][:n]
+        with run.keeper.dying(subject):
+            subject.batches = _best_batch(subject, rows)
+
+
+def _run_batches(run: _Run, subjects: Sequence[Subject]) -> None:
+    """Tasks per second in the best batch size: measured by other passes than those that chose it."""
+    wanted = [subject for subject in subjects if subject.batches is not None]
+    if not wanted:
+        return
+    for number, order in enumerate(round_orders(len(wanted), run.passes, rng=run.rng)):
+        run.say("measuring batches", number / run.passes)
         for index in order:
-            if subjects[index].died is None:
-                with keeper.dying(subjects[index]):
-                    found[index].append(_rate(subjects[index].process.ask("batches", **runs[index])))
-    for subject, rates_found in zip(subjects, found, strict=True):
-        subject.throughput_per_s = float(np.median(rates_found)) if rates_found else None
+            subject = wanted[index]
+            if subject.died is None and subject.batches is not None:
+                with run.keeper.dying(subject):
+                    subject.rates_per_s.append(_rate(subject.process.ask("batches", **subject.batches)))
 
 
 def _best_batch(subject: Subject, rows: list[int]) -> dict[str, Any]:
@@ -197,7 +274,7 @@ def _best_batch(subject: Subject, rows: list[int]) -> dict[str, Any]:
 
 
 def _summaries(
-    subjects: list[Subject],
+    subjects: Sequence[Subject],
     incumbent: int,
     threads: int,
     usd_per_hour: float | None,
@@ -208,8 +285,8 @@ def _summaries(
 ) -> list[CostSummary]:
     *measured, twin = subjects
     base = measured[incumbent]
-    twins = _ratios(twin, base)
-    noise = aa_noise(float(np.median(twins))) if twins else None
+    among_equals = _ratios(twin, base)
+    aa_ratio = openings_interval(among_equals, rng=rng, of=RATIOS)
     shared = is_shared([subject.spent for subject in measured])
     summaries = []
     for index, subject in enumerate(measured):
@@ -218,8 +295,10 @@ def _summaries(
         own = () if subject.is_steady else ("the warm-up did not become steady: latencies may still fall.",)
         summaries.append(
             CostSummary(
-                cpu_s=median_interval(subject.cpu_s, rng=rng),
-                cpu_ratio=_ratio(subject, base, rng) if index != incumbent else _unity(),
+                cpu_s=openings_interval(subject.cpu_s, rng=rng, of="medians of rounds"),
+                cpu_ratio=_unity()
+                if index == incumbent
+                else openings_interval(_ratios(subject, base), rng=rng, twins=among_equals, of=RATIOS),
                 latency_p50_s=_percentile(subject.latencies_s, 0.5),
                 latency_p95_s=_percentile(subject.latencies_s, 0.95),
                 latency_p99_s=_percentile(subject.latencies_s, 0.99),
@@ -241,7 +320,9 @@ def _summaries(
                 usd_per_1000=usd_per_1000(subject.throughput_per_s, usd_per_hour),
                 n_tasks=len(subject.latencies_s),
                 threads=threads,
-                noise_share=noise,
+                n_openings=sum(1 for rounds in subject.cpu_s if rounds),
+                noise_share=aa_noise(aa_ratio.value) if aa_ratio else None,
+                aa_ratio=aa_ratio,
                 marks=(
                     *marks,
                     *own,
@@ -258,9 +339,10 @@ def _energies(
     subject: Subject, threads: int, board: Board, grid: GridFile, *, shared: bool
 ) -> tuple[Energy, ...]:
     def estimate() -> Energy | None:
-        if not subject.cpu_s:
+        cpu = [value for rounds in subject.cpu_s for value in rounds]
+        if not cpu:
             return None
-        cpu_s, held_s = float(np.median(subject.cpu_s)), float(np.median(subject.held_s))
+        cpu_s, held_s = float(np.median(cpu)), float(np.median(subject.held_s))
         watts = grid.watts.watts if grid.watts else None
         return estimate_energy(cpu_s, held_s, threads=threads, calibrated=watts)
 
@@ -275,17 +357,12 @@ def _rest_words(rest: Energy) -> str:
     )
 
 
-def _ratio(subject: Subject, base: Subject, rng: np.random.Generator) -> Interval | None:
-    return median_interval(
-        _ratios(subject, base),
-        rng=rng,
-        method="median of per-round CPU-second ratios, interleaved blocks, bootstrap over rounds",
-    )
-
-
-def _ratios(subject: Subject, base: Subject) -> list[float]:
-    """Of the rounds that both have."""
-    return [a / b for a, b in zip(subject.cpu_s, base.cpu_s, strict=False) if b > 0]
+def _ratios(subject: Subject, base: Subject) -> list[list[float]]:
+    """Of the rounds that both have, opening by opening."""
+    return [
+        [a / b for a, b in zip(ours, theirs, strict=False) if b > 0]
+        for ours, theirs in zip(subject.cpu_s, base.cpu_s, strict=False)
+    ]
 
 
 def _unity() -> Interval:
@@ -303,7 +380,9 @@ def _rate(reply: dict[str, float]) -> float:
     return reply["n_tasks"] / reply["wall_s"]
 
 
-def _check(candidates: Sequence[Candidate], inputs: Sequence[Input], incumbent: int, threads: int) -> None:
+def _check(
+    candidates: Sequence[Candidate], inputs: Sequence[Input], incumbent: int, threads: int, openings: int
+) -> None:
     if not candidates:
         raise InvalidInput("the candidates to measure must be at least one, got none.")
     if not len(inputs):
@@ -312,6 +391,8 @@ def _check(candidates: Sequence[Candidate], inputs: Sequence[Input], incumbent: 
         raise InvalidInput(f"incumbent must be a position in 0-{len(candidates) - 1}, got {incumbent}.")
     if threads < 1:
         raise InvalidInput(f"threads must be 1 or more, got {threads}.")
+    if not 1 <= openings <= MOST_OPENINGS:
+        raise InvalidInput(f"the openings must be in 1-{MOST_OPENINGS}, got {openings}.")
 
 
 def _silent(message: str, share: float | None) -> None:

@@ -11,29 +11,39 @@ MIN_BLOCK_S = 0.05
 """A block shorter than this would be judged by the timer and the scheduler, not by the model."""
 MIN_BLOCK_INPUTS = 4
 MIN_BATCH_INPUTS = 8
+ALIKE = 1.5
+"""Candidates whose warm-up times lie within this factor go over their blocks equally often."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Blocks of one run."""
 
     rounds: int
+    """Of each opening."""
     block: int
     """Inputs per block, the same for every candidate."""
     repeats: tuple[int, ...]
-    """How often each candidate goes over its block."""
+    """How often each candidate goes over its block; those that are about equally fast equally often."""
 
 
 def plan_blocks(
-    task_s: Sequence[float], *, rounds: int, block: int, n_inputs: int, budget_s: float | None
+    task_s: Sequence[float],
+    *,
+    rounds: int,
+    block: int,
+    n_inputs: int,
+    budget_s: float | None,
+    openings: int = 1,
 ) -> Plan:
-    """Fit the run into the budget: smaller blocks first, then fewer rounds, never fewer than 6.
+    """Fit the run into the budget: smaller blocks first, then fewer rounds, never fewer than 6 in all.
 
     Args:
         task_s: Seconds that one task takes each candidate, warm.
-        rounds: Rounds wanted.
+        rounds: Rounds wanted, of all openings together.
         block: Inputs per block wanted.
         n_inputs: Inputs there are.
         budget_s: Seconds for all blocks together; None is no limit.
+        openings: Over which the rounds are spread, one each at least.
     """
     block = max(1, min(block, n_inputs))
     wanted = max(rounds, MIN_ROUNDS)
@@ -42,7 +52,8 @@ def plan_blocks(
             block = max(MIN_BLOCK_INPUTS, block // 2)
         affordable = int(budget_s / _round_s(task_s, block))
         wanted = max(MIN_ROUNDS, min(wanted, affordable))
-    return Plan(rounds=wanted, block=block, repeats=tuple(_repeats(t, block) for t in task_s))
+    each = max(1, round(wanted / openings))
+    return Plan(rounds=each, block=block, repeats=_same_repeats(task_s, block))
 
 
 def plan_batches(
@@ -70,6 +81,20 @@ def round_orders(n: int, rounds: int, *, rng: np.random.Generator) -> list[list[
         order = [int(i) for i in rng.permutation(n)]
         orders += [order, order[::-1]]
     return orders[:rounds]
+
+
+def _same_repeats(task_s: Sequence[float], block: int) -> tuple[int, ...]:
+    """Two of one speed must not differ by how warm-up times happened to round.
+
+    Who goes over its block more often is warmer, for as long as the run lasts.
+    """
+    repeats = [0] * len(task_s)
+    first_s = 0.0
+    for index in np.argsort(task_s):
+        if not first_s or task_s[index] > ALIKE * first_s:
+            first_s = task_s[index]
+        repeats[index] = _repeats(first_s, block)
+    return tuple(repeats)
 
 
 def _repeats(task_s: float, block: int) -> int:

@@ -1,9 +1,11 @@
-"""One candidate under measurement: its process, opened cold and warmed up, and what it has shown."""
+"""One candidate under measurement: its processes, opened and warmed up, and what they have shown."""
 
 import contextlib
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,9 +21,17 @@ from jettison.task import Input
 Progress = Callable[[str, float | None], None]
 
 
+class Opened(NamedTuple):
+    """What opening a candidate in a fresh process took."""
+
+    load_s: float
+    first_answer_s: float
+    loaded: MemoryUse
+
+
 @dataclass
 class Subject:
-    """One open process and what it has shown so far."""
+    """The process that is open now, and what it and those before it have shown so far."""
 
     candidate: Candidate
     process: MeasuredProcess
@@ -31,20 +41,34 @@ class Subject:
     is_steady: bool = True
     died: str | None = None
     """Why it stopped in the middle, where what it had shown is kept."""
-    cpu_s: list[float] = field(default_factory=list)
-    """CPU-seconds per task, one figure a round."""
+    cpu_s: list[list[float]] = field(default_factory=list)
+    """CPU-seconds per task, one figure a round, opening by opening."""
     held_s: list[float] = field(default_factory=list)
     """Wall seconds per task, less those in which other work had the CPU, one figure a round."""
     spent: Spent = field(default_factory=Spent)
     """What the machine's meters saw of its blocks."""
     latencies_s: list[float] = field(default_factory=list)
-    throughput_per_s: float | None = None
-    phases: list[MemoryUse] = field(default_factory=list)
-    """Memory of loading, warm-up, and what was measured."""
+    rates_per_s: list[float] = field(default_factory=list)
+    """Tasks per second in its best batches, one figure a pass."""
+    batches: dict[str, Any] | None = None
+    """What is asked for such a pass: chosen in the first opening."""
+    phases: list[list[MemoryUse]] = field(default_factory=list)
+    """Memory of loading, warm-up, and what was measured, opening by opening."""
+
+    @property
+    def throughput_per_s(self) -> float | None:
+        """The middle of its passes."""
+        return float(np.median(self.rates_per_s)) if self.rates_per_s else None
+
+    def begin_opening(self, process: MeasuredProcess, opened: Opened) -> None:
+        """Go on in a fresh process."""
+        self.process = process
+        self.phases.append([opened.loaded])
+        self.cpu_s.append([])
 
     def end_phase(self) -> None:
         """Keep the memory of the phase that ends here."""
-        self.phases.append(ask_memory(self.process))
+        self.phases[-1].append(ask_memory(self.process))
 
 
 def open_subjects(
@@ -54,30 +78,59 @@ def open_subjects(
     stack: contextlib.ExitStack,
     say: Progress,
 ) -> list[Subject]:
-    """Start one process a candidate, the files' cached pages dropped first where that is allowed."""
+    """Start one process a candidate, one after another: the time to load is of a machine at rest.
+
+    The files' cached pages are dropped first where that is allowed.
+    """
     subjects = []
     for candidate in candidates:
         say(f"opening {candidate.name}", None)
         forget_pages(candidate)
         process = stack.enter_context(MeasuredProcess(candidate, threads=threads))
-        opened = process.ask("open", path=str(candidate.path), threads=threads)
-        loaded = ask_memory(process)
-        first = process.ask("take", inputs=msgspec.to_builtins(list(inputs)))
-        if first["error"]:
-            raise JettisonError(
-                f"{candidate.name!r} must answer to be measured, but its first answer failed: "
-                f"{first['error']}"
-            )
-        subjects.append(
-            Subject(
-                candidate=candidate,
-                process=process,
-                load_s=opened["load_s"],
-                first_answer_s=first["first_answer_s"],
-                phases=[loaded],
-            )
-        )
+        opened = open_process(process, candidate, inputs, threads)
+        subject = Subject(candidate, process, opened.load_s, opened.first_answer_s)
+        subject.begin_opening(process, opened)
+        subjects.append(subject)
     return subjects
+
+
+def open_again(
+    candidates: Sequence[Candidate],
+    inputs: Sequence[Input],
+    threads: int,
+    stack: contextlib.ExitStack,
+) -> list[tuple[MeasuredProcess, Opened | JettisonError]]:
+    """Start another process a candidate, all at once: how long that takes is not asked."""
+    processes = [
+        stack.enter_context(MeasuredProcess(candidate, threads=threads)) for candidate in candidates
+    ]
+
+    def opened(process: MeasuredProcess, candidate: Candidate) -> Opened | JettisonError:
+        try:
+            return open_process(process, candidate, inputs, threads)
+        except JettisonError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return list(zip(processes, pool.map(opened, processes, candidates), strict=True))
+
+
+def open_process(
+    process: MeasuredProcess, candidate: Candidate, inputs: Sequence[Input], threads: int
+) -> Opened:
+    """Have a process open the candidate and answer the first of the inputs.
+
+    Raises:
+        JettisonError: It does not open, or does not answer.
+    """
+    load_s = process.ask("open", path=str(candidate.path), threads=threads)["load_s"]
+    loaded = ask_memory(process)
+    first = process.ask("take", inputs=msgspec.to_builtins(list(inputs)))
+    if first["error"]:
+        raise JettisonError(
+            f"{candidate.name!r} must answer to be measured, but its first answer failed: {first['error']}"
+        )
+    return Opened(load_s, first["first_answer_s"], loaded)
 
 
 def warm_up(subject: Subject, rows: list[int], budget_s: float | None) -> None:
@@ -113,23 +166,33 @@ def ask_memory(process: MeasuredProcess) -> MemoryUse:
     return msgspec.convert(process.ask("memory"), MemoryUse)
 
 
-def phase_memory(phases: Sequence[MemoryUse]) -> PhaseMemory:
-    """Loading, warm-up and steady phase as one record; phases that were not reached are None."""
-    peaks = [use.peak_bytes for use in phases] + [None] * 3
-    last = phases[-1] if len(phases) > 2 else MemoryUse(peak_bytes=None)
+def phase_memory(openings: Sequence[Sequence[MemoryUse]]) -> PhaseMemory:
+    """Loading, warm-up and steady phase as one record; phases that were not reached are None.
+
+    Args:
+        openings: Phases of each opening; of each phase the one that took most counts.
+    """
+    most = [_most_of(openings, phase) for phase in range(3)]
+    load, warm, steady = (use or MemoryUse(peak_bytes=None) for use in most)
     return PhaseMemory(
-        load_peak_bytes=peaks[0],
-        warm_up_peak_bytes=peaks[1],
-        steady_peak_bytes=peaks[2],
-        steady_pss_bytes=last.pss_bytes,
-        steady_uss_bytes=last.uss_bytes,
-        n_children=last.n_children,
+        load_peak_bytes=load.peak_bytes,
+        warm_up_peak_bytes=warm.peak_bytes,
+        steady_peak_bytes=steady.peak_bytes,
+        steady_pss_bytes=steady.pss_bytes,
+        steady_uss_bytes=steady.uss_bytes,
+        n_children=steady.n_children,
     )
 
 
-def most_bytes(phases: Sequence[MemoryUse]) -> int | None:
-    """The most of all phases; None where none was told."""
-    return max((use.peak_bytes for use in phases if use.peak_bytes is not None), default=None)
+def most_bytes(openings: Sequence[Sequence[MemoryUse]]) -> int | None:
+    """The most of all phases of all openings; None where none was told."""
+    peaks = [use.peak_bytes for phases in openings for use in phases if use.peak_bytes is not None]
+    return max(peaks, default=None)
+
+
+def _most_of(openings: Sequence[Sequence[MemoryUse]], phase: int) -> MemoryUse | None:
+    found = [phases[phase] for phases in openings if len(phases) > phase]
+    return max(found, key=lambda use: use.peak_bytes or -1, default=None)
 
 
 def forget_pages(candidate: Candidate) -> None:

@@ -50,8 +50,8 @@ def cost_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
         ),
         CostRow(
             "CPU time over the incumbent's",
-            "median of paired rounds",
-            [_ratio(c.cpu_ratio) for c in costs],
+            "paired rounds; the incumbent's own: its twin's (A/A)",
+            [_ratio(c.cpu_ratio, c.aa_ratio) for c in costs],
         ),
         CostRow(
             "Latency, median", "one at a time, no queue", [words.seconds(c.latency_p50_s) for c in costs]
@@ -110,13 +110,7 @@ def energy_note(costs: Sequence[CostSummary]) -> str:
 
 def cost_notes(costs: Sequence[CostSummary]) -> list[str]:
     """What the figures rest on: noise floor, source of the energy, what disturbed the run."""
-    noise = next((c.noise_share for c in costs if c.noise_share is not None), None)
-    notes = []
-    if noise is not None:
-        notes.append(
-            f"Two copies of the incumbent, measured in the same run, differed by {words.percent(noise)} "
-            "in CPU time: the noise floor (A/A) of this machine on that day."
-        )
+    notes = _noise_words(costs)
     notes += _cold_words(costs)
     tiers = energy_note(costs)
     sources = sorted({(c.energy_source, c.energy_boundary or "") for c in costs if c.energy_source})
@@ -128,6 +122,30 @@ def cost_notes(costs: Sequence[CostSummary]) -> list[str]:
     if any((c.energy_tier or "").startswith("E") for c in costs):
         notes.append("Estimated joules compare candidates on this machine; they compare with nothing else.")
     notes += sorted({mark[0].upper() + mark[1:] for c in costs for mark in c.marks})
+    return notes
+
+
+def _noise_words(costs: Sequence[CostSummary]) -> list[str]:
+    """The noise floor, and what the intervals of ratios hold."""
+    base = next((c for c in costs if c.noise_share is not None), None)
+    notes = []
+    if base is not None:
+        interval = f" ({words.against_itself(base.aa_ratio)})" if base.aa_ratio else ""
+        notes.append(
+            f"Two copies of the incumbent, measured in the same run, differed by "
+            f"{words.percent(base.noise_share)}{interval} in CPU time: the noise floor (A/A) of this "
+            "machine on that day."
+        )
+    compared = [c for c in costs if c.cpu_ratio is not None]
+    once = [c for c in compared if c.n_openings == 1]
+    if len(compared) > 1 and once:
+        notes.append(
+            "Each was opened once: the intervals of their ratios hold for these processes alone, and two "
+            "processes of one model differ by some percent."
+        )
+    elif len(compared) > 1:
+        n = min(c.n_openings for c in compared)
+        notes.append(f"Each was opened {n} times in fresh processes; intervals of CPU time are over these.")
     return notes
 
 
@@ -149,10 +167,12 @@ def cost_contexts(names: Sequence[str], costs: Sequence[CostSummary], kind: str 
     )
 
 
-def _ratio(ratio: Interval | None) -> str:
-    """Of the incumbent itself, which has no interval, that it is the reference."""
+def _ratio(ratio: Interval | None, aa_ratio: Interval | None) -> str:
+    """Of the incumbent itself how its twin compares, where that was measured."""
     is_base = ratio is not None and ratio.low == ratio.high == 1.0
-    return words.REFERENCE if is_base else words.ratio(ratio)
+    if not is_base:
+        return words.ratio(ratio)
+    return words.REFERENCE if aa_ratio is None else words.against_itself(aa_ratio)
 
 
 def _cold(found: Interval | None) -> str:

@@ -29,7 +29,7 @@ def load_rows(report: LoadReport) -> list[CostRow]:
         CostRow("Latency, 99th percentile", "", [tail_words(t.latency_p99_s) for t in found]),
         CostRow(
             "Median latency over the first's",
-            "paired blocks",
+            "paired blocks; the first's own: its twin's (A/A)",
             _ratios([t.latency_ratio for t in found]),
         ),
         CostRow(
@@ -171,10 +171,11 @@ def ratio_words(ratio: Interval | None) -> str:
 
 
 def _ratios(ratios: Sequence[Interval | None]) -> list[str]:
-    """Ratios to the first target, which is the reference itself where another was compared with it."""
-    said = [ratio_words(ratio) for ratio in ratios]
-    is_compared = any(ratio is not None for ratio in ratios[1:])
-    return [words.REFERENCE if is_compared and ratios[0] is None else said[0], *said[1:]]
+    """Ratios to the first target; of that itself how its twin compares with it."""
+    own, *others = ratios
+    is_compared = any(ratio is not None for ratio in others)
+    said = words.REFERENCE if is_compared else words.UNKNOWN
+    return [said if own is None else words.against_itself(own), *map(ratio_words, others)]
 
 
 def _money_and_energy(found: Sequence[LoadSummary]) -> list[CostRow]:
@@ -185,6 +186,7 @@ def _money_and_energy(found: Sequence[LoadSummary]) -> list[CostRow]:
     return [
         CostRow("Energy per task, measured", "", energies(only(joules, kinds, "M"))),
         CostRow("CPU time per task", "a fact: all threads", [words.seconds(t.cpu_s) for t in found]),
+        CostRow("CPU time over the first's", "paired blocks", _ratios([t.cpu_ratio for t in found])),
         CostRow(
             "Energy per task, ESTIMATED",
             "at this rate, idle included",
@@ -270,9 +272,20 @@ def _aa_words(report: LoadReport) -> str:
         return (
             "The first target against its own twin (A/A): too few blocks, so the noise floor is not known."
         )
+    openings = (
+        f"; each that runs here was opened {report.n_openings} times, and intervals are over these"
+        if report.n_openings > 1
+        else "; each was opened once: intervals of ratios hold for these processes alone"
+    )
+    missed = (
+        ""
+        if report.aa_ratio.low <= 1 <= report.aa_ratio.high
+        else " It misses 1: hold no ratio of this run for a difference that comes no farther from 1."
+    )
     return (
         "The first target against its own twin in the same run (A/A), median latency: "
-        f"{words.ratio(report.aa_ratio)}. That is the noise floor of this machine on this day."
+        f"{words.against_itself(report.aa_ratio)}. That is the noise floor of this machine on this day"
+        f"{openings}.{missed}"
     )
 
 

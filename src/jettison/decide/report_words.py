@@ -143,6 +143,12 @@ def points_interval(interval: Interval | None) -> str:
     return f"{points(interval.value)} [{points(interval.low)}, {points(interval.high)}]"
 
 
+def against_itself(interval: Interval) -> str:
+    """ "A/A: 1.01 [0.984, 1.04]": the first target's twin over itself."""
+    bounds = f"{three_digits(interval.low)}, {three_digits(interval.high)}"
+    return f"A/A: {three_digits(interval.value)} [{bounds}]"
+
+
 def ratio(interval: Interval | None) -> str:
     """ "0.12 [0.11, 0.13]"."""
     if interval is None:

@@ -109,7 +109,9 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     n_cost_tasks: int = 200
     """Inputs that costs are measured on, drawn from dev."""
     cost_s: float = 8.0
-    """Seconds of measuring for each finalist; first measurements take a third of it."""
+    """Seconds of measuring for each finalist; first measurements take half of it."""
+    cost_openings: int = 6
+    """Fresh processes of each finalist, over which the intervals of its costs are taken."""
     format: int = 1
 
     @property
@@ -205,6 +207,7 @@ def check_config(config: RunConfig, place: str) -> None:
             config.slo,
         ),
         (config.cost_s > 0, "cost_s", "above 0", config.cost_s),
+        (1 <= config.cost_openings <= 100, "cost_openings", "in 1-100", config.cost_openings),
         (
             config.recipes == "auto" or isinstance(config.recipes, list),
             "recipes",

@@ -66,7 +66,8 @@ budget = "{budget}"
 threads = 1
 seed = 0
 n_shown = 3
-cost_s = 3.0
+cost_s = 2.0
+cost_openings = 3
 # Left out to keep the demo short; without this line they are tried as well.
 skip = [
   "onnx-int8-mixed", "onnx-int8-trimmed", "openvino-int8", "openvino-float32", "openvino-bfloat16",

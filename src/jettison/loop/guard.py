@@ -60,6 +60,7 @@ threads = 1
 seed = 0
 n_shown = 2
 cost_s = 3.0
+cost_openings = 3
 
 [[recipes]]
 name = "linear"

@@ -81,7 +81,8 @@ def time_for_the_rest(workspace: Workspace, example_s: float) -> float:
     """Seconds that costs, cascades, the decision and the report will take, to keep of the budget."""
     config = workspace.config
     n_measured = 3 + config.n_shown
-    costs_s = 2.0 * n_measured * (2.0 + config.cost_s)
+    again_s = 3.0 * (config.cost_openings - 1) * min(n_measured, 5)
+    costs_s = 2.0 * n_measured * (2.0 + config.cost_s) + again_s
     return 20.0 + costs_s + 1.5 * example_s * workspace.task.n_test
 
 
@@ -105,6 +106,7 @@ def with_costs(
     rounds, share = (24, 1.0) if thorough else (8, 0.5)
     settings: dict[str, Any] = {
         "rounds": rounds,
+        "openings": config.cost_openings if thorough else 1,
         # Large blocks: what a cascade costs depends on which inputs a block happens to hold.
         "block": max(16, len(inputs) // 4),
         "threads": config.threads,

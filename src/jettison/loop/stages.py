@@ -86,6 +86,7 @@ def _cpu_ratios(
         [incumbent, *candidates],
         inputs,
         rounds=6,
+        openings=1,
         seed=workspace.config.seed,
         threads=workspace.config.threads,
         budget_s=COST_S * (len(candidates) + 2),

@@ -29,7 +29,9 @@ def load_of(workspace: Workspace, contenders: Sequence[Contender]) -> LoadReport
         return None
     inputs = cost_inputs(workspace)
     scenario = Scenario(kind="server", slo=read_slo(config.slo), duration_s=2 * config.cost_s)
-    key = value_sha256([[c.digest for c in here], inputs, config.seed, config.threads, scenario])[:20]
+    key = value_sha256(
+        [[c.digest for c in here], inputs, config.seed, config.threads, scenario, config.cost_openings]
+    )[:20]
     path = workspace.cache / "load" / f"{key}.json"
     if path.exists():
         return read_json(path, LoadReport)
@@ -40,6 +42,7 @@ def load_of(workspace: Workspace, contenders: Sequence[Contender]) -> LoadReport
             inputs,
             scenario,
             seed=config.seed,
+            openings=config.cost_openings,
             threads=config.threads,
             prices=Prices(usd_per_hour=config.usd_per_hour),
             kind=workspace.task.kind,
