@@ -144,8 +144,12 @@ class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
 
     n_starts: int
     load_s: Interval
-    """Import of the runtime, whose files stay cached, and opening of the artifact."""
+    """Both of the next: import of the runtime, whose files stay cached, and opening of the artifact."""
     first_answer_s: Interval
+    import_s: Interval | None = None
+    """Of every module that is in at the first answer, imported before the artifact is opened."""
+    open_s: Interval | None = None
+    """Opening of the artifact after that."""
     cached_share: float | None = None
     """The most of the artifact that was in memory before a start, in 0-1: above 0, that one was not all
     cold. None: the system does not tell."""

@@ -19,6 +19,9 @@ def test_each_start_is_a_process_of_its_own_and_few_have_no_interval(tmp_path: P
     assert 0 < found.load_s.low <= found.load_s.value <= found.load_s.high
     assert found.load_s.method == "least to most: no interval"
     assert found.first_answer_s.value < found.load_s.value
+    assert found.import_s is not None
+    assert found.open_s is not None
+    assert 0 < found.open_s.value < found.import_s.value < found.load_s.value
 
 
 def test_pages_that_were_just_read_are_known_to_be_in_memory(tmp_path: Path) -> None:

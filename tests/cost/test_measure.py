@@ -9,6 +9,7 @@ import pytest
 from jettison.candidate import Candidate, write_candidate
 from jettison.cost.measure import measure_costs
 from jettison.cost.process import MeasuredProcess, pinned_environment
+from jettison.cost.protocol import candidate_message
 from jettison.errors import InvalidInput, JettisonError, MissingExtra, UnknownName
 
 INPUTS = ["yes " * (1 + i % 9) for i in range(48)]
@@ -87,8 +88,9 @@ def test_progress_names_each_stage(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_dies_is_reported_with_its_last_words(tmp_path: Path) -> None:
-    with MeasuredProcess(fake(tmp_path, "mortal", 0.0), threads=1) as process:
-        process.ask("open", path=str(tmp_path / "mortal"), threads=1)
+    mortal = fake(tmp_path, "mortal", 0.0)
+    with MeasuredProcess(mortal, threads=1) as process:
+        process.ask("open", candidate=candidate_message(mortal), threads=1)
         process._process.kill()
         with pytest.raises(
             JettisonError, match=r"'mortal' must answer .* ended with SIGKILL .*out of memory"
@@ -106,7 +108,7 @@ def test_a_worker_that_cannot_start_shows_its_stderr(
         MeasuredProcess(fake(tmp_path, "mute", 0.0), threads=1) as process,
         pytest.raises(JettisonError, match=r"ended with exit code 3[^$]*the disk ate my homework"),
     ):
-        process.ask("open", path=str(tmp_path / "mute"), threads=1)
+        process.ask("open", candidate={}, threads=1)
 
 
 def test_an_unknown_backend_is_the_same_error_as_in_this_process(tmp_path: Path) -> None:

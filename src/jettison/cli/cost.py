@@ -196,19 +196,12 @@ def _candidate_at(path: Path, task: "Task | None", seed: int) -> "Candidate":
     """The candidate in a folder or a release; with a task, also a plain model folder."""
     from jettison.candidate import MANIFEST, Candidate
     from jettison.release import open_release
-    from jettison.release.read import read_candidate
-    from jettison.route import candidate_folders
+    from jettison.release.routed import route_candidate
 
     if (path / MANIFEST).is_file():
         return Candidate.at(path)
     if (path / "release.json").is_file():
-        release = open_release(path)
-        folders = candidate_folders(release.route)
-        if len(folders) != 1:
-            raise InvalidInput(
-                f"{path} must route to one candidate, got {len(folders)}. Name their folders."
-            )
-        return msgspec.structs.replace(read_candidate(release, folders[0]), name=release.name)
+        return route_candidate(open_release(path))
     if task is None:
         raise InvalidInput(
             f"{path} must be a candidate (with {MANIFEST}) or a release (with release.json), got neither. "

@@ -8,12 +8,14 @@ import ctypes
 import mmap
 import os
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from jettison.candidate import Candidate
 from jettison.cost.process import MeasuredProcess
+from jettison.cost.protocol import candidate_message
 from jettison.cost.ratio import median_interval
 from jettison.cost.subject import forget_pages
 from jettison.decision import ColdStart, Interval
@@ -42,17 +44,38 @@ def measure_cold_starts(
     Raises:
         JettisonError: One does not open.
     """
-    found: list[list[tuple[float, float, float | None]]] = [[] for _ in candidates]
+    found: list[list[_Start]] = [[] for _ in candidates]
+    modules = [_modules_of(candidate, inputs, threads) for candidate in candidates]
     for number in range(n):
         say("cold starts", number / n)
-        for candidate, starts in zip(candidates, found, strict=True):
+        for candidate, names, starts in zip(candidates, modules, found, strict=True):
             forget_pages(candidate)
             cached = cached_share(candidate)
+            told = candidate_message(candidate)
             with MeasuredProcess(candidate, threads=threads) as process:
-                load_s = process.ask("open", path=str(candidate.path), threads=threads)["load_s"]
+                opened = process.ask("open", candidate=told, threads=threads, modules=names)
                 first = process.ask("take", inputs=msgspec.to_builtins(list(inputs[:1])))
-                starts.append((load_s, first["first_answer_s"], cached))
+                starts.append(_Start(opened["import_s"], opened["load_s"], first["first_answer_s"], cached))
     return [_cold_start(starts, rng) for starts in found]
+
+
+class _Start(NamedTuple):
+    """One start, in seconds."""
+
+    import_s: float
+    load_s: float
+    """Import and opening."""
+    first_answer_s: float
+    cached_share: float | None
+
+
+def _modules_of(candidate: Candidate, inputs: Sequence[Input], threads: int) -> list[str]:
+    """What a start imports up to its first answer; that one is not counted."""
+    with MeasuredProcess(candidate, threads=threads) as process:
+        process.ask("open", candidate=candidate_message(candidate), threads=threads)
+        process.ask("take", inputs=msgspec.to_builtins(list(inputs[:1])))
+        names: list[str] = process.ask("modules")["modules"]
+    return names
 
 
 def cached_share(candidate: Candidate) -> float | None:
@@ -83,13 +106,15 @@ def cached_share(candidate: Candidate) -> float | None:
     return n_cached / n_pages if n_pages else None
 
 
-def _cold_start(starts: Sequence[tuple[float, float, float | None]], rng: np.random.Generator) -> ColdStart:
-    cached = [share for _, _, share in starts]
+def _cold_start(starts: Sequence[_Start], rng: np.random.Generator) -> ColdStart:
+    cached = [start.cached_share for start in starts]
     known = [share for share in cached if share is not None]
     return ColdStart(
         n_starts=len(starts),
-        load_s=_middle([load_s for load_s, _, _ in starts], rng),
-        first_answer_s=_middle([first_s for _, first_s, _ in starts], rng),
+        import_s=_middle([start.import_s for start in starts], rng),
+        open_s=_middle([start.load_s - start.import_s for start in starts], rng),
+        load_s=_middle([start.load_s for start in starts], rng),
+        first_answer_s=_middle([start.first_answer_s for start in starts], rng),
         cached_share=max(known) if known and len(known) == len(cached) else None,
     )
 

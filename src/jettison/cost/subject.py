@@ -14,6 +14,7 @@ from jettison.candidate import Candidate
 from jettison.cost.joules import Spent
 from jettison.cost.memory import MemoryUse
 from jettison.cost.process import MeasuredProcess
+from jettison.cost.protocol import candidate_message
 from jettison.decision import PhaseMemory
 from jettison.errors import JettisonError
 from jettison.task import Input
@@ -123,7 +124,7 @@ def open_process(
     Raises:
         JettisonError: It does not open, or does not answer.
     """
-    load_s = process.ask("open", path=str(candidate.path), threads=threads)["load_s"]
+    load_s = process.ask("open", candidate=candidate_message(candidate), threads=threads)["load_s"]
     loaded = ask_memory(process)
     first = process.ask("take", inputs=msgspec.to_builtins(list(inputs)))
     if first["error"]:

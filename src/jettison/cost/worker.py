@@ -6,7 +6,9 @@ load holds the imports too.
 """
 
 import os
+import sys
 import time
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 from jettison.cost.cpu_time import children_time_s, cpu_time_s
@@ -24,17 +26,42 @@ class Worker:
         self._inputs: list[Any] = []
         self._watch: Any = None
 
-    def open(self, path: str, threads: int) -> dict[str, Any]:
-        """Import the backend, load the candidate; seconds since this process began to import."""
+    def open(
+        self, candidate: dict[str, Any], threads: int, modules: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """Import the backend, load the candidate; seconds since this process began to import.
+
+        Args:
+            candidate: As `candidate_message` writes it.
+            threads: Of the backend.
+            modules: Imported first, those that an earlier process needed, so that import and opening
+                are told apart; None: they are not.
+
+        Returns:
+            `load_s` of both, and `import_s` of the imports alone, None without `modules`.
+        """
+        if modules is not None:
+            import contextlib
+            import importlib
+
+            for name in modules:
+                # One that cannot be imported by itself is imported by the one that needs it.
+                with contextlib.suppress(Exception):
+                    importlib.import_module(name)
+        import_s = time.perf_counter() - _STARTED_S if modules is not None else None
         import msgspec
 
         from jettison.backends.open import open_model
-        from jettison.candidate import Candidate
+        from jettison.cost.protocol import candidate_from
 
-        candidate = Candidate.at(path)
-        settings = {**candidate.settings, "threads": threads}
-        self._model = open_model(msgspec.structs.replace(candidate, settings=settings))
-        return {"load_s": time.perf_counter() - _STARTED_S}
+        found = candidate_from(candidate)
+        settings = {**found.settings, "threads": threads}
+        self._model = open_model(msgspec.structs.replace(found, settings=settings))
+        return {"load_s": time.perf_counter() - _STARTED_S, "import_s": import_s}
+
+    def modules(self) -> dict[str, Any]:
+        """Names of all modules that are imported now, in the order in which that began."""
+        return {"modules": [name for name in sys.modules if name != "__main__"]}
 
     def reach(self, target: dict[str, Any]) -> dict[str, Any]:
         """Take an address instead of a candidate; nothing is sent before the first input."""

@@ -67,7 +67,19 @@ def cost_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
             "Time to load", "fresh process, imports included", [words.seconds(c.load_s) for c in costs]
         ),
         CostRow("First answer", "after loading", [words.seconds(c.first_answer_s) for c in costs]),
-        CostRow("Cold start: load", "median", [_cold(c.cold.load_s if c.cold else None) for c in costs]),
+        CostRow(
+            "Cold start: import",
+            "runtime, its files cached; median",
+            [_cold(c.cold.import_s if c.cold else None) for c in costs],
+        ),
+        CostRow(
+            "Cold start: open",
+            "artifact, its files not cached; median",
+            [_cold(c.cold.open_s if c.cold else None) for c in costs],
+        ),
+        CostRow(
+            "Cold start: load", "both; median", [_cold(c.cold.load_s if c.cold else None) for c in costs]
+        ),
         CostRow(
             "Cold start: first answer",
             "median",
