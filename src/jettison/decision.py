@@ -155,6 +155,18 @@ class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
     cold. None: the system does not tell."""
 
 
+class MovedBytes(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes that one task moves, MODELLED and not measured. None is not modelled."""
+
+    weight_bytes: float
+    kv_bytes: float | None
+    """Keys and values, of models that write; None where the model's own sizes are not told."""
+    factor: float
+    """The truth may be that much more or less."""
+    source: str
+    """What the model counts, and what it leaves out."""
+
+
 class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Cost per task of one candidate at the task's own inputs, one at a time. None is not measured."""
 
@@ -197,6 +209,24 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Grams of CO2-equivalent per task, of `energy_j`; None without the user's grid factor."""
     co2e_source: str | None = None
     usd_per_1000: float | None = None
+    """Of a machine kept busy in its best batches."""
+    own_rate_per_s: float | None = None
+    """Arrivals a second that the user has."""
+    own_machines: int | None = msgspec.field(default=None, name="n_machines_at_own_rate")
+    """Machines that these keep, none over what one can do in its best batches."""
+    own_rate_usd_per_1000: float | None = None
+    """Idle time paid."""
+    own_rate_energy_j: float | None = None
+    """Per task, ESTIMATED as `energy_j` is, with the share of the time in between; None where energy is
+    measured: what a meter would read at that rate is not known."""
+    moved: MovedBytes | None = None
+    correct_share: Interval | None = None
+    """Of answers judged on dev examples."""
+    per_correct: dict[str, Interval] = {}
+    """Cost → what one correct answer takes of it."""
+    prompt_tokens: float | None = None
+    completion_tokens: float | None = None
+    """Mean per task, as the backend counts them."""
     n_tasks: int = 0
     threads: int = 1
     n_openings: int = 1

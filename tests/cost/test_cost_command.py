@@ -95,3 +95,37 @@ def test_a_bad_line_is_named(two: tuple[str, str, str], tmp_path: Path, line: st
 def test_two_of_one_name_are_told_apart_by_their_folders() -> None:
     paths = [Path("a/first"), Path("a/second"), Path("a/third")]
     assert _distinct_names(["m", "m", "n"], paths) == ["m (first)", "m (second)", "n"]
+
+
+def test_with_a_task_costs_are_given_per_correct_answer_and_at_ones_own_rate(
+    two: tuple[str, str, str], tmp_path: Path
+) -> None:
+    rows = [{"text": f"number {i} says {label}", "label": label} for i in range(30) for label in "ab"]
+    for split in ("train", "dev", "test"):
+        told = [json.dumps({**row, "text": f"{split} {row['text']}"}) + "\n" for row in rows]
+        (tmp_path / f"{split}.jsonl").write_text("".join(told))
+    data = "".join(f'{split} = "{split}.jsonl"\n' for split in ("train", "dev", "test"))
+    (tmp_path / "task.toml").write_text(f'format = 1\nname = "letters"\n[data]\n{data}')
+    settings = [
+        "--openings",
+        "1",
+        "--rounds",
+        "6",
+        "--budget",
+        "1",
+        "--usd-per-hour",
+        "0.36",
+        "--rate",
+        "0.5",
+    ]
+    arguments = [two[1], "--task", str(tmp_path / "task.toml"), *settings, "--json"]
+    found = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    cost = json.loads(found.stdout)["candidates"][0]["cost"]
+    # 0.36 $ an hour at one task in two seconds is 0.2 $ a thousand.
+    assert cost["own_rate_usd_per_1000"] == pytest.approx(0.2)
+    assert cost["n_machines_at_own_rate"] == 1
+    assert cost["own_rate_energy_j"] > cost["energy_j"]
+    share, cpu = cost["correct_share"], cost["per_correct"]["cpu_s"]
+    assert 0 < share["low"] <= share["value"] <= 1
+    assert cpu["value"] == pytest.approx(cost["cpu_s"]["value"] / share["value"])
+    assert cpu["low"] < cpu["value"] < cpu["high"]

@@ -353,7 +353,7 @@ def test_the_command_measures_an_address_and_writes_json_and_page(tmp_path: Path
     told = json.loads((tmp_path / "out" / "cost.json").read_text())
     assert told["targets"][0]["rate_asked_per_s"] == 60
     assert "Costs" in (tmp_path / "out" / "cost.html").read_text()
-    plain = {"name", "kind", "failures", "marks", "curve", "is_claim", "per_correct", "memory"}
+    plain = {"name", "kind", "failures", "marks", "curve", "is_claim", "per_correct", "memory", "moved"}
     units = ("_s", "_j", "_bytes", "_usd", "_share", "_tokens", "_ratio", "_g", "_p", "_1000",
              "_tier", "_factor", "_boundary", "_source", "_reason")  # fmt: skip
     # `memory` is a record of its own: of an address it is null, so its fields are taken from the type.
@@ -379,7 +379,8 @@ def test_a_limit_no_rate_can_meet_is_an_answer_and_exit_code_1(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rate", "5"], r"--rate must come with a --scenario or an address"),
+        (["--duration", "5"], r"--duration must come with a --scenario or an address"),
+        (["--scenario", "trace", "--rate", "5"], r"--rate must come without --scenario trace"),
         (
             ["--scenario", "offline", "--trace", "x"],
             r"--trace must come with --scenario trace, got offline",
@@ -400,8 +401,11 @@ def test_a_report_survives_json(tmp_path: Path) -> None:
     import msgspec
 
     found = measure_load(
-        [fake(tmp_path, "one", 0.001)], TEXTS, Scenario(kind="offline", duration_s=0.3), openings=1
-    )
+        [fake(tmp_path, "one", 0.001)], TEXTS, Scenario(kind="offline", duration_s=0.3), openings=1,
+        prices=Prices(usd_per_hour=0.36, own_rate_per_s=1.0),
+    )  # fmt: skip
+    # 0.36 USD an hour at one task a second, however many it could do.
+    assert found.targets[0].own_rate_usd_per_1000 == pytest.approx(0.1)
     assert msgspec.json.decode(msgspec.json.encode(found), type=LoadReport) == found
     rows = {row.name: row.figures for row in load_rows(found)}
     assert next(iter(rows)) == "Claim"

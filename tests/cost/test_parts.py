@@ -12,11 +12,13 @@ from scipy.stats import binomtest
 from jettison import registry
 from jettison.cost.energy import cpu_generation, estimate_energy, read_watts
 from jettison.cost.inputs import deal_blocks, sample_inputs
-from jettison.cost.money import usd_per_1000
+from jettison.cost.money import at_own_rate, usd_per_1000
 from jettison.cost.noise import MachineState, noise_marks, read_machine_state
+from jettison.cost.per_correct import costs_per_correct
 from jettison.cost.plan import MIN_BLOCK_S, plan_batches, plan_blocks, round_orders
 from jettison.cost.protocol import receive_message, send_message
 from jettison.cost.ratio import aa_noise, median_interval, openings_interval
+from jettison.decision import CostSummary, Interval
 from jettison.errors import InvalidInput
 from jettison.record import Cost
 
@@ -244,3 +246,33 @@ def test_the_memory_meter_sees_what_was_held_in_the_window() -> None:
     if outer.cost.peak_bytes is None:
         pytest.skip("this system does not let a process start its peak memory over")
     assert outer.cost.peak_bytes - later.cost.peak_bytes > 40_000_000
+
+
+def test_money_at_ones_own_rate_pays_for_idle_machines_and_for_enough_of_them() -> None:
+    """0.36 $ an hour at 1 task/s is 0.1 $ a thousand; 250 a second want three machines of 100."""
+    slow, fast = at_own_rate(1.0, 100.0, 0.36), at_own_rate(250.0, 100.0, 0.36)
+    assert slow is not None
+    assert fast is not None
+    assert (slow.n_machines, slow.usd_per_1000) == (1, pytest.approx(0.1))
+    assert (fast.n_machines, fast.usd_per_1000) == (3, pytest.approx(3 * 0.1 / 250))
+    unpriced = at_own_rate(1.0, 100.0, None)
+    assert unpriced is not None
+    assert unpriced.usd_per_1000 is None
+    assert at_own_rate(None, 100.0, 0.36) is None
+    assert at_own_rate(1.0, None, 0.36) is None
+
+
+def test_costs_per_correct_answer_hold_both_doubts() -> None:
+    """Nine of ten right: cost / 0.9; a cost known to x/÷ 2 is at least as uncertain per correct answer."""
+    cost = CostSummary(cpu_s=Interval(value=0.01, low=0.005, high=0.02), energy_j=0.9, energy_tier="E2")
+    found = costs_per_correct(cost, [1.0] * 90 + [0.0] * 10)
+    assert found.correct_share is not None
+    assert found.correct_share.value == pytest.approx(0.9)
+    assert set(found.per_correct) == {"cpu_s", "energy_j"}
+    cpu, energy = found.per_correct["cpu_s"], found.per_correct["energy_j"]
+    assert cpu.value == pytest.approx(0.01 / 0.9)
+    assert cpu.low < 0.005 / 0.9 < 0.02 / 0.9 < cpu.high
+    assert energy.value == pytest.approx(1.0)
+    assert 0.9 < energy.low < energy.high < 1.1
+    assert costs_per_correct(cost, [-1.0, 0.5]) == cost  # no share of right answers
+    assert costs_per_correct(cost, [0.0, 0.0]).per_correct == {}

@@ -14,6 +14,7 @@ from jettison.cost.play_local import QUEUE_TIMEOUT, play_local
 from jettison.cost.schedule import cut_trace, poisson_schedule, read_trace
 from jettison.errors import InvalidInput
 from jettison.model import Output
+from jettison.record import Cost
 
 
 def slow_model(service_s: float) -> "tuple[list[int], object]":
@@ -250,3 +251,19 @@ def test_an_address_tells_its_api() -> None:
         target = http_target(url, model="m")
         assert isinstance(target, HttpTarget)
         assert (target.api, target.url) == (api, whole)
+
+
+def test_a_language_model_here_tells_its_tokens_and_its_first_from_the_schedule() -> None:
+    def predict(inputs: Sequence[str]) -> list[Output]:
+        time.sleep(0.02)
+        cost = Cost(prompt_tokens=7, completion_tokens=3, first_token_s=0.01)
+        return [Output(label="yes", confidence=1.0, cost=cost, escalated=True) for _ in inputs]
+
+    calls = play_local(predict, ["a"], [0, 0], [0.0, 0.0])
+    assert (calls.prompt_tokens, calls.completion_tokens) == ([7, 7], [3, 3])
+    assert calls.n_escalated == 2
+    # The second waited for the first: its first token comes 10 ms after 20 ms of waiting.
+    assert calls.first_token_s[0] == pytest.approx(0.01, abs=0.005)
+    assert calls.first_token_s[1] >= 0.03
+    together = play_local(predict, ["a"], [0, 0], [0.0, 0.0], max_batch=2)
+    assert together.first_s == [None, None]

@@ -132,7 +132,8 @@ def command(
                 as_json=as_json,
                 progress=say,
             )
-    check_no_load_options(load)
+    check_no_load_options({name: value for name, value in load.items() if name != "rate"})
+    judged = asked_of(task, [], n=n_inputs, seed=seed) if task is not None and task.dev else None
     paths = [Path(target) for target in targets]
     texts = _texts_of(task) if task is not None else _read_texts(input_file or Path())
     return _run_single(
@@ -150,6 +151,9 @@ def command(
         usd_per_hour=usd_per_hour,
         meter=meter,
         grid=grid,
+        own_rate_per_s=load["rate"],
+        judged=judged.inputs if judged else (),
+        judge=judged.judge if judged else None,
         kind=task.kind if task is not None else None,
     )
 
@@ -280,5 +284,5 @@ def _print_table(
     console = Console(highlight=False)
     print_costs(console, names, cost_rows(costs))
     console.print(f"[dim]On {n_inputs} texts. Ratios are against {escape(names[0])}.[/dim]")
-    for note in (*cost_notes(costs), *contexts):
+    for note in (*cost_notes(costs, names), *contexts):
         console.print(f"[dim]{escape(note)}[/dim]")

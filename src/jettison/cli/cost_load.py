@@ -23,7 +23,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 SCENARIOS = ("single-stream", "offline", "server", "trace")
 _OPTIONS = (
     click.option("--scenario", type=click.Choice(SCENARIOS), help="How requests arrive."),
-    click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="server: arrivals a second."),
+    click.option(
+        "--rate",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Arrivals a second; not of server: your own, for money with idle time.",
+    ),
     click.option("--slo", help="server: find the highest rate that meets it, as p95=20ms."),
     click.option("--trace", type=click.Path(path_type=Path), help="trace: file of arrival times."),
     click.option(
@@ -149,7 +153,7 @@ def run_load(
         seed=seed,
         openings=openings,
         threads=threads,
-        prices=Prices(usd_per_hour=usd_per_hour, grid=grid, tokens=tokens),
+        prices=Prices(usd_per_hour=usd_per_hour, grid=grid, tokens=tokens, own_rate_per_s=load["rate"]),
         meter=meter,
         judge=asked.judge,
         kind=asked.kind,
@@ -170,12 +174,16 @@ def _scenario(load: dict[str, Any]) -> "Scenario":
     from jettison.cost.slo import read_slo
 
     kind: ScenarioKind = load["scenario"] or "single-stream"
+    if load["rate"] is not None and kind == "trace":
+        raise InvalidInput(
+            "--rate must come without --scenario trace, which has arrivals of its own, got both."
+        )
     if load["trace"] is not None and kind != "trace":
         raise InvalidInput(f"--trace must come with --scenario trace, got {kind}.")
     trace = tuple(read_trace(load["trace"])) if load["trace"] is not None else ()
     return Scenario(
         kind=kind,
-        rate_per_s=load["rate"],
+        rate_per_s=load["rate"] if kind == "server" else None,
         slo=read_slo(load["slo"]) if load["slo"] else None,
         trace_s=trace,
         duration_s=load["duration"] or 60.0,

@@ -44,6 +44,8 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
     """Bodies sent and received; 0 where nothing goes over a wire."""
     gaps_s: list[float] = msgspec.field(default_factory=list)
     """Between consecutive chunks of text of every stream, pooled, shape (n_gaps,)."""
+    n_escalated: int | None = None
+    """Of a cascade here: inputs that its fallback was asked; None where it is not told."""
     cpu_s: float | None = None
     """CPU-seconds of the answers: of the model where it runs in this process, else None."""
     client_cpu_s: float = 0.0

@@ -29,9 +29,10 @@ from jettison.cost.load_run import (
     warm_up_target,
 )
 from jettison.cost.load_search import search_rates
-from jettison.cost.load_target import Judge, LoadTarget, Played, Prices, summarize
+from jettison.cost.load_target import LoadTarget, Played, Prices, summarize
 from jettison.cost.load_types import LoadReport
 from jettison.cost.noise import noise_marks, read_machine_state
+from jettison.cost.per_correct import Judge
 from jettison.cost.plan import round_orders
 from jettison.cost.process import MeasuredProcess
 from jettison.cost.published import Figure, contexts

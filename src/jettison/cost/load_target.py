@@ -28,8 +28,9 @@ from jettison.cost.load_summary import (
 )
 from jettison.cost.load_types import LoadSummary, ScenarioKind
 from jettison.cost.memory import MemoryUse
-from jettison.cost.money import usd_at_rate
-from jettison.cost.per_correct import correct_share, per_correct
+from jettison.cost.money import at_own_rate, usd_at_rate
+from jettison.cost.moved import Traffic, moved_bytes
+from jettison.cost.per_correct import Judge, correct_share, judged_scores, per_correct
 from jettison.cost.process import MeasuredProcess
 from jettison.cost.slo import Found
 from jettison.cost.subject import phase_memory
@@ -37,9 +38,6 @@ from jettison.cost.timers import TimerFloor
 from jettison.cost.token_prices import TokenPrices, bundled_token_prices
 from jettison.cost.validity import Validity, check_blocks
 from jettison.decision import Interval
-
-Judge = Callable[[int, str], float | None]
-"""Judges the answer to the input of a row: 1 right, 0 wrong, None cannot tell."""
 
 
 class Prices(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +49,8 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True):
     """Of the models at addresses; None takes the bundled table, for addresses elsewhere alone."""
     grid: GridFile = GridFile()
     """Of the electricity, and watts that the user calibrated."""
+    own_rate_per_s: float | None = None
+    """The team's own arrivals a second, where the scenario has no rate of its own."""
 
 
 class Played(NamedTuple):
@@ -152,11 +152,14 @@ def summarize(
     rest = energies[1] if len(energies) > 1 else None
     grid = prices.grid.grid
     wire = WireShares(target.whole)
-    correct = _correct(target, judge)
+    correct = judged_scores(target.whole, judge) if judge else []
     prompt_tokens = mean_or_none([t for b in blocks for t in b.prompt_tokens])
     completion_tokens = mean_or_none([t for b in blocks for t in b.completion_tokens])
     money = _money(target, rate, prices, prompt_tokens, completion_tokens)
     usd = money.usd_per_1000
+    at_rate = None
+    if runs_here and not is_open:
+        at_rate = at_own_rate(prices.own_rate_per_s, rate, prices.usd_per_hour)
     # Of the first target: how its own twin compares (A/A).
     ours, equal = (twin if target is base else target), twin
     return LoadSummary(
@@ -218,6 +221,20 @@ def summarize(
         co2e_source=grid.words if grid and energy else None,
         usd_per_1000=usd,
         usd_source=money.source,
+        slo_usd_per_1000=_usd_at_slo(target, prices),
+        own_rate_per_s=at_rate.rate_per_s if at_rate else None,
+        own_machines=at_rate.n_machines if at_rate else None,
+        own_rate_usd_per_1000=at_rate.usd_per_1000 if at_rate else None,
+        moved=moved_bytes(
+            target.target,
+            Traffic(
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                escalated_share=_escalated_share(target),
+            ),
+        )
+        if isinstance(target.target, Candidate)
+        else None,
         memory=phase_memory(target.phases) if target.phases else None,
         correct_share=correct_share(correct),
         per_correct=_per_correct(target, correct, energy, usd, wire, is_open=is_open),
@@ -253,18 +270,16 @@ def _money(
     return _Money(usd, table.words(model) if table and model and usd is not None else None)
 
 
-def _correct(target: LoadTarget, judge: Judge | None) -> list[float]:
-    """Score of each input's first answer; a failed one is wrong, one that nobody can judge is left out."""
-    if judge is None:
-        return []
-    found: dict[int, float] = {}
-    for block in target.whole:
-        for row, output in zip(block.rows, block.outputs, strict=True):
-            if row not in found:
-                score = 0.0 if output is None else judge(row, output)
-                if score is not None:
-                    found[row] = score
-    return list(found.values())
+def _usd_at_slo(target: LoadTarget, prices: Prices) -> float | None:
+    """Of a machine here, kept at the highest rate that was shown to meet the SLO."""
+    rate = target.found.rate_per_s if target.found else None
+    return usd_at_rate(rate, prices.usd_per_hour) if rate and isinstance(target.target, Candidate) else None
+
+
+def _escalated_share(target: LoadTarget) -> float | None:
+    told = [(block.n_escalated, len(block.rows)) for block in target.whole if block.n_escalated is not None]
+    n = sum(tasks for _, tasks in told)
+    return sum(passed for passed, _ in told) / n if n else None
 
 
 def _per_correct(

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from jettison.decision import CDF_SHARES, Interval, PhaseMemory
+from jettison.decision import CDF_SHARES, Interval, MovedBytes, PhaseMemory
 
 ScenarioKind = Literal["single-stream", "offline", "server", "trace"]
 
@@ -139,6 +139,14 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
     usd_per_1000: float | None = None
     """Of a machine here at this rate, idle time paid; of an address by its tokens."""
     usd_source: str | None = None
+    slo_usd_per_1000: float | None = None
+    """Of a machine here kept at `slo_rate_per_s`."""
+    own_rate_per_s: float | None = None
+    """The user's own arrivals a second, where the scenario has no rate of its own."""
+    own_machines: int | None = msgspec.field(default=None, name="n_machines_at_own_rate")
+    own_rate_usd_per_1000: float | None = None
+    """Idle time paid."""
+    moved: MovedBytes | None = None
     correct_share: Interval | None = None
     per_correct: dict[str, Interval] = msgspec.field(default_factory=dict)
     """Cost → what one correct answer takes of it."""

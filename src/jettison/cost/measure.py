@@ -15,6 +15,7 @@ import numpy as np
 
 from jettison.candidate import Candidate
 from jettison.cost.artifact import compressed_bytes
+from jettison.cost.calls import Calls
 from jettison.cost.cold import measure_cold_starts
 from jettison.cost.energy import Energy, estimate_energy
 from jettison.cost.grid import GridFile, co2e_g
@@ -22,8 +23,10 @@ from jettison.cost.inputs import deal_blocks
 from jettison.cost.joules import Board, is_shared, open_board, short_words
 from jettison.cost.keeper import Keeper, died_marks
 from jettison.cost.load_summary import cdf_of
-from jettison.cost.money import usd_per_1000
+from jettison.cost.money import OwnRate, at_own_rate, usd_per_1000
+from jettison.cost.moved import Traffic, moved_bytes
 from jettison.cost.noise import noise_marks, read_machine_state
+from jettison.cost.per_correct import Judge, costs_per_correct, judged_scores
 from jettison.cost.plan import MIN_BLOCK_S, Plan, plan_batches, plan_blocks, round_orders
 from jettison.cost.ratio import MOST_OPENINGS, OPENINGS, aa_noise, openings_interval
 from jettison.cost.subject import (
@@ -64,6 +67,9 @@ def measure_costs(
     grid: GridFile | None = None,
     keep_partial: bool = False,
     cold_starts: int = 0,
+    own_rate_per_s: float | None = None,
+    judged: Sequence[Input] = (),
+    judge: Judge | None = None,
     progress: Progress | None = None,
 ) -> list[CostSummary]:
     """Measure the cost per task of some candidates beside one another.
@@ -91,6 +97,10 @@ def measure_costs(
             an interruption, and mark it, instead of raising.
         cold_starts: Starts of each candidate in fresh processes, on top of the budget; 6 or more have an
             interval.
+        own_rate_per_s: The team's own arrivals a second: money and energy are also given at it, with the
+            time in between. Wants `throughput`.
+        judged: Inputs of dev examples that each candidate answers once, a quarter of the budget at most.
+        judge: Tells right answers to these from wrong ones, for costs per correct task.
         progress: Called with a phrase and the share done.
 
     Returns:
@@ -105,7 +115,8 @@ def measure_costs(
     rng = np.random.default_rng(seed)
     before = read_machine_state()
     keeper = Keeper(keep_partial)
-    run = _Run(inputs, block, threads, budget_s, openings, open_board(meter), rng, keeper, say)
+    board = open_board(meter)
+    run = _Run(inputs, block, threads, budget_s, openings, board, rng, keeper, say, judged, judge)
     subjects = _run_first(run, [*candidates, candidates[incumbent]], rounds, throughput=throughput)
     with keeper.interrupted():
         for number in range(1, openings):
@@ -116,7 +127,8 @@ def measure_costs(
         incumbent,
         threads,
         usd_per_hour,
-        run.board,
+        own_rate_per_s,
+        board,
         grid or GridFile(),
         marks,
         rng,
@@ -140,6 +152,8 @@ class _Run:
     rng: np.random.Generator
     keeper: Keeper
     say: Progress
+    judged: Sequence[Input]
+    judge: Judge | None
     plan: Plan = field(init=False)
     orders: list[list[int]] = field(init=False)
     """Of the rounds of all openings: where one ends, the next goes on backwards."""
@@ -176,7 +190,35 @@ def _run_first(
                 _choose_batches(run, subjects)
                 _run_batches(run, subjects)
         _end_phase(run, subjects)
+        with run.keeper.interrupted():
+            _run_judged(run, subjects[:-1])
     return subjects
+
+
+def _run_judged(run: _Run, subjects: Sequence[Subject]) -> None:
+    """Have each candidate answer the same dev examples once, in batches, and judge what it says."""
+    if run.judge is None or not run.judged or run.keeper.marks:
+        return
+    slowest_s = max(subject.task_s for subject in subjects)
+    n = plan_batches(
+        slowest_s,
+        passes=1,
+        n_inputs=len(run.judged),
+        budget_s=run.budget_s,
+        n_candidates=len(subjects),
+    )
+    # They come in random order, so that the first are a sample of all.
+    inputs, rows = msgspec.to_builtins(list(run.judged[:n])), list(range(n))
+    for subject in subjects:
+        if subject.died is not None:
+            continue
+        run.say(f"judging answers of {subject.candidate.name}", None)
+        with run.keeper.dying(subject):
+            subject.process.ask("take", inputs=inputs)
+            calls = msgspec.convert(
+                subject.process.ask("play", rows=rows, due_s=[0.0] * n, max_batch=32, timeout_s=1e9), Calls
+            )
+            subject.correct = judged_scores([calls], run.judge)
 
 
 def _run_again(run: _Run, subjects: list[Subject], number: int) -> None:
@@ -225,6 +267,7 @@ def _run_rounds(run: _Run, subjects: Sequence[Subject], opening: int) -> None:
                 subject.cpu_s[-1].append(found["cpu_s"] / n_tasks)
                 subject.held_s.append(max(0.0, float(latencies_s.sum()) - found["waited_s"]) / n_tasks)
                 subject.latencies_s.extend(latencies_s.tolist())
+                subject.traffic.append(msgspec.convert(found["traffic"], Traffic))
                 subject.spent.n_tasks += n_tasks
                 subject.spent.own_s += found["cpu_s"]
 
@@ -278,6 +321,7 @@ def _summaries(
     incumbent: int,
     threads: int,
     usd_per_hour: float | None,
+    own_rate_per_s: float | None,
     board: Board,
     grid: GridFile,
     marks: tuple[str, ...],
@@ -292,47 +336,67 @@ def _summaries(
     for index, subject in enumerate(measured):
         energies = _energies(subject, threads, board, grid, shared=shared)
         energy = energies[0] if energies else None
+        traffic = subject.mean_traffic
+        at_rate = at_own_rate(own_rate_per_s, subject.throughput_per_s, usd_per_hour)
         own = () if subject.is_steady else ("the warm-up did not become steady: latencies may still fall.",)
-        summaries.append(
-            CostSummary(
-                cpu_s=openings_interval(subject.cpu_s, rng=rng, of="medians of rounds"),
-                cpu_ratio=_unity()
-                if index == incumbent
-                else openings_interval(_ratios(subject, base), rng=rng, twins=among_equals, of=RATIOS),
-                latency_p50_s=_percentile(subject.latencies_s, 0.5),
-                latency_p95_s=_percentile(subject.latencies_s, 0.95),
-                latency_p99_s=_percentile(subject.latencies_s, 0.99),
-                latency_quantiles_s=cdf_of(np.asarray(subject.latencies_s)) if subject.latencies_s else (),
-                throughput_per_s=subject.throughput_per_s,
-                peak_bytes=most_bytes(subject.phases),
-                memory=phase_memory(subject.phases),
-                load_s=subject.load_s,
-                first_answer_s=subject.first_answer_s,
-                bytes=subject.candidate.artifact_bytes,
-                compressed_bytes=compressed_bytes(subject.candidate),
-                energy_j=energy.energy_j if energy else None,
-                energy_tier=energy.tier if energy else None,
-                energy_factor=energy.factor if energy else None,
-                energy_source=energy.source if energy else None,
-                energy_boundary=energy.boundary if energy else None,
-                co2e_g=co2e_g(energy, grid.grid),
-                co2e_source=grid.grid.words if grid.grid and energy else None,
-                usd_per_1000=usd_per_1000(subject.throughput_per_s, usd_per_hour),
-                n_tasks=len(subject.latencies_s),
-                threads=threads,
-                n_openings=sum(1 for rounds in subject.cpu_s if rounds),
-                noise_share=aa_noise(aa_ratio.value) if aa_ratio else None,
-                aa_ratio=aa_ratio,
-                marks=(
-                    *marks,
-                    *own,
-                    *died_marks(subject),
-                    *short_words(subject.spent),
-                    *map(_rest_words, energies[1:]),
-                ),
-            )
+        cost = CostSummary(
+            cpu_s=openings_interval(subject.cpu_s, rng=rng, of="medians of rounds"),
+            cpu_ratio=_unity()
+            if index == incumbent
+            else openings_interval(_ratios(subject, base), rng=rng, twins=among_equals, of=RATIOS),
+            latency_p50_s=_percentile(subject.latencies_s, 0.5),
+            latency_p95_s=_percentile(subject.latencies_s, 0.95),
+            latency_p99_s=_percentile(subject.latencies_s, 0.99),
+            latency_quantiles_s=cdf_of(np.asarray(subject.latencies_s)) if subject.latencies_s else (),
+            throughput_per_s=subject.throughput_per_s,
+            peak_bytes=most_bytes(subject.phases),
+            memory=phase_memory(subject.phases),
+            load_s=subject.load_s,
+            first_answer_s=subject.first_answer_s,
+            bytes=subject.candidate.artifact_bytes,
+            compressed_bytes=compressed_bytes(subject.candidate),
+            energy_j=energy.energy_j if energy else None,
+            energy_tier=energy.tier if energy else None,
+            energy_factor=energy.factor if energy else None,
+            energy_source=energy.source if energy else None,
+            energy_boundary=energy.boundary if energy else None,
+            co2e_g=co2e_g(energy, grid.grid),
+            co2e_source=grid.grid.words if grid.grid and energy else None,
+            usd_per_1000=usd_per_1000(subject.throughput_per_s, usd_per_hour),
+            own_rate_per_s=at_rate.rate_per_s if at_rate else None,
+            own_machines=at_rate.n_machines if at_rate else None,
+            own_rate_usd_per_1000=at_rate.usd_per_1000 if at_rate else None,
+            own_rate_energy_j=_energy_at(at_rate, subject, threads, grid)
+            if energy and not energy.is_measured
+            else None,
+            moved=moved_bytes(subject.candidate, traffic),
+            prompt_tokens=traffic.prompt_tokens,
+            completion_tokens=traffic.completion_tokens,
+            n_tasks=len(subject.latencies_s),
+            threads=threads,
+            n_openings=sum(1 for rounds in subject.cpu_s if rounds),
+            noise_share=aa_noise(aa_ratio.value) if aa_ratio else None,
+            aa_ratio=aa_ratio,
+            marks=(
+                *marks,
+                *own,
+                *died_marks(subject),
+                *short_words(subject.spent),
+                *map(_rest_words, energies[1:]),
+            ),
         )
+        summaries.append(costs_per_correct(cost, subject.correct) if subject.correct else cost)
     return summaries
+
+
+def _energy_at(at_rate: OwnRate | None, subject: Subject, threads: int, grid: GridFile) -> float | None:
+    """Estimated joules of a task at the team's own rate: the time between tasks is held too."""
+    if at_rate is None or not subject.held_s:
+        return None
+    cpu_s = float(np.median([value for rounds in subject.cpu_s for value in rounds]))
+    watts = grid.watts.watts if grid.watts else None
+    held_s = at_rate.n_machines / at_rate.rate_per_s
+    return estimate_energy(cpu_s, held_s, threads=threads, calibrated=watts).energy_j
 
 
 def _energies(

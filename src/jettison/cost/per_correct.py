@@ -1,14 +1,30 @@
 """What one correct answer costs: the cost of a task over the share of answers that are right."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import exp, log, sqrt
 
+import msgspec
 import numpy as np
 from scipy import stats
 
-from jettison.decision import Interval
+from jettison.cost.calls import Calls
+from jettison.decision import CostSummary, Interval
 
+Judge = Callable[[int, str], float | None]
+"""Judges the answer to the input of a row: 1 right, 0 wrong, None cannot tell."""
 METHOD = "mean cost / share correct, delta method on the logarithm"
+
+
+def judged_scores(blocks: Iterable[Calls], judge: Judge) -> list[float]:
+    """Score of each input's first answer; a failed one is wrong, one that nobody can judge is left out."""
+    found: dict[int, float] = {}
+    for block in blocks:
+        for row, output in zip(block.rows, block.outputs, strict=True):
+            if row not in found:
+                score = 0.0 if output is None else judge(row, output)
+                if score is not None:
+                    found[row] = score
+    return list(found.values())
 
 
 def correct_share(correct: Sequence[float], *, confidence: float = 0.95) -> Interval | None:
@@ -32,6 +48,54 @@ def correct_share(correct: Sequence[float], *, confidence: float = 0.95) -> Inte
         high=min(1.0, middle + half),
         confidence=confidence,
         method="Wilson",
+    )
+
+
+def per_correct_of(cost: Interval | float | None, correct: Sequence[float]) -> Interval | None:
+    """Estimate the cost of one correct answer from a cost that has its interval already.
+
+    Args:
+        cost: Per task, above 0; a plain number is taken as known.
+        correct: Score of each example in 0-1, shape (n_examples,).
+
+    Returns:
+        None when the cost is not known or not above 0, or nothing was right or judged.
+
+    Source:
+        Both half widths on the logarithm, added in quadrature.
+    """
+    if cost is None:
+        return None
+    value, low, high = (cost.value, cost.low, cost.high) if isinstance(cost, Interval) else (cost,) * 3
+    found = per_correct([value], correct) if low > 0 else None
+    if found is None:
+        return None
+    share_half = log(found.high / found.value)
+    return Interval(
+        value=found.value,
+        low=found.value / exp(sqrt(log(value / low) ** 2 + share_half**2)),
+        high=found.value * exp(sqrt(log(high / value) ** 2 + share_half**2)),
+        method=METHOD,
+    )
+
+
+def costs_per_correct(cost: CostSummary, correct: Sequence[float]) -> CostSummary:
+    """The same costs with what one correct answer takes of each.
+
+    Args:
+        cost: Per task.
+        correct: Score of each judged example, shape (n_examples,); where one is not in 0-1, no share of
+            right answers can be told, and the costs come back as they are.
+    """
+    if not all(0 <= score <= 1 for score in correct):
+        return cost
+    usd = None if cost.usd_per_1000 is None else cost.usd_per_1000 / 1000
+    known = {"cpu_s": cost.cpu_s, "latency_s": cost.latency_p50_s, "energy_j": cost.energy_j, "usd": usd}
+    found = {name: per_correct_of(value, correct) for name, value in known.items()}
+    return msgspec.structs.replace(
+        cost,
+        correct_share=correct_share(correct),
+        per_correct={name: interval for name, interval in found.items() if interval is not None},
     )
 
 

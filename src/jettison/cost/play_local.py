@@ -43,6 +43,10 @@ def play_local(
     sent, late, done = [0.0] * n, [0.0] * n, [0.0] * n
     errors: list[str | None] = [None] * n
     outputs: list[str | None] = [None] * n
+    first: list[float | None] = [None] * n
+    read: list[int | None] = [None] * n
+    written: list[int | None] = [None] * n
+    n_escalated = 0
     clock = time.perf_counter
     cpu_s = busy_s = free_s = 0.0
     cpu_time_s = time.process_time
@@ -68,6 +72,12 @@ def play_local(
             sent[index], done[index] = now, end
             # Before it was due, or while the model worked, nobody could have sent it.
             late[index] = max(0.0, now - max(due_s[index], free_s)) if index == head else 0.0
+            n_escalated += answer.escalated
+            if answer.cost is not None:
+                read[index], written[index] = answer.cost.prompt_tokens, answer.cost.completion_tokens
+                # Of several at once nobody tells when each one's own work began.
+                if tail - head == 1 and answer.cost.first_token_s is not None:
+                    first[index] = now + answer.cost.first_token_s
             errors[index], outputs[index] = answer.error, None if answer.error else answer.label
         busy_s += end - now
         free_s = end
@@ -79,11 +89,12 @@ def play_local(
         sent_s=sent,
         late_s=late,
         done_s=done,
-        first_s=[None] * n,
+        first_s=first,
         errors=errors,
         outputs=outputs,
-        prompt_tokens=[None] * n,
-        completion_tokens=[None] * n,
+        prompt_tokens=read,
+        completion_tokens=written,
+        n_escalated=n_escalated,
         payload_bytes=[0] * n,
         cpu_s=cpu_s + children_time_s() - children_from,
         client_cpu_s=max(0.0, client_cpu_s),

@@ -13,6 +13,7 @@ import numpy as np
 from jettison.candidate import Candidate
 from jettison.cost.joules import Spent
 from jettison.cost.memory import MemoryUse
+from jettison.cost.moved import Traffic
 from jettison.cost.process import MeasuredProcess
 from jettison.cost.protocol import candidate_message
 from jettison.decision import PhaseMemory
@@ -53,6 +54,10 @@ class Subject:
     """Tasks per second in its best batches, one figure a pass."""
     batches: dict[str, Any] | None = None
     """What is asked for such a pass: chosen in the first opening."""
+    traffic: list[Traffic] = field(default_factory=list)
+    """What its answers were like, one figure a round."""
+    correct: list[float] = field(default_factory=list)
+    """Scores of the answers that were judged."""
     phases: list[list[MemoryUse]] = field(default_factory=list)
     """Memory of loading, warm-up, and what was measured, opening by opening."""
 
@@ -60,6 +65,20 @@ class Subject:
     def throughput_per_s(self) -> float | None:
         """The middle of its passes."""
         return float(np.median(self.rates_per_s)) if self.rates_per_s else None
+
+    @property
+    def mean_traffic(self) -> Traffic:
+        """Of all rounds; what was never told is None."""
+
+        def mean(values: Sequence[float | None]) -> float | None:
+            known = [value for value in values if value is not None]
+            return float(np.mean(known)) if known else None
+
+        return Traffic(
+            prompt_tokens=mean([one.prompt_tokens for one in self.traffic]),
+            completion_tokens=mean([one.completion_tokens for one in self.traffic]),
+            escalated_share=mean([one.escalated_share for one in self.traffic]),
+        )
 
     def begin_opening(self, process: MeasuredProcess, opened: Opened) -> None:
         """Go on in a fresh process."""

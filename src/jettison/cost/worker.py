@@ -97,14 +97,20 @@ class Worker:
         """
         texts = [[self._inputs[row]] for row in rows] * repeats
         predict, clock = self._model.predict, time.perf_counter_ns
-        latencies_ns = []
+        latencies_ns, outputs = [], []
         cpu_from, waited_from = cpu_time_s(), waited_time_s()
         for text in texts:
             started = clock()
-            predict(text)
+            output = predict(text)
             latencies_ns.append(clock() - started)
+            outputs += output
         cpu_s, waited_s = cpu_time_s() - cpu_from, waited_time_s() - waited_from
-        return {"cpu_s": cpu_s, "waited_s": waited_s, "latencies_ns": latencies_ns}
+        return {
+            "cpu_s": cpu_s,
+            "waited_s": waited_s,
+            "latencies_ns": latencies_ns,
+            "traffic": _traffic(outputs),
+        }
 
     def batches(self, rows: list[int], batch: int, repeats: int) -> dict[str, Any]:
         """Answer some inputs in length-sorted batches, `repeats` times; wall seconds of it all."""
@@ -170,6 +176,18 @@ class Worker:
         if self._player is not None:
             self._player.close()
         return {}
+
+
+def _traffic(outputs: Sequence[Any]) -> dict[str, float | None]:
+    """What the answers were like, means per task: a `jettison.cost.moved.Traffic`."""
+    costs = [output.cost for output in outputs if output.cost is not None]
+    prompts = [cost.prompt_tokens for cost in costs if cost.prompt_tokens is not None]
+    written = [cost.completion_tokens for cost in costs if cost.completion_tokens is not None]
+    return {
+        "prompt_tokens": sum(prompts) / len(prompts) if prompts else None,
+        "completion_tokens": sum(written) / len(written) if written else None,
+        "escalated_share": sum(output.escalated for output in outputs) / max(1, len(outputs)),
+    }
 
 
 def waited_time_s(schedstat: str = "/proc/self/schedstat") -> float:

@@ -1,11 +1,11 @@
 """The table of costs, in units people read, and the sentences that say what the figures rest on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from jettison.cost.published import Figure, contexts
 from jettison.decide import report_words as words
-from jettison.decision import CostSummary, Interval, PhaseMemory
+from jettison.decision import CostSummary, Interval, MovedBytes, PhaseMemory
 
 
 class CostRow(NamedTuple):
@@ -89,6 +89,33 @@ def cost_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
         CostRow(
             "Price per million tasks", "machine kept busy", [_per_million(c.usd_per_1000) for c in costs]
         ),
+        CostRow(
+            "Price per million tasks at your rate",
+            "idle time paid",
+            [_per_million(c.own_rate_usd_per_1000) for c in costs],
+        ),
+        CostRow(
+            "Machines at your rate",
+            "by throughput",
+            [words.UNKNOWN if c.own_machines is None else f"{c.own_machines}" for c in costs],
+        ),
+        CostRow(
+            "Energy per task at your rate, ESTIMATED",
+            "idle time included",
+            energies([c.own_rate_energy_j for c in costs], is_estimate=True),
+            is_estimate=True,
+        ),
+        *moved_rows([c.moved for c in costs]),
+        CostRow("Answers that are correct", "on dev", [words.share_bounds(c.correct_share) for c in costs]),
+        *per_correct_rows(
+            [c.per_correct for c in costs],
+            [(c.energy_tier or "")[:1] for c in costs],
+            latency="median latency",
+        ),
+        CostRow("Tokens of the prompt", "mean", [words.count_or_unknown(c.prompt_tokens) for c in costs]),
+        CostRow(
+            "Tokens of the answer", "mean", [words.count_or_unknown(c.completion_tokens) for c in costs]
+        ),
         CostRow("Tasks measured", "", [f"{c.n_tasks:,}" if c.n_tasks else words.UNKNOWN for c in costs]),
     ]
     return [row for row in rows if any(figure != words.UNKNOWN for figure in row.figures)]
@@ -109,6 +136,79 @@ def memory_rows(found: Sequence[PhaseMemory | None]) -> list[CostRow]:
     ]
 
 
+def moved_rows(found: Sequence[MovedBytes | None]) -> list[CostRow]:
+    """Modelled bytes of weights, keys and values."""
+    parts = {
+        "Weights moved per task, MODELLED": [None if m is None else m.weight_bytes for m in found],
+        "Keys and values moved per task, MODELLED": [None if m is None else m.kv_bytes for m in found],
+    }
+    return [
+        CostRow(
+            name,
+            "from file sizes and token counts",
+            [words.UNKNOWN if v is None else f"≈ {words.size(v)}" for v in values],
+            is_estimate=True,
+        )
+        for name, values in parts.items()
+    ]
+
+
+def moved_notes(names: Sequence[str], found: Sequence[MovedBytes | None]) -> list[str]:
+    """What the model of the bytes counts, and by what factor it may be wrong."""
+    told: dict[str, list[str]] = {}
+    for name, one in zip(names, found, strict=True):
+        if one is not None:
+            said = f"Bytes moved (modelled, ×/÷ {one.factor:g}): {one.source}."
+            told.setdefault(said, []).append(name)
+    if len(told) < 2:
+        return list(told)
+    return [f"{', '.join(who)}: {said[0].lower()}{said[1:]}" for said, who in told.items()]
+
+
+def per_correct_rows(
+    found: Sequence[Mapping[str, Interval]], kinds: Sequence[str], *, latency: str = "mean latency"
+) -> list[CostRow]:
+    """What one correct answer takes; measured and estimated joules apart.
+
+    Args:
+        found: Cost → interval, of each target.
+        kinds: M or E, the first letter of each one's tier of energy.
+        latency: What the latency is.
+    """
+    rows = [
+        CostRow(f"Per correct answer: {name}", "", _intervals(found, cost, say))
+        for cost, name, say in (
+            ("latency_s", latency, words.seconds),
+            ("cpu_s", "CPU time per task", words.seconds),
+            ("usd", "money", words.dollars),
+            ("wire_bytes", "bytes on the wire", words.size),
+        )
+    ]
+    exact = _intervals(found, "energy_j", words.energy)
+    rough = _intervals(found, "energy_j", lambda joules: f"≈ {words.energy(joules)}")
+    return [
+        *rows,
+        CostRow("Per correct answer: energy, measured", "", _of_kind(exact, kinds, "M")),
+        CostRow(
+            "Per correct answer: energy, ESTIMATED",
+            "interval of the share alone: the factor comes on top",
+            _of_kind(rough, kinds, "E"),
+            is_estimate=True,
+        ),
+    ]
+
+
+def _of_kind(figures: Sequence[str], kinds: Sequence[str], kind: str) -> list[str]:
+    return [figure if of == kind else words.UNKNOWN for figure, of in zip(figures, kinds, strict=True)]
+
+
+def _intervals(
+    found: Sequence[Mapping[str, Interval]], cost: str, say: Callable[[float | None], str]
+) -> list[str]:
+    costs = [one.get(cost) for one in found]
+    return [f"{say(c.value)} [{say(c.low)}, {say(c.high)}]" if c else words.UNKNOWN for c in costs]
+
+
 def energy_note(costs: Sequence[CostSummary]) -> str:
     """How the energy is known: the tier, and by how much it may be wrong."""
     tiers = {c.energy_tier for c in costs if c.energy_tier}
@@ -120,8 +220,13 @@ def energy_note(costs: Sequence[CostSummary]) -> str:
     return f"{kind}, tier {tier}: ×/÷ {words.three_digits(factor)}"
 
 
-def cost_notes(costs: Sequence[CostSummary]) -> list[str]:
-    """What the figures rest on: noise floor, source of the energy, what disturbed the run."""
+def cost_notes(costs: Sequence[CostSummary], names: Sequence[str] | None = None) -> list[str]:
+    """What the figures rest on: noise floor, source of the energy, what disturbed the run.
+
+    Args:
+        costs: Of the candidates.
+        names: Theirs, where notes may differ.
+    """
     notes = _noise_words(costs)
     notes += _cold_words(costs)
     tiers = energy_note(costs)
@@ -133,6 +238,11 @@ def cost_notes(costs: Sequence[CostSummary]) -> list[str]:
     notes += sorted({f"CO₂e: {c.co2e_source}." for c in costs if c.co2e_source})
     if any((c.energy_tier or "").startswith("E") for c in costs):
         notes.append("Estimated joules compare candidates on this machine; they compare with nothing else.")
+    notes += moved_notes([""] * len(costs) if names is None else names, [c.moved for c in costs])
+    rates = sorted({c.own_rate_per_s for c in costs if c.own_rate_per_s is not None})
+    notes += [
+        f"Your rate: {words.rate(rate)}; machines are paid for while they wait, too." for rate in rates
+    ]
     notes += sorted({mark[0].upper() + mark[1:] for c in costs for mark in c.marks})
     return notes
 

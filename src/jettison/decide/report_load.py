@@ -1,10 +1,19 @@
 """The table of a run under load, in units people read, and the sentences it rests on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from jettison.cost.load_types import LoadReport, LoadSummary, Tail
 from jettison.decide import report_words as words
-from jettison.decide.report_costs import CostRow, co2e_rows, energies, memory_rows, only
+from jettison.decide.report_costs import (
+    CostRow,
+    co2e_rows,
+    energies,
+    memory_rows,
+    moved_notes,
+    moved_rows,
+    only,
+    per_correct_rows,
+)
 from jettison.decision import Interval
 
 NOT_CERTIFIED = "not certifiable"
@@ -72,10 +81,13 @@ def load_rows(report: LoadReport) -> list[CostRow]:
             is_estimate=True,
         ),
         CostRow("On the wire, sent again", "", [words.size(t.wire_resent_bytes) for t in found]),
-        CostRow("Tokens of the prompt", "mean", [_count(t.prompt_tokens) for t in found]),
-        CostRow("Tokens of the answer", "mean", [_count(t.completion_tokens) for t in found]),
-        CostRow("Answers that are correct", "", [_interval(t.correct_share) for t in found]),
-        *_per_correct(found),
+        CostRow("Tokens of the prompt", "mean", [words.count_or_unknown(t.prompt_tokens) for t in found]),
+        CostRow(
+            "Tokens of the answer", "mean", [words.count_or_unknown(t.completion_tokens) for t in found]
+        ),
+        CostRow("Answers that are correct", "", [words.share_bounds(t.correct_share) for t in found]),
+        *per_correct_rows([t.per_correct for t in found], [(t.energy_tier or "")[:1] for t in found]),
+        *moved_rows([t.moved for t in found]),
         CostRow("Client late by, 99th percentile", "", [words.seconds(t.late_p99_s) for t in found]),
         CostRow("CPU of the client", "of one core", [_share(t.client_cpu_share) for t in found]),
     ]
@@ -99,6 +111,7 @@ def load_notes(report: LoadReport) -> list[str]:
             )
     notes += _energy_words(report)
     notes += sorted({f"Money: {t.usd_source}." for t in report.targets if t.usd_source})
+    notes += moved_notes([t.name for t in report.targets], [t.moved for t in report.targets])
     if any(t.wire_packet_bytes for t in report.targets):
         notes.append(
             "Packet headers are modelled: 40 bytes of IP and TCP for each packet that was counted."
@@ -199,6 +212,16 @@ def _money_and_energy(found: Sequence[LoadSummary]) -> list[CostRow]:
             "a machine here: at this rate, idle included; an address: by its tokens",
             [words.dollars(t.usd_per_1000) for t in found],
         ),
+        CostRow(
+            "Price per 1,000 tasks at the SLO's rate",
+            "a machine here, kept at the highest rate that meets it",
+            [words.dollars(t.slo_usd_per_1000) for t in found],
+        ),
+        CostRow(
+            "Price per 1,000 tasks at your rate",
+            "idle time paid",
+            [words.dollars(t.own_rate_usd_per_1000) for t in found],
+        ),
     ]
 
 
@@ -224,40 +247,6 @@ def _energy_words(report: LoadReport) -> list[str]:
     if blind:
         notes.append(f"Energy of {', '.join(blind)}: no meter, no joules.")
     return notes + sorted({f"CO₂e: {t.co2e_source}." for t in report.targets if t.co2e_source})
-
-
-def _per_correct(found: Sequence[LoadSummary]) -> list[CostRow]:
-    kinds = [(t.energy_tier or "")[:1] for t in found]
-    rows = [
-        CostRow(f"Per correct answer: {name}", "", _intervals(found, cost, say))
-        for cost, name, say in (
-            ("latency_s", "mean latency", words.seconds),
-            ("cpu_s", "CPU time per task", words.seconds),
-            ("usd", "money", words.dollars),
-            ("wire_bytes", "bytes on the wire", words.size),
-        )
-    ]
-    exact = _intervals(found, "energy_j", words.energy)
-    rough = _intervals(found, "energy_j", lambda joules: f"≈ {words.energy(joules)}")
-    return [
-        *rows,
-        CostRow("Per correct answer: energy, measured", "", _of_kind(exact, kinds, "M")),
-        CostRow(
-            "Per correct answer: energy, ESTIMATED",
-            "interval of the share alone: the factor comes on top",
-            _of_kind(rough, kinds, "E"),
-            is_estimate=True,
-        ),
-    ]
-
-
-def _of_kind(figures: Sequence[str], kinds: Sequence[str], kind: str) -> list[str]:
-    return [figure if of == kind else words.UNKNOWN for figure, of in zip(figures, kinds, strict=True)]
-
-
-def _intervals(found: Sequence[LoadSummary], cost: str, say: Callable[[float | None], str]) -> list[str]:
-    costs = [target.per_correct.get(cost) for target in found]
-    return [f"{say(c.value)} [{say(c.low)}, {say(c.high)}]" if c else words.UNKNOWN for c in costs]
 
 
 def _claim(target: LoadSummary, report: LoadReport) -> str:
@@ -301,13 +290,3 @@ def _slo_rate(target: LoadSummary) -> str:
 
 def _share(value: float | None) -> str:
     return words.percent(value, 0)
-
-
-def _count(value: float | None) -> str:
-    return words.UNKNOWN if value is None else words.three_digits(value)
-
-
-def _interval(share: Interval | None) -> str:
-    if share is None:
-        return words.UNKNOWN
-    return f"{words.percent(share.value)} [{words.percent(share.low)}, {words.percent(share.high)}]"

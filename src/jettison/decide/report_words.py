@@ -74,6 +74,20 @@ def ratio_bounds(interval: Interval | None) -> str:
     return "" if interval is None else f"{two_digits(interval.low)} to {two_digits(interval.high)}"
 
 
+def share_bounds(share: Interval | None) -> str:
+    """ "91% [88%, 93%]"."""
+    return (
+        UNKNOWN
+        if share is None
+        else f"{percent(share.value)} [{percent(share.low)}, {percent(share.high)}]"
+    )
+
+
+def count_or_unknown(value: float | None) -> str:
+    """A mean count in three digits."""
+    return UNKNOWN if value is None else three_digits(value)
+
+
 def seconds(value: float | None) -> str:
     """0.00034 → "340 µs"."""
     if value is None:

@@ -110,6 +110,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Inputs that costs are measured on, drawn from dev."""
     cost_s: float = 8.0
     """Seconds of measuring for each finalist; first measurements take half of it."""
+    rate_per_s: float | None = None
+    """The team's own arrivals a second: money is then also given with the idle time in between."""
     cost_openings: int = 6
     """Fresh processes of each finalist, over which the intervals of its costs are taken."""
     format: int = 1
@@ -207,6 +209,7 @@ def check_config(config: RunConfig, place: str) -> None:
             config.slo,
         ),
         (config.cost_s > 0, "cost_s", "above 0", config.cost_s),
+        (config.rate_per_s is None or config.rate_per_s > 0, "rate_per_s", "above 0", config.rate_per_s),
         (1 <= config.cost_openings <= 100, "cost_openings", "in 1-100", config.cost_openings),
         (
             config.recipes == "auto" or isinstance(config.recipes, list),

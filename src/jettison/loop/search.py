@@ -15,6 +15,7 @@ from jettison.backends.machine import answering_machine
 from jettison.candidate import Candidate
 from jettison.compress.recipe import Recipe, describe_step
 from jettison.compress.step import step_from
+from jettison.cost.per_correct import costs_per_correct
 from jettison.decide.report_types import Tried
 from jettison.decision import CostSummary
 from jettison.errors import JettisonError, Unanswered
@@ -111,6 +112,7 @@ def with_costs(
         "block": max(16, len(inputs) // 4),
         "threads": config.threads,
         "usd_per_hour": config.usd_per_hour,
+        "own_rate_per_s": config.rate_per_s if thorough else None,
         "budget_s": config.cost_s * share * len(candidates),
         "throughput": thorough,
     }
@@ -128,9 +130,17 @@ def with_costs(
             progress=workspace.watcher.progress,
         )
         write_json(path, costs)
-    return replace(incumbent, cost=costs[0]), [
-        replace(contender, cost=cost) for contender, cost in zip(contenders, costs[1:], strict=True)
+    first, *others = [
+        replace(contender, cost=costs_per_correct(cost, _scores(contender)))
+        for contender, cost in zip([incumbent, *contenders], costs, strict=True)
     ]
+    return first, others
+
+
+def _scores(contender: Contender) -> list[float]:
+    """What its dev records were judged, those that nobody could judge left out."""
+    found = (record.scores.get(contender.scorer) for record in contender.records)
+    return [score for score in found if score is not None]
 
 
 def cost_inputs(workspace: Workspace) -> list[Input]:
