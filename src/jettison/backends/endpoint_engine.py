@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -172,6 +172,13 @@ class EndpointEngine:
                     found.append(future.result())
                 except Unanswered as error:
                     found.append(error)
+        except WrongEndpoint:
+            # Answers on their way are paid for: they are waited for and kept, and nothing else is asked.
+            self._transport.end()
+            for future in futures:
+                future.cancel()
+            wait(futures)
+            raise
         finally:
             for future in futures:
                 future.cancel()

@@ -140,11 +140,15 @@ class Transport:
         except Fault as fault:
             raise self._unanswered(fault, 1) from fault
 
-    def close(self) -> None:
-        """Close connections and wake whoever waits. May be called twice."""
+    def end(self) -> None:
+        """Ask nothing more and wake whoever waits; an exchange under way goes on to its end."""
         self._closed = True
         self._pace.stop()
         self._clock.stop()
+
+    def close(self) -> None:
+        """End, and close connections too. May be called twice."""
+        self.end()
         self._connections.close()
 
     def _once(
