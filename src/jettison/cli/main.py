@@ -20,6 +20,7 @@ COMMANDS = {
     "experiment": "start, watch, ramp and stop live comparisons that may be looked at any time",
     "monitor": "watch a gateway's traffic: experiments, audits, alarms; roll back, tighten",
     "mine": "find what badly answered traffic has in common, and take it into the next task",
+    "traffic": "add the traffic log up: cost and drift tables by day and arm",
     "drift": "say whether traffic or answers have moved since a release was proved",
     "export": "write results as other tools read them: Inspect, lm-eval, model cards, the Hub, JUnit",
     "report": "write report.html and report.md of a finished run",

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 from jettison.stats.mixtures import quantile_ranks
 
 SMALLEST, LARGEST, RATIO = 1e-6, 1e6, 1.01
-_LOG_RATIO = float(np.log(RATIO))
-N_BINS = int(np.ceil(np.log(LARGEST / SMALLEST) / _LOG_RATIO))
+LOG_RATIO = float(np.log(RATIO))
+N_BINS = int(np.ceil(np.log(LARGEST / SMALLEST) / LOG_RATIO))
 
 
 class LogHistogram:
@@ -29,7 +29,7 @@ class LogHistogram:
         """Count numbers, shape (n,); those that are not positive count as smallest."""
         x = np.asarray(values, float).ravel()
         with np.errstate(divide="ignore", invalid="ignore"):
-            place = np.floor(np.log(x / SMALLEST) / _LOG_RATIO) + 1
+            place = np.floor(np.log(x / SMALLEST) / LOG_RATIO) + 1
         place = np.clip(np.nan_to_num(place, nan=0.0, neginf=0.0, posinf=N_BINS + 1), 0, N_BINS + 1)
         self.counts += np.bincount(place.astype(int), minlength=N_BINS + 2)
 
