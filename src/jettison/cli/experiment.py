@@ -1,5 +1,6 @@
 """`jettison experiment`: live comparisons that may be looked at any time."""
 
+import contextlib
 import json
 import re
 import time
@@ -97,6 +98,7 @@ def status(name: str, state: Path, as_json: bool) -> int:
     """Where experiment NAME stands. Exit code 1: it was rolled back, or is void."""
     import msgspec
 
+    from jettison.errors import CannotWrite
     from jettison.monitor.experiment import Experiment
     from jettison.monitor.log import TrafficLog
     from jettison.monitor.plan import read_outcome, read_plan
@@ -105,6 +107,8 @@ def status(name: str, state: Path, as_json: bool) -> int:
     experiment = Experiment.open(state, plan)
     experiment.catch_up(TrafficLog(state))
     found = experiment.status()
+    with contextlib.suppress(CannotWrite):  # whoever may only read waits longer the next time
+        experiment.save(state)
     if as_json:
         told = {**msgspec.to_builtins(found), "outcome": msgspec.to_builtins(outcome)}
         click.echo(json.dumps(told, indent=2))

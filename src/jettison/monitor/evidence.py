@@ -1,10 +1,11 @@
 """The one statistic of each metric: what is shown, promoted and rolled back are all read from it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Self
 
 import msgspec
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jettison.monitor.plan import ExperimentPlan, Metric
 from jettison.stats.bernstein_sequence import EmpiricalBernsteinSequence, arm_increments
@@ -42,10 +43,9 @@ class PairedEvidence:
         )
         self._sum = 0.0
 
-    def update(self, values: Sequence[float], treated: Sequence[bool], shares: Sequence[float]) -> None:
+    def update(self, values: ArrayLike, treated: ArrayLike, shares: ArrayLike) -> None:
         self._sequence.update((np.asarray(values, float) + 1) / 2)
-        for value in values:
-            self._sum += value
+        self._sum = _added(self._sum, np.asarray(values, float))
 
     def finding(self) -> Finding:
         shown = self._sequence.interval()
@@ -70,13 +70,13 @@ class ArmsEvidence:
         self._sequence = EmpiricalBernsteinSequence(alpha_low=plan.alpha, alpha_high=plan.alpha_each)
         self._total, self._sums, self._counts = 0.0, [0.0, 0.0], [0, 0]
 
-    def update(self, values: Sequence[float], treated: Sequence[bool], shares: Sequence[float]) -> None:
-        if not values:
-            return
+    def update(self, values: ArrayLike, treated: ArrayLike, shares: ArrayLike) -> None:
         outcome, arm, share = np.asarray(values, float), np.asarray(treated, bool), np.asarray(shares)
+        if not len(outcome):
+            return
         # Each outcome is held against the mean of all before it, which takes most of the variance away.
-        totals = np.add.accumulate([self._total, *values])
-        center = (0.5 + totals[:-1]) / (sum(self._counts) + 1 + np.arange(len(values)))
+        totals = np.add.accumulate(np.concatenate([[self._total], outcome]))
+        center = (0.5 + totals[:-1]) / (sum(self._counts) + 1 + np.arange(len(outcome)))
         reach = 1 / np.minimum(share, 1 - share)
         self._sequence.update(
             arm_increments(outcome, arm, share, np.clip(center, 0, 1)), low=-reach, high=reach
@@ -84,7 +84,7 @@ class ArmsEvidence:
         self._total = float(totals[-1])
         for side, chosen in enumerate((~arm, arm)):
             self._counts[side] += int(chosen.sum())
-            self._sums[side] = float(np.add.accumulate([self._sums[side], *outcome[chosen]])[-1])
+            self._sums[side] = _added(self._sums[side], outcome[chosen])
 
     def finding(self) -> Finding:
         means = [s / n if n else None for s, n in zip(self._sums, self._counts, strict=True)]
@@ -114,7 +114,7 @@ class QuantileEvidence:
         self._confidence = 1 - plan.alpha - plan.alpha_each
         self._arms = (LogHistogram(), LogHistogram())
 
-    def update(self, values: Sequence[float], treated: Sequence[bool], shares: Sequence[float]) -> None:
+    def update(self, values: ArrayLike, treated: ArrayLike, shares: ArrayLike) -> None:
         seconds, arm = np.asarray(values, float), np.asarray(treated, bool)
         for histogram, chosen in zip(self._arms, (~arm, arm), strict=True):
             histogram.update(seconds[chosen])
@@ -160,6 +160,11 @@ def evidence_for(
     else:
         kind = QuantileEvidence if metric.name == "latency_s" else ArmsEvidence
     return kind(metric, plan) if state is None else kind.from_state(metric, plan, state)
+
+
+def _added(start: float, values: np.ndarray) -> float:
+    """A sum carried on value by value, so that no digit hangs on how they were cut."""
+    return float(np.add.accumulate(np.concatenate([[start], values]))[-1])
 
 
 def _means(margin: float) -> np.ndarray:

@@ -1,17 +1,34 @@
 """An experiment as it stands: the log's records in, a verdict out, the same after any restart."""
 
+import fcntl
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from jettison.errors import BrokenArtifact
-from jettison.files import write_atomic
+from jettison.files import said_when_unwritable, write_atomic
 from jettison.monitor.evidence import Finding, evidence_for
+from jettison.monitor.hashed import hash_texts
+from jettison.monitor.kept_split import WAITING, clean, restore, save_rows
 from jettison.monitor.log import News, Place, TrafficLog
-from jettison.monitor.observe import Observer
+from jettison.monitor.log_columns import feedback_batches, record_batches
+from jettison.monitor.observe_shadow import ShadowObserver
+from jettison.monitor.observe_split import FeedbackColumns, SplitObserved, SplitObserver
+from jettison.monitor.pieces import open_moment
 from jettison.monitor.plan import STATE_FILE, ExperimentPlan, experiment_folder
+from jettison.monitor.record_columns import RecordColumns
 from jettison.monitor.sample_ratio import RatioFinding, SampleRatio
+from jettison.record import Record
+
+FORMAT = 2
+LOCK_FILE = "evidence.lock"
+TRIES = 3
 
 
 class ExperimentStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,37 +51,107 @@ class ExperimentStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Experiment:
-    """Reads the log on and keeps one statistic a metric."""
+    """Reads the log on and keeps one statistic a metric.
+
+    A split is read by columns, and remembers keys and waiting requests as numbers, so that tens of millions
+    of records are a matter of seconds; the pairs of a shadow are read record by record.
+    """
 
     def __init__(self, plan: ExperimentPlan) -> None:
         self.plan = plan
         self.place = Place()
-        self._observer = Observer(plan)
+        self._observer: SplitObserver | ShadowObserver = (
+            SplitObserver(plan) if plan.kind == "split" else ShadowObserver(plan)
+        )
         self._evidence = {metric.name: evidence_for(metric, plan) for metric in plan.metrics}
         self._ratio = SampleRatio(plan.srm_alpha)
         self._n_units, self._n_late = 0, 0
         self._last: float | None = None
+        self._ends = _Ends()
+        self._saved: dict[str, int] = {}
+        self._is_checked = True
 
     def take(self, news: News) -> None:
         """Take in the next part of the log; its bounds may fall anywhere."""
-        found = self._observer.take(news.records, news.feedback)
-        for name, values in found.values.items():
-            self._evidence[name].update(values, found.treated.get(name, ()), found.shares.get(name, ()))
-        self._ratio.update(found.units)
-        pairs = max((len(values) for values in found.values.values()), default=0)
-        self._n_units += len(found.units) if self.plan.kind == "split" else pairs
-        self._n_late += found.n_late
+        if isinstance(self._observer, SplitObserver):
+            if news.records:
+                self._take_records(RecordColumns.of(news.records))
+            if news.feedback:
+                self._count(self._observer.take_feedback(FeedbackColumns.of_said(news.feedback)))
+            if news.is_all:
+                self._forget(self._observer)
+        else:
+            observed = self._observer.take(news.records, news.feedback, is_all=news.is_all)
+            for name, values in observed.values.items():
+                self._evidence[name].update(values, (), ())
+            self._n_units += max((len(values) for values in observed.values.values()), default=0)
+            self._n_late += observed.n_late
+            if news.records:
+                self._last = news.records[-1].time
+                self._ends = self._ends.after(*_hash_pair(news.records))
         self.place = news.place
-        if news.records:
-            self._last = news.records[-1].time
 
     def catch_up(self, log: TrafficLog) -> None:
-        """Read all there is."""
+        """Read all there is. Where the log is not the one that was read before, begin anew.
+
+        Raises:
+            BrokenArtifact: A row or segment cannot be read.
+        """
+        if not self._is_checked and not self._is_of(log):
+            self.__init__(self.plan)  # type: ignore[misc]
+        self._is_checked = True
+        if isinstance(self._observer, SplitObserver):
+            self._catch_up_by_columns(log, self._observer)
+            return
         while True:
             news = log.read(self.place)
             self.take(news)
             if news.is_all:
                 return
+
+    def _catch_up_by_columns(self, log: TrafficLog, observer: SplitObserver) -> None:
+        for attempt in range(TRIES):
+            try:
+                # Feedback is looked up first: what is seen of it always finds its record.
+                with (
+                    open_moment(log.folder, "feedback", after=self.place.feedback) as said,
+                    open_moment(log.folder, "records", after=self.place.records) as records,
+                ):
+                    for batch in record_batches(records, observer.columns()):
+                        self._take_records(batch.columns)
+                        self.place = replace(self.place, records=batch.last)
+                    for words in feedback_batches(said):
+                        self._count(observer.take_feedback(words.columns))
+                        self.place = replace(self.place, feedback=words.last)
+                self._forget(observer)
+                return
+            except FileNotFoundError as error:  # dropped for its age while we read: go on after it
+                if attempt == TRIES - 1:
+                    raise BrokenArtifact(
+                        f"{log.folder} must keep its segments while they are read, got {error}. Try again."
+                    ) from error
+
+    def _forget(self, observer: SplitObserver) -> None:
+        """Once all feedback is read: what comes later is too late for what is older than the wait."""
+        if self._last is not None:
+            observer.waiting.forget(self._last - self.plan.label_wait_s)
+
+    def _take_records(self, columns: RecordColumns) -> None:
+        assert isinstance(self._observer, SplitObserver)
+        observed = self._observer.take(columns)
+        self._count(observed)
+        if observed.units is not None:
+            self._ratio.update(observed.units)
+            self._n_units += len(observed.units)
+        time = float(columns.floats("time")[-1])
+        self._last = None if np.isnan(time) else time
+        ids = columns.hashes("example_id")
+        self._ends = self._ends.after(int(ids[0]), int(ids[-1]))
+
+    def _count(self, observed: SplitObserved) -> None:
+        for name, found in observed.outcomes.items():
+            self._evidence[name].update(found.values, found.treated, found.shares)
+        self._n_late += observed.n_late
 
     def status(self) -> ExperimentStatus:
         """Where it stands."""
@@ -84,19 +171,51 @@ class Experiment:
         )
 
     def save(self, state: Path) -> None:
-        """Keep what it knows beside its plan, so that the log need not be read from its beginning."""
-        content = {
-            "place": [self.place.records, self.place.feedback],
-            "observer": self._observer.state(),
-            "evidence": {name: evidence.state() for name, evidence in self._evidence.items()},
-            "ratio": self._ratio.state(),
-            "counts": [self._n_units, self._n_late, self._last],
-        }
-        write_atomic(experiment_folder(state, self.plan.name) / STATE_FILE, msgspec.msgpack.encode(content))
+        """Keep what it knows beside its plan, so that the log need not be read from its beginning.
+
+        Where another process saves at the same time, or has kept more of the same log, nothing is done.
+
+        Raises:
+            CannotWrite: The disk is full or the folder read-only.
+        """
+        folder = experiment_folder(state, self.plan.name)
+        with _alone_in(folder) as is_alone:
+            if not is_alone or self._is_behind(folder):
+                return
+            token = f"{self._ends.first:016x}"
+            content: dict[str, Any] = {
+                "format": FORMAT,
+                "plan": _plan_digest(self.plan),
+                "place": [self.place.records, self.place.feedback],
+                "ends": [self._ends.first, self._ends.last],
+                "evidence": {name: evidence.state() for name, evidence in self._evidence.items()},
+                "ratio": self._ratio.state(),
+                "counts": [self._n_units, self._n_late, self._last],
+            }
+            if isinstance(self._observer, SplitObserver):
+                content["observer"] = save_rows(self._observer, folder, token, self._saved)
+            else:
+                content["observer"] = self._observer.state()
+            write_atomic(folder / STATE_FILE, msgspec.msgpack.encode(content))
+            if isinstance(self._observer, SplitObserver):
+                clean(folder, token, content["observer"])
+
+    def _is_behind(self, folder: Path) -> bool:
+        """Whether what is kept there goes further than this, in the same log."""
+        try:
+            kept = msgspec.msgpack.decode((folder / STATE_FILE).read_bytes(), strict=False)
+            return bool(
+                kept["format"] == FORMAT
+                and kept["plan"] == _plan_digest(self.plan)
+                and kept["ends"][0] == self._ends.first
+                and (kept["place"][0], kept["place"][1]) > (self.place.records, self.place.feedback)
+            )
+        except (OSError, msgspec.DecodeError, KeyError, TypeError, IndexError):
+            return False
 
     @classmethod
     def open(cls, state: Path, plan: ExperimentPlan) -> "Experiment":
-        """Go on where `save` stopped, or begin.
+        """Go on where `save` stopped, or begin: also where that was of another plan or version.
 
         Raises:
             BrokenArtifact: What was saved cannot be read.
@@ -105,24 +224,90 @@ class Experiment:
         if not path.exists():
             return cls(plan)
         try:
-            return cls._from_state(plan, msgspec.msgpack.decode(path.read_bytes(), strict=False))
-        except (msgspec.DecodeError, msgspec.ValidationError, KeyError, ValueError, TypeError) as error:
+            content = msgspec.msgpack.decode(path.read_bytes(), strict=False)
+            if content.get("format") != FORMAT or content["plan"] != _plan_digest(plan):
+                return cls(plan)
+            return cls._from_state(plan, path.parent, content)
+        except (
+            msgspec.DecodeError,
+            msgspec.ValidationError,
+            KeyError,
+            ValueError,
+            TypeError,
+            AttributeError,
+        ) as error:
             raise BrokenArtifact(
                 f"{path} must be what an experiment saved: {error}. Delete it: the log holds everything."
             ) from error
 
     @classmethod
-    def _from_state(cls, plan: ExperimentPlan, content: dict[str, Any]) -> "Experiment":
+    def _from_state(cls, plan: ExperimentPlan, folder: Path, content: dict[str, Any]) -> "Experiment":
         found = cls(plan)
         found.place = Place(records=content["place"][0], feedback=content["place"][1])
-        found._observer = Observer.from_state(plan, content["observer"])
+        found._ends = _Ends(first=content["ends"][0], last=content["ends"][1])
+        head = content["observer"]
+        if plan.kind == "split":
+            found._observer = restore(plan, folder, f"{found._ends.first:016x}", head)
+            found._saved = {**head["seen"], WAITING: head["waiting"]}
+        else:
+            found._observer = ShadowObserver.from_state(plan, head)
         found._evidence = {
             metric.name: evidence_for(metric, plan, content["evidence"][metric.name])
             for metric in plan.metrics
         }
         found._ratio = SampleRatio.from_state(plan.srm_alpha, content["ratio"])
         found._n_units, found._n_late, found._last = content["counts"]
+        found._is_checked = False
         return found
+
+    def _is_of(self, log: TrafficLog) -> bool:
+        """Whether the log still holds the record that was read last, or may: old ones are dropped."""
+        if not self.place.records:
+            return True
+        if log.last() < self.place.records:
+            return False
+        found = log.request_id(self.place.records)
+        return found is None or _hash_one(found) == self._ends.last
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ends:
+    """By which a log is known again: hashes of the first and the last request id read."""
+
+    first: int = 0
+    last: int = 0
+
+    def after(self, first: int, last: int) -> "_Ends":
+        return _Ends(first=self.first or first, last=last)
+
+
+def _hash_one(text: str) -> int:
+    import pyarrow as pa
+
+    return int(hash_texts(pa.array([text], pa.string()))[0])
+
+
+def _hash_pair(records: tuple[Record, ...]) -> tuple[int, int]:
+    return _hash_one(records[0].example_id), _hash_one(records[-1].example_id)
+
+
+def _plan_digest(plan: ExperimentPlan) -> str:
+    return hashlib.sha256(msgspec.json.encode(plan)).hexdigest()
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[bool]:
+    """Whether no other process is saving there now; while it lasts none can begin to."""
+    with said_when_unwritable(folder / LOCK_FILE):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK_FILE).open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def judge(findings: tuple[Finding, ...], ratio: RatioFinding | None) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from jettison.errors import BrokenArtifact, InvalidInput
+from jettison.monitor.pieces import open_moment
 from jettison.record import Cost, Record
 from jettison.traffic import LIVE_FILE, SEGMENTS, Feedback
 
@@ -86,6 +87,17 @@ class TrafficLog:
         live = self._live_last("records")
         rolled = [int(path.stem.rsplit("-", 1)[1]) for path in self.segments()[-1:]]
         return max([live, *rolled])
+
+    def request_id(self, seq: int) -> str | None:
+        """Whose record has a sequence number; None where none has, or no longer."""
+        with open_moment(self.folder, "records", after=seq - 1, before=seq + 1) as moment:
+            for rows in moment.live():
+                return _decoded(rows[0][1], Record, f"records {seq}").example_id
+            for piece in moment.pieces:
+                for found, record in _segment_rows(piece.path, seq - 1, Record):
+                    if found >= seq:
+                        return record.example_id if found == seq else None
+        return None
 
     def _live_last(self, table: str) -> int:
         path = self.folder / LIVE_FILE

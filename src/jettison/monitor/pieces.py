@@ -13,6 +13,8 @@ from jettison.traffic import LIVE_FILE, SEGMENTS
 
 ROWS_AT_ONCE = 20_000
 """Of the live file: bounds memory however long nothing was rolled."""
+LAST_SEQ = 2**63 - 1
+"""The largest that SQLite can give."""
 _NAME = re.compile(r"(?P<table>\w+)-(?P<first>\d+)-(?P<last>\d+)")
 
 
@@ -35,12 +37,14 @@ class Piece:
 class Moment:
     """One table of a log as it is when it is opened; `open_moment` makes it."""
 
-    def __init__(self, folder: Path, table: str, connection: sqlite3.Connection | None, after: int) -> None:
-        self.folder, self.table, self._connection, self._after = folder, table, connection, after
+    def __init__(
+        self, folder: Path, table: str, connection: sqlite3.Connection | None, after: int, before: int
+    ) -> None:
+        self.folder, self.table, self._connection = folder, table, connection
+        self._limits = (after, before)
         # The live file first: a row rolled since is seen there, and its segment is cut before it.
-        self.first_live = self._asked("SELECT min(seq) FROM {} WHERE seq > ?")
-        self.last_live = self._asked("SELECT max(seq) FROM {} WHERE seq > ?")
-        self.pieces = pieces_of(folder, table, after=after, before=self.first_live)
+        self.first_live = self._asked("SELECT min(seq) FROM {} WHERE seq > ? AND seq < ?")
+        self.pieces = pieces_of(folder, table, after=after, before=self.first_live or before)
 
     def live(self) -> Iterator[list[tuple[int, bytes]]]:
         """Rows of the live file, oldest first, in batches: number and JSON body."""
@@ -48,7 +52,7 @@ class Moment:
             return
         with _said(self.folder):
             rows = self._connection.execute(
-                f"SELECT seq, body FROM {self.table} WHERE seq > ? ORDER BY seq", (self._after,)
+                f"SELECT seq, body FROM {self.table} WHERE seq > ? AND seq < ? ORDER BY seq", self._limits
             )
             while batch := rows.fetchmany(ROWS_AT_ONCE):
                 yield batch
@@ -57,47 +61,48 @@ class Moment:
         if self._connection is None:
             return None
         with _said(self.folder):
-            found = self._connection.execute(query.format(self.table), (self._after,)).fetchone()[0]
+            found = self._connection.execute(query.format(self.table), self._limits).fetchone()[0]
         return None if found is None else int(found)
 
 
 @contextmanager
-def open_moment(folder: Path, table: str, *, after: int = 0) -> Iterator[Moment]:
-    """The rows of one table past a sequence number, as they are now.
+def open_moment(folder: Path, table: str, *, after: int = 0, before: int = LAST_SEQ) -> Iterator[Moment]:
+    """The rows of one table between two sequence numbers, as they are now.
 
     Args:
         folder: The log's own.
         table: `records` or `feedback`.
         after: Sequence number of the last row already known.
+        before: Of the first row not asked for.
 
     Raises:
         BrokenArtifact: The live file cannot be read.
     """
     path = folder / LIVE_FILE
     if not path.is_file():
-        yield Moment(folder, table, None, after)
+        yield Moment(folder, table, None, after, before)
         return
     with _said(folder):
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10, isolation_level=None)
     try:
         with _said(folder):
             connection.execute("BEGIN")  # every query of this connection sees one state of the file
-        yield Moment(folder, table, connection, after)
+        yield Moment(folder, table, connection, after, before)
     finally:
         connection.close()
 
 
-def pieces_of(folder: Path, table: str, *, after: int = 0, before: int | None = None) -> tuple[Piece, ...]:
+def pieces_of(folder: Path, table: str, *, after: int = 0, before: int = LAST_SEQ) -> tuple[Piece, ...]:
     """Segments, or parts of them, that together hold each row once, oldest first."""
     found, known = [], after
     for first, last, path in sorted(_named(folder, table)):
-        if last <= known or (before is not None and first >= before):
+        if last <= known or first >= before:
             continue
         found.append(
             Piece(
                 path=path,
                 after=known if first <= known else None,
-                before=before if before is not None and last >= before else None,
+                before=before if last >= before else None,
             )
         )
         known = last

@@ -1,12 +1,13 @@
 """Is the traffic split as it was drawn? Tested after every key, on missing answers and per slice too."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
+import numpy as np
 
-from jettison.monitor.observe import Unit
+from jettison.monitor.observe_split import Units
 from jettison.stats.mixtures import SRM_STRENGTH
 
 MOST_SLICES = 50
@@ -37,25 +38,55 @@ class SampleRatio:
         self._counts: dict[str, dict[str, list[int]]] = {}
         self._log_e: dict[str, float] = {}
         self._most: dict[str, float] = {}
+        self._slices: list[str] = []
 
-    def update(self, units: Sequence[Unit]) -> None:
-        """Count keys at their first sight, one after the other."""
-        for unit in units:
-            names = ["all", *(["missing"] if unit.is_missing else [])]
-            names += [f"{column}={value}" for column, value in unit.slices.items()]
-            for name in names:
-                if name in self._counts or len(self._counts) < MOST_SLICES + 2:
-                    self._count(name, unit)
+    def update(self, units: Units) -> None:
+        """Count keys at their first sight, one after the other; batches may be cut anywhere."""
+        every = np.arange(len(units))
+        self._count("all", units, every)
+        self._count("missing", units, np.flatnonzero(units.is_missing))
+        for name, places in self._by_slice(units):
+            self._count(name, units, places)
 
-    def _count(self, name: str, unit: Unit) -> None:
-        """Multiply by the chance that the counts so far gave this arm, over the one it was drawn with."""
-        counts = self._counts.setdefault(name, {}).setdefault(repr(unit.share), [0, 0])
-        side = int(unit.is_treatment)
-        drawn = unit.share if unit.is_treatment else 1 - unit.share
-        expected = (SRM_STRENGTH * drawn + counts[side]) / (SRM_STRENGTH + sum(counts))
-        counts[side] += 1
-        self._log_e[name] = self._log_e.get(name, 0.0) + math.log(expected / drawn)
-        self._most[name] = max(self._most.get(name, 0.0), self._log_e[name])
+    def _by_slice(self, units: Units) -> Iterator[tuple[str, np.ndarray]]:
+        """Places of each slice's keys, ascending; new slices in the order they are first seen."""
+        of: dict[str, list[np.ndarray]] = {}
+        codes, first = np.unique(units.slice_codes, return_index=True)
+        for place in np.argsort(first):
+            where = None
+            for column, value in units.slices[codes[place]].items():
+                name = f"{column}={value}"
+                if name not in self._slices:
+                    if len(self._slices) >= MOST_SLICES:
+                        continue
+                    self._slices.append(name)
+                if where is None:
+                    where = np.flatnonzero(units.slice_codes == codes[place])
+                of.setdefault(name, []).append(where)
+        for name, parts in of.items():
+            yield name, np.sort(np.concatenate(parts)) if len(parts) > 1 else parts[0]
+
+    def _count(self, name: str, units: Units, places: np.ndarray) -> None:
+        """Multiply by the chance that the counts so far gave each arm, over the one it was drawn with."""
+        if not len(places):
+            return
+        side, share = units.is_treatment[places], units.share[places]
+        drawn = np.where(side, share, 1 - share)
+        counts = self._counts.setdefault(name, {})
+        same, before = np.zeros(len(places)), np.zeros(len(places))
+        for value in np.unique(share):
+            here = np.flatnonzero(share == value)
+            so_far = counts.setdefault(repr(float(value)), [0, 0])
+            treated = side[here]
+            n_treatment = so_far[1] + np.cumsum(treated) - treated
+            before[here] = sum(so_far) + np.arange(len(here))
+            same[here] = np.where(treated, n_treatment, before[here] - n_treatment)
+            so_far[0] += int((~treated).sum())
+            so_far[1] += int(treated.sum())
+        expected = (SRM_STRENGTH * drawn + same) / (SRM_STRENGTH + before)
+        path = np.add.accumulate(np.concatenate([[self._log_e.get(name, 0.0)], np.log(expected / drawn)]))
+        self._log_e[name] = float(path[-1])
+        self._most[name] = max(self._most.get(name, 0.0), float(path[1:].max()))
 
     def finding(self) -> RatioFinding:
         """The worst of all tests so far."""
@@ -77,7 +108,12 @@ class SampleRatio:
 
     def state(self) -> dict[str, Any]:
         """Everything it knows."""
-        return {"counts": self._counts, "log_e": self._log_e, "most": self._most}
+        return {
+            "counts": self._counts,
+            "log_e": self._log_e,
+            "most": self._most,
+            "slices": list(self._slices),
+        }
 
     @classmethod
     def from_state(cls, alpha: float, state: Mapping[str, Any]) -> "SampleRatio":
@@ -85,4 +121,5 @@ class SampleRatio:
         found = cls(alpha)
         found._counts = {n: {s: list(c) for s, c in p.items()} for n, p in state["counts"].items()}
         found._log_e, found._most = dict(state["log_e"]), dict(state["most"])
+        found._slices = list(state["slices"])
         return found

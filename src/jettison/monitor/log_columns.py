@@ -1,0 +1,145 @@
+"""Reads a traffic log by columns, in the order of its sequence numbers: segments first, then live rows."""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from jettison.errors import BrokenArtifact
+from jettison.monitor.observe_split import FeedbackColumns
+from jettison.monitor.pieces import Moment, Piece
+from jettison.monitor.record_columns import TEXTS, RecordColumns
+from jettison.record import Record
+from jettison.traffic import Feedback
+
+ROWS_AT_ONCE = 65_536
+AHEAD = 8
+"""Batches decoded before they are asked for."""
+T = TypeVar("T")
+
+
+class RecordBatch(NamedTuple):
+    """Consecutive records."""
+
+    last: int
+    """Sequence number of the last."""
+    columns: RecordColumns
+
+
+class FeedbackBatch(NamedTuple):
+    """Consecutive feedback."""
+
+    last: int
+    columns: FeedbackColumns
+
+
+def record_batches(moment: Moment, names: tuple[str, ...]) -> Iterator[RecordBatch]:
+    """Records of a moment with the columns asked for, oldest first.
+
+    Raises:
+        FileNotFoundError: A segment was dropped meanwhile.
+        BrokenArtifact: A segment or row cannot be read.
+    """
+    yield from _ahead(_segment_records(moment, names))
+    for rows in moment.live():
+        yield RecordBatch(rows[-1][0], RecordColumns.of(_decoded(moment, rows, Record)))
+
+
+def feedback_batches(moment: Moment) -> Iterator[FeedbackBatch]:
+    """Feedback of a moment, oldest first; raises as `record_batches` does."""
+    for piece in moment.pieces:
+        for batch in _batches(piece, ("request_id", "time", "score", "label"), ()):
+            yield FeedbackBatch(batch.column("seq")[-1].as_py(), FeedbackColumns.of(batch))
+    for rows in moment.live():
+        said = _decoded(moment, rows, Feedback)
+        yield FeedbackBatch(rows[-1][0], FeedbackColumns.of_said(said))
+
+
+def _segment_records(moment: Moment, names: tuple[str, ...]) -> Iterator[RecordBatch]:
+    for piece in moment.pieces:
+        for batch in _batches(piece, names, TEXTS):
+            yield RecordBatch(batch.column("seq")[-1].as_py(), RecordColumns(batch))
+
+
+def _batches(piece: Piece, names: tuple[str, ...], coded: tuple[str, ...]) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(piece.path, read_dictionary=[n for n in coded if n in names]) as file:
+            there = set(file.schema_arrow.names)
+            columns = ["seq", *(name for name in names if name in there)]
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False):
+                if not piece.is_whole:
+                    seq = batch.column("seq")
+                    keep = pc.greater(seq, -1 if piece.after is None else piece.after)
+                    if piece.before is not None:
+                        keep = pc.and_(keep, pc.less(seq, piece.before))
+                    batch = batch.filter(keep)
+                if batch.num_rows:
+                    yield batch
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise BrokenArtifact(f"{piece.path} must be a segment of a traffic log: {error}.") from error
+
+
+def _decoded(moment: Moment, rows: list[tuple[int, bytes]], kind: type[T]) -> list[T]:
+    found = []
+    for seq, body in rows:
+        try:
+            found.append(msgspec.json.decode(body, type=kind))
+        except msgspec.DecodeError as error:
+            raise BrokenArtifact(
+                f"{moment.table} {seq} of {moment.folder} must be a {kind.__name__} as JSON: {error}."
+            ) from error
+    return found
+
+
+class _Raised(NamedTuple):
+    error: BaseException
+
+
+def _ahead(batches: Iterator[RecordBatch]) -> Iterator[RecordBatch]:
+    """The same, decoded by a thread of its own while the last ones are worked on."""
+    first = next(batches, None)
+    second = None if first is None else next(batches, None)
+    if first is None:
+        return
+    yield first
+    if second is None:
+        return
+    waiting: queue.Queue[RecordBatch | _Raised | None] = queue.Queue(AHEAD)
+    is_over = threading.Event()
+
+    def put(one: "RecordBatch | _Raised | None") -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(queue.Full):
+                waiting.put(one, timeout=0.1)
+                return
+
+    def read() -> None:
+        try:
+            for batch in batches:
+                put(batch)
+                if is_over.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever reads
+            put(_Raised(error))
+
+    yield second
+    thread = threading.Thread(target=read, name="log-columns", daemon=True)
+    thread.start()
+    try:
+        while (got := waiting.get()) is not None:
+            if isinstance(got, _Raised):
+                raise got.error
+            yield got
+    finally:
+        is_over.set()
+        thread.join()
