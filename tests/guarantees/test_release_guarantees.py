@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from jettison.stats.group_sequential import spending_bounds
 from jettison.stats.paired import tango_z
 from jettison.stats.sequential import MarginSequence
 from jettison.stats.simultaneous import max_t_bounds
@@ -84,6 +86,42 @@ def test_power_stays_within_10_percent_of_the_fixed_size_test() -> None:
         both += z >= 2.24140 or sequence.verdict == "SHIP"
     print(f"\npower: fixed {fixed / n_runs:.3f}, until sure {both / n_runs:.3f}")
     assert both >= 0.9 * fixed
+
+
+@pytest.mark.parametrize(("gained", "margin"), [(0.0, 0.03), (0.02, 0.03), (0.1, 0.05), (0.005, 0.02)])
+def test_planned_looks_keep_the_error_rate(gained: float, margin: float) -> None:
+    shipped, n_runs = 0, 4000
+    for b, c, n in _looked_at(gained, gained + margin, n_runs=n_runs):
+        shipped += (tango_z(b, c, n, -margin) >= LOOKS).any()
+    print(f"\nSHIP at the boundary in 4 looks, gained {gained}, margin {margin}: {shipped / n_runs:.4f}")
+    assert binomtest(int(shipped), n_runs, 0.025, alternative="greater").pvalue > DOUBT
+
+
+def test_planned_looks_cost_little_power_and_save_examples() -> None:
+    fixed, looked, asked, n_runs = 0, 0, [], 2000
+    for b, c, n in _looked_at(0.0175, 0.0175, n_runs=n_runs, n=1000):
+        z = np.asarray(tango_z(b, c, n, -0.02))
+        passed = z >= LOOKS
+        fixed += bool(z[-1] >= 1.95996)
+        looked += bool(passed.any())
+        asked.append(n[passed.argmax()] if passed.any() else n[-1])
+    share = np.mean(asked) / 1000
+    print(f"\npower: fixed {fixed / n_runs:.3f}, in 4 looks {looked / n_runs:.3f}, asked {share:.2f}")
+    assert looked >= 0.97 * fixed
+    assert share < 0.9
+
+
+LOOKS = spending_bounds([0.25, 0.5, 0.75, 1.0])
+
+
+def _looked_at(
+    gained: float, lost: float, *, n_runs: int, n: int = 2000
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Beneficial and harmful flips, and examples, at four looks of each run."""
+    rng = np.random.default_rng(4)
+    for _ in range(n_runs):
+        part = rng.multinomial(n // 4, [gained, lost, 1 - gained - lost], size=4).cumsum(axis=0)
+        yield part[:, 0], part[:, 1], part.sum(axis=1)
 
 
 def test_certified_slices_hold_together() -> None:

@@ -64,3 +64,28 @@ def test_the_command_says_what_it_saved(tmp_path, models, capsys):
         main(f"compare {models['a']} {models['same']} --task {path} --margin 0.03 --until-sure".split())
     assert end.value.code == 0
     assert "saved" in capsys.readouterr().out
+
+
+def test_planned_looks_stop_at_a_look_and_spend_alpha_once(tmp_path, models):
+    task = read_task(task_at(tmp_path))
+    examples = task.read_test(purpose="x").examples
+    same = compare_until_sure(models["a"], models["same"], task, examples, margin=0.03, looks=4)
+    assert same.verdict == Verdict.SHIP
+    assert same.slices[0].settled_by in {"look 1 of 4", "look 2 of 4"}
+    assert same.n_asked <= len(examples) / 2 + 32
+    few = compare_until_sure(models["a"], models["same"], task, examples[:50], margin=0.025, looks=4)
+    assert (few.verdict, few.slices[0].settled_by, few.n_asked) == (
+        Verdict.NOT_ENOUGH_DATA,
+        "nothing",
+        50,
+    )
+    with pytest.raises(InvalidInput, match="looks must be 1 to 50, got 0"):
+        compare_until_sure(models["a"], models["same"], task, examples, margin=0.03, looks=0)
+
+
+def test_looks_without_until_sure_are_refused(tmp_path, models, capsys):
+    path = task_at(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(f"compare {models['a']} {models['same']} --task {path} --looks 3".split())
+    assert end.value.code == 2
+    assert "--looks must come with --until-sure, got --looks 3" in capsys.readouterr().err

@@ -49,6 +49,11 @@ METRICS = (
 @click.option(
     "--until-sure", is_flag=True, help="With --task: ask both example by example; stop when certain."
 )
+@click.option(
+    "--looks",
+    type=click.IntRange(1, 50),
+    help="With --until-sure: this many planned looks instead of one after each example.",
+)
 @click.option("--junit", type=click.Path(path_type=Path), help="Also write the checks as JUnit XML.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def command(
@@ -62,6 +67,7 @@ def command(
     alpha: float,
     seed: int,
     until_sure: bool,
+    looks: int | None,
     junit: Path | None,
     as_json: bool,
 ) -> int:
@@ -76,12 +82,15 @@ def command(
     from jettison.decide.compare import compare_predictions
     from jettison.decide.render import results_junit
     from jettison.decision import EXIT_CODE, NotWorse
+    from jettison.errors import InvalidInput
     from jettison.files import write_atomic
 
     if until_sure:
         return _until_sure(
-            a, b, task, margin=margin, slices=slices, alpha=alpha, seed=seed, as_json=as_json
+            a, b, task, margin=margin, slices=slices, alpha=alpha, looks=looks, seed=seed, as_json=as_json
         )
+    if looks is not None:
+        raise InvalidInput(f"--looks must come with --until-sure, got --looks {looks} without it.")
     gate = NotWorse(margin=margin, slices=("all", *(s for s in slices if s != "all")), alpha=alpha)
     sides = _predictions_of(a, b, task, gate.slices, columns_of(named))
     found = compare_predictions(*sides, gate=gate, scorer=scorer, names=(a, b), seed=seed)
@@ -102,6 +111,7 @@ def _until_sure(
     margin: float,
     slices: tuple[str, ...],
     alpha: float,
+    looks: int | None,
     seed: int,
     as_json: bool,
 ) -> int:
@@ -121,7 +131,9 @@ def _until_sure(
     reading = task.read_test(purpose=value_sha256(["compare", a, b]))
     examples = Slicer.fit(task.development).apply(reading.examples)
     named = tuple(dict.fromkeys(("all", *slices)))
-    found = compare_until_sure(a, b, task, examples, margin=margin, slices=named, alpha=alpha, seed=seed)
+    found = compare_until_sure(
+        a, b, task, examples, margin=margin, slices=named, alpha=alpha, looks=looks, seed=seed
+    )
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
         return EXIT_CODE[found.verdict]

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from scipy.special import ndtr
 
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate
 from jettison.decide.slices import ALL
 from jettison.decision import Verdict
-from jettison.errors import InvalidInput
+from jettison.errors import InvalidInput, NotEnoughData
 from jettison.evaluate.run import predict_all
 from jettison.evaluate.scorers import open_scorers, score_all
 from jettison.loop.compare_models import candidate_of
 from jettison.model import Model
+from jettison.stats.group_sequential import MOST_LOOKS, spending_bounds
 from jettison.stats.noninferiority import margin_test
 from jettison.stats.sequential import MarginSequence
 from jettison.task import Example, Task
@@ -35,7 +37,8 @@ class SequentialSlice(msgspec.Struct, frozen=True, kw_only=True):
     difference: float | None
     """Candidate minus incumbent on the examples asked; None without any."""
     settled_by: str
-    """`betting`, `fixed` (all examples were asked, and the fixed-size test tells) or `nothing`."""
+    """`betting`, `fixed` (all examples were asked, and the fixed-size test tells), `look 2 of 3` (planned)
+    or `nothing`."""
 
 
 class Sequential(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,13 +65,15 @@ def compare_until_sure(
     margin: float,
     slices: Sequence[str] = (ALL,),
     alpha: float = 0.025,
+    looks: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Sequential:
     """Ask both models example by example, in an order that the seed draws, until every verdict is certain.
 
     SHIP needs every slice; one BLOCK ends it. Half of alpha is spent on looking (betting, valid at every
-    look), half on the fixed-size test of all examples where they run out.
+    look), half on the fixed-size test of all examples where they run out. With `looks`, the fixed-size test
+    is done at so many points instead, each against its Lan-DeMets bound (`stats.group_sequential`).
 
     Args:
         a: The incumbent: candidate, release, or whatever `take_in` takes.
@@ -78,6 +83,7 @@ def compare_until_sure(
         margin: Loss that still counts as not worse.
         slices: `all` and `column=value`, each of which must hold.
         alpha: One-sided error probability of SHIP, and of BLOCK.
+        looks: Planned looks at each slice, evenly spaced; None looks after each example, by betting.
         seed: Of the order.
         progress: Called with a phrase and the share asked.
 
@@ -89,7 +95,7 @@ def compare_until_sure(
             candidate_of(source, task, cache=Path(cache) / side)
             for side, source in zip("ab", (a, b), strict=True)
         ]
-        return _compare(candidates, task, examples, margin, slices, alpha, seed, progress)
+        return _compare(candidates, task, examples, margin, slices, alpha, looks, seed, progress)
 
 
 def _compare(
@@ -99,12 +105,17 @@ def _compare(
     margin: float,
     slices: Sequence[str],
     alpha: float,
+    looks: int | None,
     seed: int,
     progress: Progress | None,
 ) -> Sequential:
     _check_independent(examples)
     order = np.random.default_rng(seed).permutation(len(examples)).tolist()
-    walks = [_Walk(name, [e for e in examples if _in(e, name)], margin, alpha / 2) for name in slices]
+    members = {name: sum(_in(e, name) for e in examples) for name in slices}
+    walks: list[_Walk] = [
+        _Walk(name, n, margin, alpha / 2) if looks is None else _LookedAt(name, n, margin, alpha, looks)
+        for name, n in members.items()
+    ]
     first = task.scorers[0]
     scorer = open_scorers({first: task.scoring[first]}, out_of_scope=task.out_of_scope)[first]
     models = [open_model(candidate) for candidate in candidates]
@@ -140,14 +151,15 @@ def _compare(
 class _Walk:
     """One slice on its way to a verdict."""
 
-    def __init__(self, name: str, members: Sequence[Example], margin: float, alpha: float) -> None:
-        if not members:
+    def __init__(self, name: str, n_available: int, margin: float, alpha: float) -> None:
+        if not n_available:
             raise InvalidInput(f"a slice must have examples, got none in {name!r}.")
-        self.name, self.n_available = name, len(members)
+        self.name, self.n_available = name, n_available
         self._sequence = MarginSequence(margin=margin, alpha=alpha)
         self._scores: list[tuple[float, float]] = []
         self._margin, self._alpha = margin, alpha
         self._n_unjudged = 0
+        self._settled_at: str | None = None
         self.verdict: Verdict | None = None
 
     @property
@@ -167,9 +179,13 @@ class _Walk:
                 self._n_unjudged += 1
                 continue
             self._scores.append((a, b))
-            self._sequence.update(b - a)
-            if self._sequence.verdict is not None:
-                self.verdict = Verdict(self._sequence.verdict)
+            self._look(b - a)
+
+    def _look(self, difference: float) -> None:
+        """Look after each example."""
+        self._sequence.update(difference)
+        if self._sequence.verdict is not None:
+            self.verdict = Verdict(self._sequence.verdict)
 
     def told(self) -> SequentialSlice:
         """Where it ended; where all examples were asked, with the verdict of the fixed-size test."""
@@ -177,12 +193,11 @@ class _Walk:
         if verdict is None:
             verdict, settled = Verdict.NOT_ENOUGH_DATA, "nothing"
             if self._scores and len(self._scores) + self._n_unjudged == self.n_available:
-                a, b = (np.array(side) for side in zip(*self._scores, strict=True))
-                test = margin_test(b, a, margin=self._margin, alpha=self._alpha)
-                if test.p_not_worse <= self._alpha:
-                    verdict, settled = Verdict.SHIP, "fixed"
-                elif test.p_worse <= self._alpha:
-                    verdict, settled = Verdict.BLOCK, "fixed"
+                at_end = self._tested(self._alpha)
+                if at_end is not None:
+                    verdict, settled = at_end, "fixed"
+        elif self._settled_at is not None:
+            settled = self._settled_at
         return SequentialSlice(
             slice=self.name,
             verdict=verdict,
@@ -191,6 +206,52 @@ class _Walk:
             difference=float(np.mean([b - a for a, b in self._scores])) if self._scores else None,
             settled_by=settled,
         )
+
+    def _tested(self, alpha: float) -> Verdict | None:
+        """What the fixed-size test tells of the scores so far; None where neither is certain."""
+        a, b = (np.array(side) for side in zip(*self._scores, strict=True))
+        try:
+            test = margin_test(b, a, margin=self._margin, alpha=alpha)
+        except NotEnoughData:
+            return None
+        if test.p_not_worse <= alpha:
+            return Verdict.SHIP
+        return Verdict.BLOCK if test.p_worse <= alpha else None
+
+
+class _LookedAt(_Walk):
+    """The same with a few planned looks; all of alpha is spent by the last."""
+
+    def __init__(self, name: str, n_available: int, margin: float, alpha: float, looks: int) -> None:
+        super().__init__(name, n_available, margin, alpha)
+        if not 1 <= looks <= MOST_LOOKS:
+            raise InvalidInput(f"looks must be 1 to {MOST_LOOKS}, got {looks}.")
+        self._looks, self._n_looked = looks, 0
+        self._shares: list[float] = []
+
+    def take(
+        self, part: Sequence[Example], one: Sequence[float | None], other: Sequence[float | None]
+    ) -> None:
+        super().take(part, one, other)
+        seen = (len(self._scores) + self._n_unjudged) / self.n_available
+        due = int(seen * self._looks + 1e-9)
+        if not self.open or not self._scores or due <= self._n_looked:
+            return
+        self._n_looked = due
+        self._shares.append(seen)
+        bound = spending_bounds(self._shares, alpha=self._alpha)[-1]
+        self.verdict = self._tested(float(ndtr(-bound))) if np.isfinite(bound) else None
+        self._settled_at = f"look {due} of {self._looks}"
+
+    def _look(self, difference: float) -> None:
+        """Not between the planned looks."""
+
+    def told(self) -> SequentialSlice:
+        """Where it ended; the last look has spent all of alpha, and no other test follows it."""
+        told = super().told()
+        if self.verdict is not None:
+            return told
+        return msgspec.structs.replace(told, verdict=Verdict.NOT_ENOUGH_DATA, settled_by="nothing")
 
 
 def _in(example: Example, name: str) -> bool:
