@@ -85,7 +85,7 @@ def start(
     else:
         click.echo(f"experiment {name} runs: {plan.ramp[0].share:.1%} of the traffic")
         click.echo(f"  {told['finds']}")
-        click.echo(f"  watch it     jettison experiment status {state}")
+        click.echo(f"  watch it     jettison monitor {state}")
         click.echo(f"  look at it   jettison experiment status {name} --state {state}")
     return 0
 

@@ -27,7 +27,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     low: float | None
     high: float | None
     verdict: str
-    """`holds` (low is above minus the margin), `broken` (high is below it) or `open`."""
+    """`holds` (low is above minus the margin), `broken` (high is below it, or was at an earlier look) or
+    `open`. A metric that held and then lost is `broken`."""
     method: str
     control: float | None = None
     treatment: float | None = None
@@ -90,7 +91,8 @@ class ArmsEvidence:
         means = [s / n if n else None for s, n in zip(self._sums, self._counts, strict=True)]
         shown = self._sequence.interval()
         value = None if None in means else shown.value
-        found = _finding(self.metric, shown, value, self._sequence.n)
+        now = self._sequence.interval(running=False)
+        found = _finding(self.metric, shown, value, self._sequence.n, now=now)
         return msgspec.structs.replace(found, control=means[0], treatment=means[1])
 
     def state(self) -> dict[str, Any]:
@@ -174,11 +176,22 @@ def _means(margin: float) -> np.ndarray:
 
 
 def _finding(
-    metric: Metric, shown: Interval, value: float | None, n: int, *, scale: float = 1.0, shift: float = 0.0
+    metric: Metric,
+    shown: Interval,
+    value: float | None,
+    n: int,
+    *,
+    scale: float = 1.0,
+    shift: float = 0.0,
+    now: Interval | None = None,
 ) -> Finding:
+    """What the bounds of all looks say; where the effect has left them, this moment's are shown."""
     low, high = shown.low * scale + shift, shown.high * scale + shift
-    at_least, at_most = low >= -metric.margin - 1e-12, high <= -metric.margin + 1e-12
-    verdict = "open" if at_least == at_most else "holds" if at_least else "broken"
+    # A loss that came after the metric had held leaves the bounds of all looks inverted: the loss counts.
+    broken, holds = high <= -metric.margin + 1e-12, low >= -metric.margin - 1e-12
+    verdict = "broken" if broken else "holds" if holds else "open"
+    if now is not None and value is not None and not low <= value <= high:
+        low, high = now.low, now.high
     return Finding(
         metric=metric.name,
         role=metric.role,
