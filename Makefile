@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: guard demo test slow check lint types layers guarantees bench docs clean setup
+.PHONY: guard loop demo test slow check lint types layers guarantees bench docs clean setup
 
 demo: $(VENV)/.demo
 	$(BIN)/jettison demo --output demo-run --budget $(or $(BUDGET),12m)
@@ -17,6 +17,10 @@ demo: $(VENV)/.demo
 # The guardrail against prompt injections: trained, proved and released by the loop itself.
 guard: $(VENV)/.demo
 	$(BIN)/jettison guard --output guard $(ARGS)
+
+# The loop live, in real processes: drift alarm, rollback, mined failures, the next release. Two to three minutes.
+loop: $(VENV)/.dev
+	PYTHON=$(abspath $(BIN))/python examples/loop.sh loop-run
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not guarantee and not slow" $(ARGS)
@@ -66,4 +70,4 @@ $(VENV)/.dev: $(VENV)/.core pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-run build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo-run loop-run build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

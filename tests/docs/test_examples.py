@@ -29,6 +29,19 @@ def test_the_example_runs(example, tmp_path):
     assert "SHIP" in done.stdout
 
 
+@pytest.mark.slow
+def test_the_loop_runs_with_real_processes(tmp_path):
+    done = subprocess.run(
+        ["bash", str(ROOT / "examples" / "loop.sh"), str(tmp_path / "loop")],
+        capture_output=True, text=True, check=False, timeout=600,
+        env={**os.environ, "PYTHON": sys.executable},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    steps = ("drift alarm after", "is refused, the old one goes on", "rolled back after", "mined:")
+    for step in (*steps, "the next release answers"):
+        assert step in done.stdout, step
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_links_to_files_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):

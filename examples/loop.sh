@@ -1,0 +1,173 @@
+#!/usr/bin/env bash
+# The whole loop with real processes: a model behind an address is made lean, released and served beside it; the
+# traffic changes domain, then the lean model breaks. Nobody presses anything: the drift alarm fires, the route rolls
+# back, the failures are named, and the next round yields a release that handles them.
+#
+#   PYTHON=.venv/bin/python examples/loop.sh [FOLDER]     (or `make loop`; needs the extra `serve`)
+#
+# It ends with exit code 1 at the first promised step that does not happen.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)/loop
+python=${PYTHON:-python3}
+folder=${1:-$(mktemp -d)}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+mkdir -p "$folder"
+cd "$folder"
+started=$(date +%s.%N)
+pids=()
+
+jettison() { "$python" -m jettison.cli "$@"; }
+since() { "$python" -c "import sys; print(f'{float(sys.argv[2]) - float(sys.argv[1]):.1f}')" "$1" "$(date +%s.%N)"; }
+say() { printf '%6s s  %s\n' "$(since "$started")" "$*"; }
+fail() { say "FAILED: $*"; exit 1; }
+stop() {
+  local code=$?
+  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+  wait 2>/dev/null || true
+  if [ "$code" != 0 ]; then tail -n 5 ./*.log 2>/dev/null || true; fi
+}
+trap stop EXIT
+wait_for() { # SECONDS FILE PATTERN
+  for _ in $(seq $(($1 * 10))); do
+    if grep -qs -- "$3" "$2"; then return 0; fi
+    sleep 0.1
+  done
+  fail "no '$3' in $2 within $1 s"
+}
+field() { "$python" -c 'import json, sys; v = json.load(sys.stdin)
+for k in sys.argv[1].split("."): v = v[int(k)] if isinstance(v, list) else v[k]
+print(v)' "$1"; }
+link() { ln -sfn "$1" lean.new && mv -T lean.new lean; } # at once, or the gateway sees nothing for a moment
+
+# 1. What a team has today: data, and a large model behind an address.
+"$python" "$here/shop.py" .
+"$python" "$here/incumbent.py" incumbent --port-file incumbent.port >incumbent.log 2>&1 &
+pids+=($!)
+wait_for 30 incumbent.port '[0-9]'
+incumbent="http://127.0.0.1:$(cat incumbent.port)/v1"
+say "a large model answers at $incumbent"
+
+# 2. A lean one takes its place, by proof.
+cat >jettison.toml <<END
+format = 1
+task = "task.toml"
+incumbent = "$incumbent"
+output = "first"
+usd_per_hour = 0.0856
+n_cost_tasks = 30
+cost_s = 0.5
+[endpoint]
+model = "large"
+usd_per_million_input = 2.0
+usd_per_million_output = 8.0
+[[recipes]]
+name = "linear"
+steps = [{ step = "distill_linear", epochs = 8 }]
+[[gates]]
+type = "not_worse"
+margin = 0.02
+END
+jettison run jettison.toml >first.log 2>&1 || fail "the first run released nothing: $(tail -n 3 first.log)"
+say "released: $(grep -m1 '^SHIP' first.log)"
+# A second one, proved on labels that an export shifted by one: its proof is in order, and its answers are wrong.
+sed -e 's/task.toml/wrong.toml/; s/"first"/"wrong"/; s/margin = 0.02/margin = 0.02\nslices = ["all"]/' jettison.toml >wrong-run.toml
+jettison run wrong-run.toml >wrong.log 2>&1 || fail "the wrong run released nothing: $(tail -n 3 wrong.log)"
+
+# 3. The gateway: half of the users get the lean model with the large one behind it.
+link first/release
+cat >serve.toml <<END
+release = "lean"
+state = "state"
+port = 0
+audit_share = 0.2
+[log]
+text = "keep"
+[upstreams.incumbent]
+url = "$incumbent"
+model = "large"
+usd_per_million_input = 2.0
+usd_per_million_output = 8.0
+[route]
+type = "split"
+treatment_share = 0.5
+salt = "desk"
+control = {type = "single", candidate = "upstream:incumbent"}
+[route.treatment]
+type = "cascade"
+threshold = 0.6
+lean = {type = "single", candidate = "release"}
+fallback = {type = "single", candidate = "upstream:incumbent"}
+END
+jettison serve --config serve.toml >serve.log 2>&1 &
+pids+=($!)
+wait_for 30 serve.log 'listening on'
+gateway=$(grep -o 'http://127[^/ ]*' serve.log | head -n 1)
+say "the gateway listens on $gateway"
+jettison experiment start desk-1 --state state --metric label:primary:0.03 --metric errors:guardrail:0.02 >experiment.log
+jettison monitor state --release first/release --every 0.3 --alert alerts.jsonl >monitor.log 2>&1 &
+pids+=($!)
+traffic() { "$python" "$here/traffic.py" "$gateway" "$@" >>traffic.log || fail "traffic: $(tail -n 1 traffic.log)"; tail -n 1 traffic.log; }
+
+# 4. An ordinary day: nothing may be said.
+day=$(traffic --texts shop.jsonl --n 600 --seed 1)
+say "an ordinary day: $day"
+sleep 1
+if [ -s alerts.jsonl ]; then fail "an alarm on clean traffic: $(cat alerts.jsonl)"; fi
+
+# 5. The domain changes: four of ten ask about travel.
+at=$(date +%s.%N)
+switched=$(traffic --texts shop.jsonl travel.jsonl --second-share 0.4 --n 2000 --seed 2 --until alerts.jsonl '"drift"')
+say "drift alarm after $(field n <<<"$switched") requests and $(since "$at") s: $switched"
+mixed=$(traffic --texts shop.jsonl travel.jsonl --second-share 0.4 --n 900 --seed 3)
+jettison drift state --release first/release --last 600 >drift.log && fail "one look finds no drift: $(head -n 1 drift.log)"
+say "one look agrees: $(head -n 1 drift.log)"
+
+# 6. The lean model breaks. A file changed by hand is refused; a wrong build with a proof is not, and the experiment finds it.
+cp -r first/release tampered
+chmod -R u+w tampered
+printf 'x' >>tampered/candidates/0/model.safetensors
+link tampered
+wait_for 10 serve.log 'reload_refused'
+say "a release with a changed file is refused, the old one goes on"
+at=$(date +%s.%N)
+link wrong/release
+wait_for 10 serve.log '"reloaded"'
+rolled=$(traffic --texts shop.jsonl travel.jsonl --second-share 0.4 --n 4000 --seed 4 --until alerts.jsonl experiment_rolled_back)
+say "rolled back after $(field n <<<"$rolled") requests and $(since "$at") s: $rolled"
+wait_for 5 state/control.json '"treatment_share": *0.0'
+sleep 1
+after=$(traffic --texts shop.jsonl travel.jsonl --second-share 0.4 --n 100 --seed 5)
+[ "$(field by.control <<<"$after")" = 100 ] || fail "the lean model still answers: $after"
+say "everybody gets the large model again: $after"
+jettison experiment status desk-1 --state state >status.log && fail "the experiment's status is no rollback"
+
+# 7. What were the failures? A person looks at the modes and accepts one.
+jettison mine state --task task.toml --output mined >mined.log
+mode=$("$python" "$here/accept.py" mined travel flight hotel train trip) || fail "no failure mode names travel: $(head -n 20 mined.log)"
+say "mined: $mode"
+
+# 8. Round again with that traffic: the mode is a required slice now.
+jettison run jettison.toml --from-traffic state --accepted mined/proposed.jsonl --output next >next.log 2>&1 ||
+  fail "the next run released nothing: $(tail -n 5 next.log)"
+grep -q 'failure=travel' next/task/jettison.toml || fail "the mode is no required slice"
+say "released: $(grep -m1 '^SHIP' next.log)"
+
+# 9. The new release serves, and answers by itself what the old one had to pass on.
+release=next/task-run/release
+[ -f "$release/release.json" ] || fail "the next run left no release"
+n_reloads=$(grep -c '"reloaded"' serve.log)
+link "$release"
+for _ in $(seq 100); do [ "$(grep -c '"reloaded"' serve.log)" -gt "$n_reloads" ] && break; sleep 0.1; done
+[ "$(grep -c '"reloaded"' serve.log)" -gt "$n_reloads" ] || fail "the gateway did not take the next release up"
+jettison experiment start desk-2 --state state --metric label:primary:0.03 --metric errors:guardrail:0.02 >>experiment.log
+sleep 1
+later=$(traffic --texts shop.jsonl travel.jsonl --second-share 0.4 --n 500 --seed 6)
+"$python" - "$mixed" "$later" <<'END' || fail "the next release does not handle the new domain: before $mixed, now $later"
+import json, sys
+before, now = (json.loads(text) for text in sys.argv[1:])
+is_right = now["right"]["new"] >= 0.95 and now["right"]["known"] >= 0.97
+sys.exit(not (is_right and now["lean_share_new"] >= 0.85 and now["lean_share_new"] > before["lean_share_new"]))
+END
+jettison experiment status desk-2 --state state >status-2.log || fail "the next experiment: $(head -n 1 status-2.log)"
+say "the next release answers $(field lean_share_new <<<"$later") of the new domain itself, before $(field lean_share_new <<<"$mixed"): $later"
+say "done, all of it in $folder"

@@ -1,0 +1,30 @@
+"""Stands for the person who goes through mined failures: the modes that name one of the given words are one
+topic, whose rows are accepted under one name where their right answer is known.
+
+    python accept.py mined travel flight hotel
+"""
+
+import json
+import sys
+from pathlib import Path
+
+
+def main(folder: Path, topic: str, words: set[str]) -> int:
+    modes = json.loads((folder / "failures.json").read_text())["modes"]
+    named = [m for m in modes if words & {*m["keywords"], *m["name"].split("-")}]
+    known = {mode["name"] for mode in named}
+    path = folder / "proposed.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["accept"] = row["mode"] in known and row["label"] is not None
+        if row["accept"]:
+            row["mode"] = topic
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = "; ".join(f"{m['name']}, {m['trend']}, {m['n_bad']} bad of {m['n']}" for m in named)
+    n = sum(row["accept"] for row in rows)
+    print(f"{said}. {n} rows accepted as {topic}")
+    return 0 if n else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2], set(sys.argv[3:])))
