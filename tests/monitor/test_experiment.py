@@ -7,7 +7,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from jettison.cli.main import jettison
 from jettison.errors import InvalidInput, UnknownName
 from jettison.monitor.conduct import conduct, share_now, start_experiment, stop_experiment
 from jettison.monitor.experiment import Experiment
@@ -156,6 +158,17 @@ def test_what_was_shown_and_breaks_later_is_rolled_back(kind: str) -> None:
         assert finding.high is not None
         assert finding.value is not None
         assert finding.low <= finding.value <= finding.high < -0.05
+
+
+def test_the_status_in_a_pipe_is_not_cut_short(tmp_path: Path) -> None:
+    start_experiment(
+        tmp_path, plan(metrics=(Metric(name="label"), Metric(name="errors", role="guardrail")))
+    )
+    write(tmp_path, simulate_split(np.random.default_rng(0), 60, control=GOOD, treatment=GOOD))
+    done = CliRunner().invoke(jettison, ["experiment", "status", "e", "--state", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "guardrail" in done.output
+    assert "…" not in done.output
 
 
 def test_each_metric_of_a_shadow_is_a_paired_difference() -> None:

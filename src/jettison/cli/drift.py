@@ -61,11 +61,12 @@ def command(log: Path, release: Path, last: int, alpha: float, as_json: bool) ->
 
 
 def _show(found: "DriftReport") -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from jettison.cli.tables import wide_console
+
     colors = {"DRIFT": "red", "NONE": "green", "NOT ENOUGH DATA": "yellow"}
-    console = Console(highlight=False)
+    console = wide_console()
     console.print(f"[bold {colors[found.verdict]}]{found.verdict}[/]  {found.reason}", soft_wrap=True)
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for header in ("what", "slice", "of", "n", "moved", "p, all tests", ""):

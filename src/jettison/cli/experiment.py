@@ -268,11 +268,12 @@ def _finds(plan: "ExperimentPlan") -> str:
 
 
 def _show(found: "ExperimentStatus") -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from jettison.cli.tables import wide_console
+
     colors = {"SHOWN": "green", "ROLL BACK": "red", "VOID": "red", "RUNNING": "yellow"}
-    console = Console(highlight=False)
+    console = wide_console()
     console.print(f"[bold {colors[found.verdict]}]{found.verdict}[/]  {found.reason}", soft_wrap=True)
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for header in ("metric", "role", "verdict", "control", "treatment", "difference", "margin", "n"):

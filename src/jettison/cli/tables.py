@@ -10,6 +10,16 @@ if TYPE_CHECKING:
     from jettison.decide.report_costs import CostRow
 
 
+def wide_console() -> "Console":
+    """A console that cuts no cell short where its output goes to a file or a pipe."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 200)
+    return console
+
+
 def table(*headers: str) -> "Table":
     """A table without lines, its headers bold."""
     from rich.table import Table
