@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from jettison.errors import InvalidInput
+from jettison.files import value_sha256
 from jettison.monitor.detectors import Reading
 from jettison.monitor.drift import is_lean_answer
 from jettison.monitor.log import News
@@ -170,15 +171,19 @@ class DriftWatch:
     def state(self) -> dict[str, Any]:
         """Everything it knows beside the sketch."""
         streams = {name: stream.state() for name, stream in self._streams.items()}
-        return {"format": FORMAT, "alpha": self.alpha, "slices": list(self.slices), "streams": streams}
+        return {
+            "format": FORMAT,
+            "reference": value_sha256(self.sketch),
+            "alpha": self.alpha,
+            "slices": list(self.slices),
+            "streams": streams,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> bool:
         """Go on where `state` was taken; False, with nothing changed, where it is of another watch."""
-        same = (state["format"], state["alpha"], tuple(state["slices"])) == (
-            FORMAT,
-            self.alpha,
-            self.slices,
-        )
+        # Streams carry the reference that they began with: those of another release's are of no use here.
+        kept = (state["format"], state.get("reference"), state["alpha"], tuple(state["slices"]))
+        same = kept == (FORMAT, value_sha256(self.sketch), self.alpha, self.slices)
         own = {name for name in self._streams if " on " not in name}
         if not same or own != {name for name in state["streams"] if " on " not in name}:
             return False
