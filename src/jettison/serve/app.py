@@ -59,6 +59,9 @@ class App:
             if handler is not None:
                 await handler(gateway, scope, receive, sent)
                 return
+            if path[:3] == "/ui" and path[3:4] in ("", "/"):
+                await gateway.ui.answer(scope, receive, sent)
+                return
             await self._operation(scope, receive, sent, request_id, path, method)
         except ClientGone:
             gateway.metrics.refused("client_gone")

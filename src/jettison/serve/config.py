@@ -167,6 +167,20 @@ class TracingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What becomes of the texts of requests and answers: none in spans, masked as in the log, or as is."""
 
 
+class UiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Live pages under `/ui`."""
+
+    is_on: bool = False
+    sha256: str | None = None
+    """Digest of the key that opens them, which opens nothing else."""
+    beyond_loopback: bool = False
+    """Answer other machines too."""
+    alerts: str | None = None
+    """File that `jettison monitor --alert` writes; None is `alerts.jsonl` in the state folder."""
+    mined: str | None = None
+    """Folder that `jettison mine --output` writes; None is `mined` in the state folder."""
+
+
 class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`serve.toml`."""
 
@@ -209,6 +223,7 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     proof: ProofConfig = ProofConfig()
     sticky: StickyConfig = StickyConfig()
     tracing: TracingConfig = TracingConfig()
+    ui: UiConfig = UiConfig()
     guardrails: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     """Guardrails by their name here, with `use` and settings, for routes of type `guarded`."""
     format: int = 1
@@ -258,6 +273,11 @@ def _beside(config: ServeConfig, folder: Path) -> ServeConfig:
         releases={name: place(text) for name, text in config.releases.items()},
         embedders={name: place(text) for name, text in config.embedders.items()},
         state=place(config.state),
+        ui=msgspec.structs.replace(
+            config.ui,
+            alerts=None if config.ui.alerts is None else place(config.ui.alerts),
+            mined=None if config.ui.mined is None else place(config.ui.mined),
+        ),
     )
 
 
@@ -280,6 +300,7 @@ def check_serve_config(config: ServeConfig, where: str) -> None:
     for name, upstream in config.upstreams.items():
         _check_upstream(upstream, f"{where}: $.upstreams.{name}")
     _check_keys(config, where)
+    _check_ui(config.ui, where)
     if "{input}" not in config.input.template:
         raise InvalidInput(
             f"{where}: must hold {{input}}, got {config.input.template!r} - at `$.input.template`"
@@ -365,6 +386,19 @@ def _check_keys(config: ServeConfig, where: str) -> None:
                 f"{where}: names of keys must differ, got {key.name!r} twice - at `$.keys[{i}].name`"
             )
         names.add(key.name)
+
+
+def _check_ui(ui: UiConfig, where: str) -> None:
+    if ui.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", ui.sha256):
+        raise InvalidInput(
+            f"{where}: must be the SHA-256 of a key in hex, never the key itself - at `$.ui.sha256`. "
+            "Make one with `jettison serve --new-key NAME`."
+        )
+    if ui.is_on and ui.sha256 is None:
+        raise InvalidInput(
+            f"{where}: the pages must have a key of their own, got none - at `$.ui.sha256`. "
+            "Make one with `jettison serve --new-key ui` and put its sha256 under [ui]."
+        )
 
 
 def _check_route(route: Route, config: ServeConfig, where: str) -> None:

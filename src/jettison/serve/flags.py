@@ -40,6 +40,8 @@ def resolve(file: Path | None, release: Path | None, given: Mapping[str, Any]) -
         changes["input"] = msgspec.structs.replace(config.input, template=given["template"])
     if given.get("unproven"):
         changes["proof"] = msgspec.structs.replace(config.proof, unproven=True)
+    if given.get("ui_sha256") is not None:
+        changes["ui"] = msgspec.structs.replace(config.ui, is_on=True, sha256=given["ui_sha256"])
     if given.get("incumbent") is not None:
         changes["upstreams"] = {**config.upstreams, "incumbent": _incumbent(given)}
     elif given.get("incumbent_model") is not None or given.get("incumbent_key_env") is not None:

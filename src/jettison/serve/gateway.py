@@ -26,6 +26,7 @@ from jettison.serve.records import hashed_key
 from jettison.serve.tell import tell
 from jettison.serve.tracing import Tracing
 from jettison.serve.traffic_log import TrafficLog
+from jettison.serve.ui import Ui
 
 SALT_FILE = "salt"
 WATCH_S = 0.5
@@ -58,6 +59,7 @@ class Gateway:
         self.access = Access(config.keys, self.state)
         self.task_text = TaskText(config.input)
         self.tracing: Tracing | None = None
+        self.ui = Ui(config)
         self._salt = b""
         self._read_again, self._watched = read_again, watched
         self._seen = self._stamps()
@@ -97,6 +99,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._retiring, return_exceptions=True)
         await self.plan.close()
+        await self.ui.close()
         self._save_usage()
         if self.log is not None:
             await asyncio.to_thread(self.log.close)
@@ -328,6 +331,9 @@ class Gateway:
             self.access = Access(config.keys, self.state, before=self.access)
             self.task_text, self.config, self._moderation = TaskText(config.input), config, moderation
             self._probe = None
+            if not self.ui.is_same(config):
+                shown, self.ui = self.ui, Ui(config)
+                await shown.close()
             if self.log is not None:
                 self.log.config = config.log
             self._seen = self._stamps()
