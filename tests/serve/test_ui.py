@@ -56,6 +56,8 @@ def test_only_its_own_key_opens_the_pages_and_it_opens_nothing_else(tmp_path, re
         assert "set-cookie" not in told.headers
         assert request(gateway.port, "POST", "/ui/login", b"k" * 5000, FORM).status == 413
         assert request(gateway.port, "POST", "/ui", {}).status == 405
+        style = request(gateway.port, "GET", "/ui/ui.css")
+        assert (style.status, style.headers["content-type"]) == (200, "text/css; charset=utf-8")
         body = {"messages": [{"role": "user", "content": "pear"}]}
         assert post(gateway, "/v1/chat/completions", body, bearer(KEY)).status == 401
         assert gateway.gateway.ui._child.pid is None  # nobody who may look has come: nothing was started
@@ -119,8 +121,6 @@ def test_a_process_of_its_own_makes_the_pages_and_may_die(tmp_path, release):
         wait_until(
             lambda: b"3 records read" in request(gateway.port, "GET", "/ui", headers=bearer(KEY)).raw
         )
-        style = request(gateway.port, "GET", "/ui/ui.css")
-        assert (style.status, style.headers["content-type"]) == (200, "text/css; charset=utf-8")
         assert request(gateway.port, "GET", "/ui/../../etc/passwd", headers=bearer(KEY)).status == 404
         assert b"as good" in request(gateway.port, "GET", "/ui/releases", headers=bearer(KEY)).raw
         pid = gateway.gateway.ui._child.pid

@@ -36,7 +36,11 @@ MOST_BODY = 4096
 MOST_PAGE = 16 * 2**20
 START_S, PAGE_S = 60.0, 30.0
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
-OPEN_FILES = ("/ui/ui.css", "/ui/ui.js")
+OPEN_FILES = {
+    f"/ui/{name}": (kind, Path(__file__).with_name("pages").joinpath(name).read_bytes())
+    for name, kind in (("ui.css", b"text/css; charset=utf-8"), ("ui.js", b"text/javascript; charset=utf-8"))
+}
+"""What a page needs before anybody has given a key."""
 GUARDED: Headers = [
     (
         b"content-security-policy",
@@ -95,7 +99,10 @@ class Ui:
             await self._log(path, headers, receive, send, is_secure=scope.get("scheme") == "https")
         elif method not in ("GET", "HEAD"):
             raise ApiError(405, "method_not_allowed", f"{path[:200]} takes GET alone.", should_retry=False)
-        elif path not in OPEN_FILES and not self._may_see(headers):
+        elif path in OPEN_FILES:
+            kind, body = OPEN_FILES[path]
+            await send_body(send, 200, [(b"content-type", kind), *GUARDED], body)
+        elif not self._may_see(headers):
             await _send_page(send, 401, login_page(""))
         else:
             await self._show(path, scope.get("query_string", b"")[:2000], send)
@@ -220,11 +227,17 @@ class PageMaker:
                 msgspec.json.encode(settings).decode(),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env=self._environment(),
             )
             assert self._process.stdout is not None
             if await self._process.stdout.readline() != b"ready\n":
                 raise EOFError("the process that makes pages did not start")
+
+    def _environment(self) -> dict[str, str]:
+        """Ours without the upstreams' keys, which no page needs."""
+        keys = {one.api_key_env for one in self._config.upstreams.values()}
+        kept = {name: value for name, value in os.environ.items() if name not in keys}
+        return {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
     async def close(self) -> None:
         """End it; its folder goes with it."""

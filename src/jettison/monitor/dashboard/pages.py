@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -19,7 +18,6 @@ from jettison.monitor.dashboard.sources import read_alerts, read_audits, read_fa
 from jettison.monitor.steer import read_control
 
 HTML = "text/html; charset=utf-8"
-STATIC = {"/ui/ui.css": "text/css; charset=utf-8", "/ui/ui.js": "text/javascript; charset=utf-8"}
 WAIT_S = 3.0
 
 
@@ -72,10 +70,6 @@ class Pages:
 
     def page(self, path: str, query: str = "") -> Page:
         """The page at a path; `query` is what stands behind its question mark."""
-        if path in STATIC:
-            name = path.rsplit("/", 1)[1]
-            body = files("jettison.monitor.dashboard").joinpath("templates", name).read_bytes()
-            return Page(status=200, type=STATIC[path], body=body)
         path = path.rstrip("/")
         maker = self._makers.get(path)
         if maker is None:
