@@ -20,6 +20,7 @@ guard: $(VENV)/.demo
 
 # The loop live, in real processes: drift alarm, rollback, mined failures, the next release. Two to three minutes.
 loop: $(VENV)/.dev
+	rm -rf loop-run
 	PYTHON=$(abspath $(BIN))/python examples/loop.sh loop-run
 
 test: $(VENV)/.dev

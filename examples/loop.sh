@@ -12,6 +12,7 @@ python=${PYTHON:-python3}
 folder=${1:-$(mktemp -d)}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 mkdir -p "$folder"
+if [ -n "$(ls -A "$folder")" ]; then echo "the folder must be empty, got $folder. Name a new one." >&2; exit 2; fi
 cd "$folder"
 started=$(date +%s.%N)
 pids=()
@@ -98,11 +99,11 @@ threshold = 0.6
 lean = {type = "single", candidate = "release"}
 fallback = {type = "single", candidate = "upstream:incumbent"}
 END
-jettison serve --config serve.toml >serve.log 2>&1 &
+jettison serve --config serve.toml --ui >serve.log 2>&1 &
 pids+=($!)
-wait_for 30 serve.log 'listening on'
+wait_for 30 serve.log 'pages at'
 gateway=$(grep -o 'http://127[^/ ]*' serve.log | head -n 1)
-say "the gateway listens on $gateway"
+say "the gateway listens on $gateway, its $(grep -o 'pages at.*' serve.log)"
 jettison experiment start desk-1 --state state --metric label:primary:0.03 --metric errors:guardrail:0.02 >experiment.log
 jettison monitor state --release first/release --every 0.3 --alert alerts.jsonl >monitor.log 2>&1 &
 pids+=($!)
@@ -142,12 +143,12 @@ say "everybody gets the large model again: $after"
 jettison experiment status desk-1 --state state >status.log && fail "the experiment's status is no rollback"
 
 # 7. What were the failures? A person looks at the modes and accepts one.
-jettison mine state --task task.toml --output mined >mined.log
-mode=$("$python" "$here/accept.py" mined travel flight hotel train trip) || fail "no failure mode names travel: $(head -n 20 mined.log)"
+jettison mine state --task task.toml --output state/mined >mined.log
+mode=$("$python" "$here/accept.py" state/mined travel flight hotel train trip) || fail "no failure mode names travel: $(head -n 20 mined.log)"
 say "mined: $mode"
 
 # 8. Round again with that traffic: the mode is a required slice now.
-jettison run jettison.toml --from-traffic state --accepted mined/proposed.jsonl --output next >next.log 2>&1 ||
+jettison run jettison.toml --from-traffic state --accepted state/mined/proposed.jsonl --output next >next.log 2>&1 ||
   fail "the next run released nothing: $(tail -n 5 next.log)"
 grep -q 'failure=travel' next/task/jettison.toml || fail "the mode is no required slice"
 say "released: $(grep -m1 '^SHIP' next.log)"
@@ -170,4 +171,10 @@ sys.exit(not (is_right and now["lean_share_new"] >= 0.85 and now["lean_share_new
 END
 jettison experiment status desk-2 --state state >status-2.log || fail "the next experiment: $(head -n 1 status-2.log)"
 say "the next release answers $(field lean_share_new <<<"$later") of the new domain itself, before $(field lean_share_new <<<"$mixed"): $later"
-say "done, all of it in $folder"
+"$python" - "$gateway" "$(grep -o 'with the key .*' serve.log | cut -d ' ' -f 4)" <<'END' || fail "the pages do not tell it"
+import sys, urllib.request
+for path, words in {"experiments": "ROLLED BACK", "alarms": "drift", "failures": "rising", "releases": "SHIP"}.items():
+    asked = urllib.request.Request(f"{sys.argv[1]}/ui/{path}", headers={"authorization": f"Bearer {sys.argv[2]}"})
+    assert words in urllib.request.urlopen(asked, timeout=90).read().decode(), path
+END
+say "the pages tell all of it; everything is in $folder"
