@@ -42,11 +42,11 @@ def text_of(page: Page) -> str:
     return " ".join(page.body.decode().split())
 
 
-def written(state: Path, n: int, *, treatment: Arm | None = None, start: int = 0) -> None:
+def written(state: Path, n: int, *, start: int = 0, experiment: str = "e") -> None:
     rng = np.random.default_rng(start)
     made = simulate_split(
-        rng, n, control=Arm(accuracy=0.95), treatment=treatment or Arm(accuracy=0.6), start=start,
-        time=PLAN.started + start,
+        rng, n, control=Arm(accuracy=0.95), treatment=Arm(accuracy=0.6), start=start,
+        time=PLAN.started + start, experiment=experiment,
     )  # fmt: skip
     exchanges = list(made)
     with TrafficWriter(state / "traffic") as log:
@@ -172,6 +172,8 @@ def test_only_the_newest_records_are_read_and_the_rest_is_said(tmp_path: Path) -
     board = Board(tmp_path, release=None, most=100)
     pages = pages_of(tmp_path, board=board)
     assert board.n_records == 100
+    assert board.quality.n_unknown == 0  # nor is what was said of the older ones
+    assert "no watcher saved it" in text_of(pages.page("/ui/experiments"))
     assert "older ones are in the log but not here" in text_of(pages.page("/ui"))
     written(tmp_path, 50, start=300)
     board.refresh()
@@ -182,6 +184,16 @@ def test_only_the_newest_records_are_read_and_the_rest_is_said(tmp_path: Path) -
     board.refresh()
     assert board.trials["e"].status == exact.status()  # what the watcher kept, where the log is too long
     assert "those the watcher saved" in text_of(pages.page("/ui/experiments"))
+    later = msgspec.structs.replace(PLAN, name="later", started=PLAN.started + 400)
+    start_experiment(tmp_path, later)
+    written(tmp_path, 60, start=500, experiment="later")
+    board.refresh()  # one that began within what is read is read from its beginning
+    exact = Experiment(later)
+    exact.catch_up(TrafficLog(tmp_path))
+    assert exact.status().n_units == 60
+    status = board.trials["later"].status
+    assert status is not None
+    assert status.metrics == exact.status().metrics
 
 
 def test_memory_is_bounded_whatever_comes() -> None:

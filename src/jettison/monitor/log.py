@@ -82,10 +82,10 @@ class TrafficLog:
         """Parquet segments of one table, oldest first."""
         return sorted((self.folder / SEGMENTS).glob(f"{table}-*.parquet"))
 
-    def last(self) -> int:
-        """Sequence number of the newest record; 0 where there is none."""
-        live = self._live_last("records")
-        rolled = [int(path.stem.rsplit("-", 1)[1]) for path in self.segments()[-1:]]
+    def last(self, table: str = "records") -> int:
+        """Sequence number of a table's newest row; 0 where there is none."""
+        live = self._live_last(table)
+        rolled = [int(path.stem.rsplit("-", 1)[1]) for path in self.segments(table)[-1:]]
         return max([live, *rolled])
 
     def request_id(self, seq: int) -> str | None:

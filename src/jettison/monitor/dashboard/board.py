@@ -18,7 +18,15 @@ from jettison.monitor.drift_stream import DriftStatus, DriftWatch
 from jettison.monitor.evidence import Finding
 from jettison.monitor.experiment import Experiment, ExperimentStatus
 from jettison.monitor.log import MOST_ROWS, News, Place, TrafficLog
-from jettison.monitor.plan import ExperimentPlan, Outcome, experiment_names, read_outcome, read_plan
+from jettison.monitor.plan import (
+    STATE_FILE,
+    ExperimentPlan,
+    Outcome,
+    experiment_folder,
+    experiment_names,
+    read_outcome,
+    read_plan,
+)
 from jettison.release import open_release, read_profile
 
 PIECE = 200
@@ -80,6 +88,7 @@ class Board:
         self._place: Place | None = None
         self.skips = False
         """Whether the log holds older records than were read."""
+        self._since = 0.0
 
     def refresh(self) -> None:
         """Read on; what cannot be read is said on the pages and tried again."""
@@ -97,8 +106,10 @@ class Board:
         if any(plan.name not in self.trials for plan in plans):
             self._start_over()  # an experiment that is new is read from before it began
         if self._place is None:
-            begin = max(0, log.last() - self._most)
-            self._place, self.skips = Place(records=begin), begin > 0
+            begin, said = (max(0, log.last(table) - self._most) for table in ("records", "feedback"))
+            self._place, self.skips = Place(records=begin, feedback=said if begin else 0), begin > 0
+            first = log.read(self._place, most=1).records if self.skips else ()
+            self._since = (first[0].time or float("inf")) if first else 0.0
         self._follow(plans)
         self._watch_drift()
         while True:
@@ -138,7 +149,8 @@ class Board:
         for plan in plans:
             trial = self.trials.get(plan.name)
             if trial is None:
-                trial = Trial(plan=plan, experiment=Experiment(plan), outcome=None, is_whole=not self.skips)
+                is_whole = plan.started >= self._since  # its records carry its name: none came before it
+                trial = Trial(plan=plan, experiment=Experiment(plan), outcome=None, is_whole=is_whole)
                 self.trials[plan.name] = trial
             if trial.outcome is None:
                 trial.outcome = read_outcome(self.state, plan.name)
@@ -148,10 +160,13 @@ class Board:
             if trial.is_whole:
                 trial.status = trial.experiment.status()
                 continue
-            try:  # the log is longer than what is read here: what the watcher kept is exact
-                trial.status = Experiment.open(self.state, trial.plan).status()
-            except JettisonError as error:
-                trial.problem = str(error)
+            # The log is longer than what is read here: what the watcher kept is exact.
+            trial.status, trial.problem = None, "the log is too long to read here, and no watcher saved it."
+            if (experiment_folder(self.state, trial.plan.name) / STATE_FILE).exists():
+                try:
+                    trial.status, trial.problem = Experiment.open(self.state, trial.plan).status(), None
+                except JettisonError as error:
+                    trial.problem = str(error)
 
     def _watch_drift(self) -> None:
         if self.release is None:
