@@ -138,3 +138,15 @@ def test_an_answer_that_brings_its_own_time_keeps_it() -> None:
     both = one_after_the_other(second.cost, Cost(latency_s=1.0))
     assert both == Cost(latency_s=3.0, cpu_s=None)
     assert one_after_the_other(None, second.cost) == second.cost
+
+
+def test_answers_given_side_by_side_have_their_part_of_the_cpu_time(tmp_path: Path) -> None:
+    """The fake burns 5 ms of CPU a text: two at a time take as much in all as one after the other."""
+    candidate = fake(tmp_path / "c", latency_s=0.005)
+    records = evaluate(candidate, EXAMPLES, split="dev", batch_size=3, workers=2)
+    spent = [record.cost.cpu_s for record in records]
+    assert None not in spent
+    assert sum(one or 0.0 for one in spent) == pytest.approx(10 * 0.005, rel=0.5)
+    for record in records:
+        assert record.cost.energy_j is not None
+        assert (record.cost.energy_tier or "").startswith("E")

@@ -18,6 +18,7 @@ from jettison.cost.cpu_time import cpu_time_s
 from jettison.cost.energy import Energy, estimate_energy
 from jettison.cost.joules import Board, Spent, is_shared, open_board
 from jettison.cost.meters import WallMeter
+from jettison.cost.shared_cpu import SharedCpuClock
 from jettison.model import Model, Output
 from jettison.record import Cost
 from jettison.task import Input
@@ -28,13 +29,13 @@ class ExampleCosts:
 
     Args:
         candidate: What is asked.
-        is_alone: False where other models of this process answer at the same time: the clock then
-            still tells of each batch, but its CPU time and joules cannot be told from the others'
-            and stay None.
+        is_alone: False where copies of the candidate in this process answer at the same time, and this
+            thread only takes their answers: what they take together is then parted among the batches
+            under way, and a meter's joules, which cannot be parted so, stay None.
     """
 
     def __init__(self, candidate: Candidate, *, is_alone: bool = True) -> None:
-        self._is_alone = is_alone
+        self._together = None if is_alone else SharedCpuClock()
         # Of what runs elsewhere its backend knows the time and the price, and nobody here the rest.
         self._is_elsewhere = is_remote(candidate)
         self._board = Board(()) if self._is_elsewhere else open_board("auto")
@@ -47,10 +48,11 @@ class ExampleCosts:
         """One output per input, as `jettison.backends.ask.ask` gives them, with their costs."""
         if self._is_elsewhere:
             return ask(model, inputs)
-        if not self._is_alone:
-            with WallMeter() as wall:
+        if self._together is not None:
+            with self._together.part() as part, WallMeter() as wall:
                 outputs = ask(model, inputs)
-            return [_without_cpu(output) for output in shared(outputs, wall.cost)]
+            timed = _cpu_parted(shared(outputs, wall.cost), part.cpu_s)
+            return timed if self._board.meters else self._with_energy(timed, Spent(n_tasks=len(inputs)))
         spent = Spent(n_tasks=len(inputs))
         cpu_from = cpu_time_s()
         with self._board.over(spent), WallMeter() as wall:
@@ -78,10 +80,18 @@ class ExampleCosts:
         return msgspec.structs.replace(cost, energy_j=energy, energy_tier=self._per_cpu_s.tier)
 
 
-def _without_cpu(output: Output) -> Output:
-    """A cascade times its arms by the process's clock, which counts the neighbours too."""
-    cost = output.cost or Cost()
-    return msgspec.structs.replace(output, cost=msgspec.structs.replace(cost, cpu_s=None))
+def _cpu_parted(outputs: Sequence[Output], cpu_s: float) -> list[Output]:
+    """CPU-seconds of a batch, by the seconds of each answer.
+
+    A cascade times its arms by the process's clock, which counts the neighbours too: that is not kept.
+    """
+    costs = [output.cost or Cost() for output in outputs]
+    total_s = sum(cost.latency_s or 0.0 for cost in costs)
+    parts = [(cost.latency_s or 0.0) / total_s if total_s > 0 else 1 / len(costs) for cost in costs]
+    return [
+        msgspec.structs.replace(output, cost=msgspec.structs.replace(cost, cpu_s=part * cpu_s))
+        for output, cost, part in zip(outputs, costs, parts, strict=True)
+    ]
 
 
 def _parted(energy: Energy, costs: Sequence[Cost]) -> list[Cost]:
