@@ -18,7 +18,8 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """Live: from the request to the whole answer. Offline: what answering took, without a queue; where
     `n_together` answers were given at once, a share of it."""
     cpu_s: float | None = None
-    """CPU-seconds of all threads, where the model runs here; a share likewise."""
+    """CPU-seconds of all threads, where the model runs here; a share likewise. Live: of the arm that
+    answered, an equal share of the batch that its engine answered at once."""
     n_together: int | None = None
     """Among how many answers of one call `latency_s` and `cpu_s` were shared equally; None: not shared."""
     energy_j: float | None = None

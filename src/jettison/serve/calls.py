@@ -107,6 +107,10 @@ class Reply:
     first_token_s: float | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cpu_s: float | None = None
+    """Of the arm that answered, where it runs here; a share of its batch."""
+    energy_j: float | None = None
+    energy_tier: str | None = None
     price_usd: float | None = None
     wire_bytes: int | None = None
     error: str | None = None
@@ -116,6 +120,9 @@ class Reply:
         """As the record holds it."""
         return Cost(
             latency_s=self.latency_s,
+            cpu_s=self.cpu_s,
+            energy_j=self.energy_j,
+            energy_tier=self.energy_tier,
             first_token_s=self.first_token_s,
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,

@@ -17,6 +17,7 @@ from jettison.serve.api_error import ApiError
 from jettison.serve.config import EngineConfig
 from jettison.serve.engine_child import HEAD, Asked, Hello, Told, WireAnswer, wire_output
 from jettison.serve.metrics import Metrics
+from jettison.serve.spending import Spending
 from jettison.serve.tell import tell
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 30.0
@@ -62,6 +63,8 @@ class InProcess:
         self.name = candidate.name
         self._candidate = candidate
         self._model: Any = None
+        # It answers in the loop's own thread, where nothing else runs meanwhile.
+        self._spending = Spending(cpu_s=time.thread_time)
 
     async def start(self) -> None:
         from jettison.backends.open import open_model
@@ -73,7 +76,10 @@ class InProcess:
 
         if self._model is None:
             raise _down(self.name)
-        return [wire_output(output) for output in ask(self._model, inputs)]
+        begun = self._spending.begin()
+        answers = [wire_output(output) for output in ask(self._model, inputs)]
+        self._spending.end(begun, answers)
+        return answers
 
     async def complete(self, asks: list[Any]) -> list[WireAnswer]:
         raise ApiError(400, "unsupported", f"{self.name} does not complete chats.")

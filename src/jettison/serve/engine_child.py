@@ -14,9 +14,12 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from jettison.serve.spending import Spending
 
 HEAD = struct.Struct("<I")
 MOST_FRAME_BYTES = 256 * 2**20
@@ -54,6 +57,10 @@ class WireAnswer(msgspec.Struct, array_like=True):
     error: str | None = None
     arm: str | None = None
     escalated: bool = False
+    cpu_s: float | None = None
+    """A share of the batch's."""
+    energy_j: float | None = None
+    energy_tier: str | None = None
 
 
 class Hello(msgspec.Struct):
@@ -89,8 +96,11 @@ def _exactly(sock: socket.socket, size: int) -> bytes | None:
     return bytes(parts)
 
 
-def serve(sock: socket.socket, model: Any, *, max_batch: int, max_wait_s: float) -> None:
+def serve(sock: socket.socket, model: Any, *, max_batch: int, max_wait_s: float, threads: int = 1) -> None:
     """Answer until the socket closes."""
+    from jettison.serve.spending import Spending
+
+    spending = Spending(threads)
     waiting: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sock, waiting), daemon=True).start()
     held: Asked | None = None
@@ -99,7 +109,7 @@ def serve(sock: socket.socket, model: Any, *, max_batch: int, max_wait_s: float)
         if first is None:
             return
         batch, held, is_over = _gather(first, waiting, max_batch, max_wait_s)
-        _answer(sock, model, batch)
+        _answer(sock, model, batch, spending)
         if is_over:
             return
 
@@ -135,7 +145,7 @@ def _gather(
     return batch, None, False
 
 
-def _answer(sock: socket.socket, model: Any, batch: Sequence[Asked]) -> None:
+def _answer(sock: socket.socket, model: Any, batch: Sequence[Asked], spending: "Spending") -> None:
     op = batch[0].op
     inputs = [one for asked in batch for one in asked.inputs]
     if op == "embed":
@@ -147,7 +157,9 @@ def _answer(sock: socket.socket, model: Any, batch: Sequence[Asked]) -> None:
             except Exception as error:  # noqa: BLE001 - a foreign runtime may raise anything
                 send(sock, Told(asked.id, error=f"{type(error).__name__}: {error}"))
         return
+    begun = spending.begin()
     answers = _predict(model, inputs) if op == "predict" else _complete(model, inputs)
+    spending.end(begun, answers)
     found = iter(answers)
     for asked in batch:
         send(sock, Told(asked.id, answers=[next(found) for _ in asked.inputs]))
@@ -223,13 +235,15 @@ class _Embedding:
         return found
 
 
-def _open(kind: str, folder: Path) -> Any:
+def _open(kind: str, folder: Path) -> tuple[Any, int]:
+    """The model, and how many threads it holds."""
     if kind == "embedder":
-        return _Embedding(folder)
+        return _Embedding(folder), 1
     from jettison.backends.open import open_model
     from jettison.candidate import Candidate
 
-    return open_model(Candidate.at(folder))
+    candidate = Candidate.at(folder)
+    return open_model(candidate), int(candidate.settings.get("threads") or 1)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -237,14 +251,14 @@ def main(arguments: Sequence[str]) -> None:
     fd, max_batch, max_wait_s, kind, folder = arguments
     sock = socket.socket(fileno=int(fd))
     try:
-        model = _open(kind, Path(folder))
+        model, threads = _open(kind, Path(folder))
     except Exception as error:  # noqa: BLE001 - whatever it is, the gateway is to say it
         send(sock, Hello(error=f"{error}"))
         return
     can_complete = hasattr(getattr(model, "engine", None), "complete")
     send(sock, Hello(can_complete=can_complete, can_embed=hasattr(model, "embed")))
     with contextlib.suppress(OSError):  # the gateway has gone
-        serve(sock, model, max_batch=int(max_batch), max_wait_s=float(max_wait_s))
+        serve(sock, model, max_batch=int(max_batch), max_wait_s=float(max_wait_s), threads=threads)
     # Runtimes with threads of their own may hang or crash in a tidy exit; there is nothing to tidy.
     sys.stdout.flush()
     os._exit(0)

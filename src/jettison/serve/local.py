@@ -86,6 +86,9 @@ class LocalArm:
             escalated=wire.escalated,
             prompt_tokens=wire.prompt_tokens,
             completion_tokens=wire.completion_tokens,
+            cpu_s=wire.cpu_s,
+            energy_j=wire.energy_j,
+            energy_tier=wire.energy_tier,
         )
 
     def _check_label_will_do(self, call: Call) -> None:
