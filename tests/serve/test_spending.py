@@ -50,13 +50,15 @@ def test_an_engine_in_a_process_of_its_own_tells_what_each_answer_took(tmp_path:
     model = open_model(fake(tmp_path / "m", 0.005))
     child = threading.Thread(target=serve, args=(theirs, model), kwargs={"max_batch": 4, "max_wait_s": 0.0})
     child.start()
-    send(ours, Asked(1, "predict", ["one", "two"]))
-    told = msgspec.msgpack.decode(receive(ours) or b"", type=Told)
+    for number in range(2):  # the first pays for imports, too
+        send(ours, Asked(number, "predict", ["one", "two"]))
+        told = msgspec.msgpack.decode(receive(ours) or b"", type=Told)
     ours.close()
     child.join()
     theirs.close()
     for answer in told.answers:
-        assert answer.cpu_s == pytest.approx(0.005, rel=0.6)
+        assert answer.cpu_s is not None
+        assert 0.005 <= answer.cpu_s < 0.015
         assert answer.energy_j is not None
 
 
@@ -69,7 +71,8 @@ def test_one_in_the_gateway_itself_does_too_and_a_record_holds_it(tmp_path: Path
         return answer
 
     answer = asyncio.run(ask())
-    assert answer.cpu_s == pytest.approx(0.005, rel=0.6)
+    assert answer.cpu_s is not None
+    assert answer.cpu_s >= 0.005
     reply = Reply(
         candidate="c",
         model="m",
