@@ -200,5 +200,8 @@ def test_a_tiny_onnx_model_is_measured_in_its_own_runtime(tmp_path: Path) -> Non
 
 
 def test_a_summary_survives_json(tmp_path: Path) -> None:
-    (cost,) = measure_costs([fake(tmp_path, "one", 0.0)], INPUTS, openings=1, rounds=6, budget_s=1.0)
+    (cost,) = measure_costs(
+        [fake(tmp_path, "one", 0.0)], INPUTS, openings=1, twin=False, rounds=6, budget_s=1.0
+    )
+    assert (cost.aa_ratio, cost.noise_share) == (None, None)  # it has no twin
     assert msgspec.json.decode(msgspec.json.encode(cost), type=type(cost)) == cost

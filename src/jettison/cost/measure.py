@@ -60,6 +60,7 @@ def measure_costs(
     seed: int = 0,
     threads: int = 1,
     incumbent: int = 0,
+    twin: bool = True,
     budget_s: float | None = 120.0,
     usd_per_hour: float | None = None,
     throughput: bool = True,
@@ -85,6 +86,7 @@ def measure_costs(
         seed: Deals the inputs and draws the orders.
         threads: Threads of every numeric library in those processes.
         incumbent: Position of the candidate that ratios are taken against.
+        twin: Open it twice, for the A/A ratio; without, a first look takes less time.
         budget_s: Seconds for the blocks of all candidates together; smaller blocks and
             fewer rounds (never under 6) are run to keep to it. Batches take up to a
             quarter more. None is no limit.
@@ -116,14 +118,18 @@ def measure_costs(
     before = read_machine_state()
     keeper = Keeper(keep_partial)
     board = open_board(meter)
-    run = _Run(inputs, block, threads, budget_s, openings, board, rng, keeper, say, judged, judge)
-    subjects = _run_first(run, [*candidates, candidates[incumbent]], rounds, throughput=throughput)
+    run = _Run(
+        len(candidates), inputs, block, threads, budget_s, openings, board, rng, keeper, say, judged, judge
+    )
+    twins = [candidates[incumbent]] if twin else []
+    subjects = _run_first(run, [*candidates, *twins], rounds, throughput=throughput)
     with keeper.interrupted():
         for number in range(1, openings):
             _run_again(run, subjects, number)
     marks = (*noise_marks(before, read_machine_state()), *keeper.marks)
     found = _summaries(
-        subjects,
+        subjects[: len(candidates)],
+        subjects[-1] if twin else None,
         incumbent,
         threads,
         usd_per_hour,
@@ -143,6 +149,8 @@ def measure_costs(
 class _Run:
     """What stays the same over one run."""
 
+    n_candidates: int
+    """A subject after them is the incumbent's twin."""
     inputs: Sequence[Input]
     block: int
     threads: int
@@ -191,7 +199,7 @@ def _run_first(
                 _run_batches(run, subjects)
         _end_phase(run, subjects)
         with run.keeper.interrupted():
-            _run_judged(run, subjects[:-1])
+            _run_judged(run, subjects[: run.n_candidates])
     return subjects
 
 
@@ -274,7 +282,7 @@ def _run_rounds(run: _Run, subjects: Sequence[Subject], opening: int) -> None:
 
 def _choose_batches(run: _Run, subjects: Sequence[Subject]) -> None:
     """Find each one's best batch size, by one pass each; the twin has none to find."""
-    measured = subjects[:-1]
+    measured = subjects[: run.n_candidates]
     for subject in measured:
         if subject.died is not None:
             continue
@@ -317,7 +325,8 @@ def _best_batch(subject: Subject, rows: list[int]) -> dict[str, Any]:
 
 
 def _summaries(
-    subjects: Sequence[Subject],
+    measured: Sequence[Subject],
+    twin: Subject | None,
     incumbent: int,
     threads: int,
     usd_per_hour: float | None,
@@ -327,9 +336,8 @@ def _summaries(
     marks: tuple[str, ...],
     rng: np.random.Generator,
 ) -> list[CostSummary]:
-    *measured, twin = subjects
     base = measured[incumbent]
-    among_equals = _ratios(twin, base)
+    among_equals = _ratios(twin, base) if twin else []
     aa_ratio = openings_interval(among_equals, rng=rng, of=RATIOS)
     shared = is_shared([subject.spent for subject in measured])
     summaries = []

@@ -108,6 +108,7 @@ def with_costs(
     settings: dict[str, Any] = {
         "rounds": rounds,
         "openings": config.cost_openings if thorough else 1,
+        "twin": thorough,
         # Large blocks: what a cascade costs depends on which inputs a block happens to hold.
         "block": max(16, len(inputs) // 4),
         "threads": config.threads,

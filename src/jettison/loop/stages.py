@@ -87,9 +87,10 @@ def _cpu_ratios(
         inputs,
         rounds=6,
         openings=1,
+        twin=False,
         seed=workspace.config.seed,
         threads=workspace.config.threads,
-        budget_s=COST_S * (len(candidates) + 2),
+        budget_s=COST_S * (len(candidates) + 1),
         throughput=False,
     )
     for candidate, cost in zip(candidates, costs[1:], strict=True):
