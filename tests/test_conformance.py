@@ -28,6 +28,7 @@ BACKENDS_ELSEWHERE = {
     "hf_causal": "backends/test_engines.py",
     "hf_seq2seq": "backends/test_seq2seq.py",
     "onnx_genai": "backends/test_onnx_genai.py",
+    "openvino_causal": "backends/test_openvino_causal.py",
     "llamacpp": "compress/test_gguf.py",
 }
 """Checked where the models that they need are made."""
@@ -42,6 +43,7 @@ STEPS_ELSEWHERE = {
     "prune_language": "compress/test_prune_language.py",
     "quantize_compressed": "compress/test_quantize_compressed.py",
     "quantize_genai": "backends/test_onnx_genai.py",
+    "quantize_openvino_language": "backends/test_openvino_causal.py",
     "to_gguf": "compress/test_gguf.py",
     "quantize_gguf": "compress/test_gguf.py",
 }

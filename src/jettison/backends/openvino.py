@@ -58,7 +58,7 @@ class OpenVinoClassifier(TokenClassifier):
         self._bucket = int(candidate.settings.get("pad_to_multiple", PAD_TO_MULTIPLE))
         self._pad_to = 1  # every batch is rounded up in `_run`
         path = _model_path(candidate.path)
-        compiled = _compile(path, precision=PRECISIONS[precision], threads=read_threads(candidate))
+        compiled = compile_graph(path, precision=PRECISIONS[precision], threads=read_threads(candidate))
         self._inputs = _read_inputs(compiled, path)
         self._output = _logits_output(compiled, len(candidate.labels), path)
         self.precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
@@ -109,7 +109,18 @@ def import_openvino() -> Any:
     return need("openvino", "openvino")
 
 
-def _compile(path: Path, *, precision: str, threads: int) -> Any:
+def compile_graph(path: Path, *, precision: str, threads: int) -> Any:
+    """Load a graph for the CPU.
+
+    Args:
+        path: `model.xml` or `model.onnx`.
+        precision: What it computes in where weights are not rounded: `f32` or `bf16`.
+        threads: At most.
+
+    Raises:
+        MissingExtra: openvino is not installed.
+        BrokenArtifact: The file does not load.
+    """
     openvino = import_openvino()
     core = openvino.Core()
     settings = {

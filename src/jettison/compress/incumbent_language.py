@@ -23,7 +23,7 @@ LANGUAGE_BACKENDS = (
     "hf_causal",
     "hf_seq2seq",
     "llamacpp",
-    "openvino_genai",
+    "openvino_causal",
     "onnx_genai",
     "openai",
     "vllm",

@@ -5,24 +5,19 @@ import io
 import logging
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
-import numpy as np
 
-from jettison.backends.causal import CausalEngine
 from jettison.backends.onnx_genai import CONFIG, GenaiEngine
 from jettison.candidate import Candidate
-from jettison.compress.answer_rows import PromptTokens
 from jettison.compress.causal import CHAT_FILES, check_causal
 from jettison.compress.checkpoint import LICENCE_FILES, TOKENIZER_FILES, take_over, torch_run
+from jettison.compress.language_parity import check_next_tokens
 from jettison.compress.quiet import quiet_converters
 from jettison.compress.step import Made, StepContext
-from jettison.errors import ParityFailed, StepFailed
+from jettison.errors import StepFailed
 from jettison.registry import need
-
-FAULTS = {"float32": 0.01, "int8": 1.0, "int4": 3.0}
-"""Mean divergence of the next token from the checkpoint's, in nats, that no rounding explains."""
 
 
 class QuantizeGenai(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,14 +58,9 @@ class QuantizeGenai(msgspec.Struct, frozen=True, kw_only=True):
         settings = {
             k: v for k, v in candidate.settings.items() if k not in ("dtype", "batch_size", "device")
         }
-        notes = self._compare(candidate, settings, context)
-        found = notes["next_token_divergence"]
-        if found is not None and found > FAULTS[self.precision]:
-            raise ParityFailed(
-                f"{self.precision} weights must answer about as {candidate.name} does, got a mean "
-                f"divergence of {found:.2f} nats a token on {notes['n_texts']} prompts. "
-                "Leave this model to another runtime."
-            )
+        notes = check_next_tokens(
+            candidate, GenaiEngine, settings, context, n_texts=self.n_texts, precision=self.precision
+        )
         return Made(backend="onnx_genai", settings=settings, notes=notes)
 
     def _build(self, candidate: Candidate, folder: Path) -> None:
@@ -98,38 +88,3 @@ class QuantizeGenai(msgspec.Struct, frozen=True, kw_only=True):
                 ) from error
         if not (folder / CONFIG).is_file():
             raise StepFailed(f"onnxruntime-genai must write {CONFIG}, got none for {candidate.name}.")
-
-    def _compare(
-        self, candidate: Candidate, settings: dict[str, Any], context: StepContext
-    ) -> dict[str, Any]:
-        """How far the next token's probabilities moved on some of dev's prompts."""
-        examples = (context.data.dev or context.data.train)[: self.n_texts]
-        if not examples:
-            return {"next_token_divergence": None, "n_texts": 0}
-        tokens = PromptTokens(candidate, 512)
-        texts = [tokens.context(example.asked) for example in examples]
-        threads = {"threads": context.threads}
-        ready = msgspec.structs.replace(candidate, settings={**candidate.settings, **threads})
-        made = msgspec.structs.replace(candidate, path=context.folder, settings={**settings, **threads})
-        with torch_run(seed=context.seed, threads=context.threads):
-            reference = _last_rows(CausalEngine(ready), texts)
-        try:
-            found = _last_rows(GenaiEngine(made), texts)
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            raise StepFailed(f"the graph built of {candidate.name} must run, got: {reason}") from error
-        divergence = (np.exp(reference) * (reference - found)).sum(1).mean()
-        same = (reference.argmax(1) == found.argmax(1)).mean()
-        return {
-            "next_token_divergence": float(divergence),
-            "same_token_share": float(same),
-            "n_texts": len(texts),
-        }
-
-
-def _last_rows(engine: Any, texts: list[str]) -> np.ndarray:
-    """Log-probabilities of the last token of each text, shape (n_texts, n_vocabulary), float64."""
-    try:
-        return np.stack([engine.logits([text])[0][-1] for text in texts]).astype(np.float64)
-    finally:
-        engine.close()
