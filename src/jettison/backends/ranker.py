@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from jettison.backends.embedder import open_embedder
+from jettison.backends.embedder import Embedder, open_embedder
 from jettison.backends.tensors import map_tensors
 from jettison.candidate import Candidate
 from jettison.errors import BrokenArtifact
@@ -74,6 +74,12 @@ class EmbeddingRanker:
             return [self._found(row @ self._index.vectors.T, self._index.ids) for row in queries]
         self._remember(inputs)
         return [self._ordered(asked, row) for asked, row in zip(inputs, queries, strict=True)]
+
+    @property
+    def embedder(self) -> Embedder:
+        """What turns texts into vectors; it puts no prefix before them."""
+        found: Embedder = self._embedder
+        return found
 
     def close(self) -> None:
         """Drop the weights and what was remembered."""

@@ -256,10 +256,8 @@ async def _cancel_when_gone(receive: Receive, task: "asyncio.Task[Any]") -> None
 
 
 async def _embedding(gateway: "Gateway", plan: "Plan", call: Call, send: Send) -> Took:
-    """A local embedder by its name, else the upstreams of the route."""
-    engine = plan.embedders.get(str(call.body.get("model")))
-    if engine is None and not plan.upstreams and len(plan.embedders) == 1:
-        (engine,) = plan.embedders.values()
+    """A local embedder by its name, the release where it is one, else the upstreams of the route."""
+    engine = plan.embedder_of(str(call.body.get("model")), whole=gateway.model_name)
     if engine is None:
         reply = await _asked(gateway, plan, call)
         return await _whole(gateway, plan, call, reply, send)

@@ -50,6 +50,10 @@ class Engine(Protocol):
     def can_complete(self) -> bool:
         """Whether it takes whole chats."""
 
+    @property
+    def can_embed(self) -> bool:
+        """Whether it gives vectors of texts."""
+
     async def close(self) -> None:
         """Give everything back."""
 
@@ -57,7 +61,7 @@ class Engine(Protocol):
 class InProcess:
     """A model cheap enough to run in the event loop itself."""
 
-    can_complete = False
+    can_complete = can_embed = False
 
     def __init__(self, candidate: Candidate) -> None:
         self.name = candidate.name
@@ -127,6 +131,10 @@ class Child:
     @property
     def can_complete(self) -> bool:
         return self._hello is not None and self._hello.can_complete
+
+    @property
+    def can_embed(self) -> bool:
+        return self._hello is not None and self._hello.can_embed
 
     @property
     def pid(self) -> int | None:

@@ -222,11 +222,10 @@ def _complete(model: Any, inputs: list[Any]) -> list[WireAnswer]:
 class _Embedding:
     """An embedder as a model: token ids are read back into text by its own tokenizer."""
 
-    def __init__(self, folder: Path) -> None:
-        from jettison.backends.embedder import open_embedder
+    def __init__(self, folder: Path, embedder: Any) -> None:
         from jettison.backends.text import load_tokenizer
 
-        self._embedder = open_embedder(folder)
+        self._embedder = embedder
         self._tokenizer = load_tokenizer(folder / "tokenizer.json")
 
     def embed(self, inputs: list[Any]) -> list[list[float]]:
@@ -235,15 +234,27 @@ class _Embedding:
         return found
 
 
+class _Ranking(_Embedding):
+    """A model that ranks by an embedder, and gives its vectors too."""
+
+    def __init__(self, folder: Path, ranker: Any) -> None:
+        super().__init__(folder, ranker.embedder)
+        self.predict = ranker.predict
+
+
 def _open(kind: str, folder: Path) -> tuple[Any, int]:
     """The model, and how many threads it holds."""
     if kind == "embedder":
-        return _Embedding(folder), 1
+        from jettison.backends.embedder import open_embedder
+
+        return _Embedding(folder, open_embedder(folder)), 1
     from jettison.backends.open import open_model
     from jettison.candidate import Candidate
 
     candidate = Candidate.at(folder)
-    return open_model(candidate), int(candidate.settings.get("threads") or 1)
+    model = open_model(candidate)
+    opened = _Ranking(folder, model) if hasattr(model, "embedder") else model
+    return opened, int(candidate.settings.get("threads") or 1)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -299,6 +299,20 @@ class Plan:
                 return candidate.settings["prompt"]
         return None
 
+    def embedder_of(self, name: str, *, whole: str) -> Engine | None:
+        """What embeds under a name: one of `embedders`, or the release under the name of the whole.
+
+        Where no upstream can be meant, the only one there is answers to every name. Vectors of two models
+        do not compare: of releases and arms with several engines, none embeds.
+        """
+        if name in self.embedders:
+            return self.embedders[name]
+        released = [e for e in self.engines.values() if e.can_embed] if len(self.engines) == 1 else []
+        if released and name == whole:
+            return released[0]
+        local = [*self.embedders.values(), *released]
+        return local[0] if len(local) == 1 and not self.upstreams else None
+
     def steer(self, control: Control) -> None:
         """Put shares and thresholds in force.
 
