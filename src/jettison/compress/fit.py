@@ -74,7 +74,7 @@ def fit(
         StepFailed: The loss stopped being a number.
     """
     rng = np.random.default_rng(schedule.seed)
-    dense = torch.optim.AdamW(student.parameters(), schedule.learning_rate, weight_decay=0.01)
+    dense = torch.optim.AdamW(student.parameters(), schedule.learning_rate, weight_decay=0.01, fused=True)
     steps = schedule.epochs * max(1, math.ceil(len(lesson.gold) / schedule.batch_size))
     warmup = min(100, max(1, steps // 10))
     step, best, best_epoch, kept, losses = 0, (-1.0, -math.inf), None, None, list[float]()

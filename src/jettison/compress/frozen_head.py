@@ -85,7 +85,7 @@ def _embed(
     found = torch.zeros(len(rows), encoder.config.hidden_size)
     done = 0
     with torch.inference_mode():
-        for batch in length_sorted_batches([len(row) for row in rows], 64):
+        for batch in length_sorted_batches([len(row) for row in rows], 16):
             ids, mask = pad_rows([rows[i] for i in batch], int(settings["pad_id"]))
             found[torch.from_numpy(batch)] = module.embed(ids, mask)
             done += len(batch)

@@ -79,7 +79,9 @@ class StaticStudent(nn.Module):  # type: ignore[misc]  # torch ships no types th
             slots = slots * (torch.rand(ids.shape) >= self.token_dropout)
         vectors = self.delta(slots)
         if self.project is not None:
-            vectors = vectors + self.table[ids] @ self.project
+            # Each token once: a batch repeats its tokens many times.
+            known, places = torch.unique(ids, return_inverse=True)
+            vectors = vectors + functional.embedding(places, self.table[known] @ self.project)
         reach = self.window - 1
         shifted = [functional.pad(vectors, (0, 0, back, reach - back)) for back in range(self.window)]
         windows = functional.relu(self.conv(torch.cat(shifted, -1)))

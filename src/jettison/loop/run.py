@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -161,7 +161,7 @@ def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nominati
         example_s=example_s,
     )
     add_cascades(workspace, incumbent, findings)
-    incumbent, measured = with_costs(workspace, incumbent, findings.contenders, thorough=False)
+    incumbent, measured = _all_measured(workspace, incumbent, findings.contenders)
     ballot = nominate(
         measured,
         incumbent,
@@ -180,6 +180,19 @@ def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nominati
         findings=findings,
         probes=probes,
     )
+
+
+def _all_measured(
+    workspace: Workspace, incumbent: Contender, contenders: Sequence[Contender]
+) -> tuple[Contender, list[Contender]]:
+    """All with costs: what the search measured beside the incumbent keeps them, cascades get theirs."""
+    new = [c for c in contenders if c.cost is None]
+    if not new:
+        return incumbent, list(contenders)
+    workspace.watcher.stage(f"cost of {len(new)} cascades, interleaved")
+    incumbent, measured = with_costs(workspace, incumbent, new, thorough=False)
+    costs = {contender.name: contender.cost for contender in measured}
+    return incumbent, [replace(c, cost=c.cost or costs[c.name]) for c in contenders]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,6 +329,7 @@ def _auto(workspace: Workspace, incumbent: Contender, example_s: float) -> tuple
         has_bfloat16="avx512_bf16" in describe_machine().get("features", ""),
         kind=data.kind,
         student=workspace.config.student,
+        budget_s=workspace.config.budget_s,
     )
     recipes = auto_recipes(incumbent.candidate, around)
     everywhere = msgspec.structs.replace(around, installed=frozenset(EXTRAS), has_bfloat16=True)
