@@ -96,6 +96,8 @@ class Reply:
     confidence: float | None = None
     in_scope: float | None = None
     flagged: bool | None = None
+    abstained: bool = False
+    """The output is the out-of-scope label because the release abstains from what it flags."""
     arm: str | None = None
     """`lean`, `fallback`, `treatment` and so on, the innermost."""
     place: str = ""

@@ -32,6 +32,8 @@ class LocalArm:
         self._is_default_input = config.template == "{input}"
         self._temperatures = _temperatures(candidate)
         self._map = candidate.settings.get("confidence_map")
+        withholds = candidate.settings.get("when_out_of_scope") == "abstain"
+        self._outside = candidate.out_of_scope if withholds else None
 
     async def answer(self, call: Call) -> Reply:
         """The candidate's answer.
@@ -81,6 +83,7 @@ class LocalArm:
             confidence=wire.confidence,
             in_scope=wire.in_scope,
             flagged=wire.flagged,
+            abstained=self._outside is not None and wire.text == self._outside,
             place=wire.arm or "",
             arm=None if wire.arm is None else wire.arm.rsplit("/", 1)[-1],
             escalated=wire.escalated,

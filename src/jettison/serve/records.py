@@ -45,6 +45,7 @@ def record_of(call: Call, reply: Reply | None, *, role: Any, error: ApiError | N
         confidence=reply.confidence,
         in_scope=reply.in_scope,
         flagged=reply.flagged,
+        abstained=reply.abstained,
         arm=reply.arm,
         escalated=reply.escalated,
         error=reply.error,

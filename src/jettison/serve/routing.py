@@ -184,8 +184,9 @@ class CascadeNode:
             reply.flagged = reply.in_scope < self._ranks.limit
             if reply.answer is not None:
                 reply.answer.in_scope, reply.answer.flagged = reply.in_scope, reply.flagged
-                if reply.flagged and self._withheld is not None:
+                if self._withheld is not None and (reply.flagged or reply.output == self._withheld):
                     reply.output = reply.answer.text = self._withheld
+                    reply.abstained = True
         return within(arm, reply)
 
 
