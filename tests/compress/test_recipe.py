@@ -60,3 +60,13 @@ def test_a_format_is_tried_only_where_its_library_is(incumbent: Candidate) -> No
     assert methods(incumbent, msgspec.structs.replace(AROUND, installed=frozenset())) == {}
     torch_alone = methods(incumbent, msgspec.structs.replace(AROUND, installed=frozenset({"torch"})))
     assert set(torch_alone) == {"linear", "static"}
+
+
+def test_a_short_budget_trains_the_static_student_half_as_long(incumbent: Candidate) -> None:
+    def static(**changed: object) -> dict[str, object]:
+        return methods(incumbent, msgspec.structs.replace(AROUND, **changed))["static"][0]
+
+    assert static() == static(budget_s=3600.0) == {"step": "distill_static"}
+    # 7,000 known texts, twice as they weigh as much again, and as many made-up ones: 9 passes show 189,000.
+    assert static(budget_s=600.0, n_train=7000) == {"step": "distill_static", "augment": 7000, "epochs": 9}
+    assert static(budget_s=600.0, n_train=30_000)["augment"] == 0

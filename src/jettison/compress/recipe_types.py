@@ -35,3 +35,5 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """Of the task; see `jettison.task.TaskKind`."""
     student: str | None = None
     """Encoder that students start from where the incumbent is none."""
+    budget_s: float | None = None
+    """Time that the run may take; None is as long as it needs."""

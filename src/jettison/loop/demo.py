@@ -96,8 +96,8 @@ def prepare_demo(
     Args:
         folder: Where everything goes; what is there already is not fetched again.
         budget: Time for the search.
-        traffic: Also give the sentences of the other domains that neither dev nor test holds, without
-            labels, as a team's production traffic; the demo leaves them out.
+        traffic: Hold fewer sentences of the other domains in dev, and give all that neither dev nor
+            test holds without labels, as a team's production traffic.
         say: Hears what is being fetched.
 
     Raises:
@@ -157,8 +157,8 @@ def _domain_lines(table: str, domain: str, traffic: bool) -> Iterator[bytes]:
             continue
         # In products and news, "12_3" is the third sentence of document 12.
         group = f"{domain}-{row[0].split('_')[0]}"
-        split = _split(group, domain)
-        if split is None and not traffic:
+        split = _split(group, domain, traffic)
+        if split is None:
             continue
         label = "positive" if float(row[1]) > 0 else "negative"
         yield (
@@ -166,22 +166,29 @@ def _domain_lines(table: str, domain: str, traffic: bool) -> Iterator[bytes]:
                 {
                     "id": f"{domain}-{row[0]}",
                     "text": html.unescape(row[2]).strip(),
-                    "label": None if split is None else label,
+                    "label": None if split == "unlabelled" else label,
                     "domain": domain,
                     "group": group,
-                    "split": split or "unlabelled",
+                    "split": split,
                 }
             )
             + b"\n"
         )
 
 
-def _split(group: str, domain: str) -> str | None:
-    """Movies 70/10/20; the other domains, on which nothing is trained, 20 % dev, 45 % test, rest unused."""
+def _split(group: str, domain: str, traffic: bool) -> str | None:
+    """Movies 70/10/20; the other domains, on which nothing is trained, 40 % dev, 45 % test, rest unused.
+
+    With traffic 20 % are dev, and what neither dev nor test holds has no label.
+    """
     draw = hashlib.blake2b(group.encode(), digest_size=4).digest()
     share = int.from_bytes(draw, "big") / 2**32
-    if domain != "movies":
-        return "dev" if share < 0.2 else "test" if share < 0.65 else None
-    if share < 0.7:
-        return "train"
-    return "dev" if share < 0.8 else "test"
+    if domain == "movies":
+        return "train" if share < 0.7 else "dev" if share < 0.8 else "test"
+    if 0.2 <= share < 0.65:
+        return "test"
+    if share < 0.2:
+        return "dev"
+    if traffic:
+        return "unlabelled"
+    return "dev" if share < 0.85 else None
