@@ -58,6 +58,15 @@ def test_the_cheapest_candidate_that_holds_is_released_and_answers(finished):
     assert (outcome.folder / "decision.junit.xml").exists()
 
 
+def test_what_a_step_costs_is_not_measured_again_where_it_was_the_last(finished):
+    _, outcome = finished
+    content = msgspec.json.decode((outcome.folder / "report.json").read_bytes())
+    (lean,) = (one for one in content["tried"] if one["name"] == "lean")
+    assert [stage["cpu_ratio"] for stage in lean["stages"]] == [lean["cpu_ratio"]]
+    assert lean["cpu_ratio"] is not None
+    assert not list((outcome.folder / "cache" / "costs").glob("stages-*"))
+
+
 @pytest.mark.slow
 def test_when_nothing_holds_the_run_says_so_and_releases_nothing(tmp_path):
     careless = {"name": "careless", "accuracy": 0.9, "latency_s": 0.0001}

@@ -6,6 +6,7 @@ from jettison.backends.machine import answering_machine
 from jettison.candidate import Candidate
 from jettison.cost.measure import measure_costs
 from jettison.decide.report_types import StageEffect
+from jettison.evaluate.recalibrate import uncalibrated
 from jettison.files import read_json, value_sha256, write_json
 from jettison.loop.search import N_FIRST_LOOK, cost_inputs
 from jettison.loop.workspace import Contender, Workspace
@@ -16,12 +17,30 @@ COST_S = 1.0
 
 
 def stage_effects(
-    workspace: Workspace, finalists: Sequence[Contender], incumbent: Contender
+    workspace: Workspace,
+    finalists: Sequence[Contender],
+    incumbent: Contender,
+    *,
+    measured: Sequence[Contender] = (),
 ) -> dict[str, tuple[StageEffect, ...]]:
-    """Effects of the steps behind each finalist, by its name."""
+    """Effects of the steps behind each finalist, by its name.
+
+    Args:
+        workspace: The run.
+        finalists: Whose steps are told.
+        incumbent: What the first step started from.
+        measured: Contenders with costs; what came before their calibration costs the same, and is not
+            measured again. Of two of one candidate the last counts.
+    """
     chains = {c.name: intermediate_candidates(workspace, c.candidate) for c in finalists}
     stages = {candidate.digest: candidate for chain in chains.values() for _, candidate in chain}
-    ratios = _cpu_ratios(workspace, incumbent.candidate, list(stages.values()))
+    ratios: dict[str, float | None] = {}
+    for contender in measured:
+        raw = uncalibrated(contender.candidate)
+        if raw is not None and contender.cost is not None and contender.cost.cpu_ratio is not None:
+            ratios[raw.digest] = contender.cost.cpu_ratio.value
+    rest = [stage for stage in stages.values() if stage.digest not in ratios]
+    ratios |= _cpu_ratios(workspace, incumbent.candidate, rest)
     return {name: _effects(workspace, chain, incumbent, ratios) for name, chain in chains.items()}
 
 

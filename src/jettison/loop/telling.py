@@ -50,7 +50,8 @@ def report_content(
     chances = {
         o.name: f"{o.chance:.0%} likely to pass, by dev; weakest: {o.weakest}" for o in ballot.outlooks
     }
-    stages = stage_effects(workspace, finalists, incumbent)
+    measured = (*findings.contenders, *findings.arms, *finalists)
+    stages = stage_effects(workspace, finalists, incumbent, measured=measured)
     put_to_test = [
         msgspec.structs.replace(
             tried(
