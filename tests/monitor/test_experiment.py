@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -122,14 +123,14 @@ def test_shadow_pairs_that_agree_are_shown_to_be_not_worse() -> None:
 
 def renamed(exchanges: Iterable[Exchange], tag: str) -> list[Exchange]:
     """The same requests under other names, so that they can follow others in one log."""
-    replace = msgspec.structs.replace
+    changed = msgspec.structs.replace
     return [
         Exchange(
             records=tuple(
-                replace(r, example_id=tag + r.example_id, key=None if r.key is None else tag + r.key)
+                changed(r, example_id=tag + r.example_id, key=None if r.key is None else tag + r.key)
                 for r in one.records
             ),
-            feedback=tuple(replace(f, request_id=tag + f.request_id) for f in one.feedback),
+            feedback=tuple(changed(f, request_id=tag + f.request_id) for f in one.feedback),
         )
         for one in exchanges
     ]
@@ -169,6 +170,18 @@ def test_the_status_in_a_pipe_is_not_cut_short(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "guardrail" in done.output
     assert "…" not in done.output
+
+
+def test_a_pair_counts_once_whenever_its_label_comes() -> None:
+    made = plan("shadow", metrics=(Metric(name="label"), Metric(name="agreement")))
+    whole = news(simulate_shadow(np.random.default_rng(0), 100, harmful=0.1, beneficial=0.1))
+    running = Experiment(made)
+    running.take(replace(whole, feedback=()))
+    running.take(replace(whole, records=()))  # days later
+    assert running.status().n_units == 100
+    at_once = Experiment(made)
+    at_once.take(whole)
+    assert running.status() == at_once.status()
 
 
 def test_each_metric_of_a_shadow_is_a_paired_difference() -> None:

@@ -84,7 +84,7 @@ class Experiment:
             observed = self._observer.take(news.records, news.feedback, is_all=news.is_all)
             for name, values in observed.values.items():
                 self._evidence[name].update(values, (), ())
-            self._n_units += max((len(values) for values in observed.values.values()), default=0)
+            self._n_units += observed.n_pairs
             self._n_late += observed.n_late
             if news.records:
                 self._last = news.records[-1].time

@@ -21,6 +21,8 @@ class ShadowObserved:
 
     values: dict[str, list[float]] = field(default_factory=dict)
     """Metric → differences in [-1, 1]."""
+    n_pairs: int = 0
+    """Both answers of a request are there, whether or not a metric can tell of them yet."""
     n_late: int = 0
     """Feedback whose request is unknown or no longer waited for."""
 
@@ -67,6 +69,7 @@ class ShadowObserver:
             self._half[record.example_id] = (record.time, is_shadow, record)
             return
         main, shadow = (other[2], record) if is_shadow else (record, other[2])
+        found.n_pairs += 1
         for metric in self._at_once:
             difference = _difference(metric, main, shadow)
             if difference is not None:
