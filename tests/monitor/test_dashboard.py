@@ -6,7 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from jettison.monitor.alerts import Alert, FileSink
+from jettison.monitor.alerts import Alert, Alerts, FileSink
+from jettison.monitor.audit import AuditPlan
 from jettison.monitor.conduct import conduct, start_experiment
 from jettison.monitor.dashboard.board import Board, pieces
 from jettison.monitor.dashboard.pages import Page, Pages, Places
@@ -15,8 +16,9 @@ from jettison.monitor.dashboard.tally import ArmCount, Tally
 from jettison.monitor.experiment import Experiment
 from jettison.monitor.log import News, Place, TrafficLog
 from jettison.monitor.plan import ExperimentPlan, Metric
+from jettison.monitor.watch import Watch
 from jettison.record import Cost, Record
-from jettison.testing.traffic import Arm, TrafficWriter, simulate_split
+from jettison.testing.traffic import Arm, TrafficWriter, simulate_cascade, simulate_shadow, simulate_split
 from jettison.traffic import Feedback
 
 PLAN = ExperimentPlan(
@@ -247,3 +249,27 @@ def test_numbers_and_axes_are_as_people_read_them() -> None:
     assert 3 <= len(value_ticks(-0.13, 0.18)) <= 6
     assert [words for _, words in time_ticks(0.0, 3600.0)][:2] == ["00:00", "00:10"]
     assert line_plot([], said="", kind="share") == ""
+
+
+def test_audits_and_shadows_are_shown_as_the_watcher_has_them(tmp_path: Path) -> None:
+    plan = ExperimentPlan(
+        name="s", kind="shadow", metrics=(Metric(name="label", margin=0.03), Metric(name="agreement"))
+    )
+    start_experiment(tmp_path, plan)
+    rng = np.random.default_rng(2)
+    exchanges = [
+        *simulate_shadow(rng, 300, harmful=0.01, beneficial=0.01, experiment="s", time=1000.0),
+        *simulate_cascade(rng, 400, threshold=0.9, audit_share=0.3, start=1000, time=2000.0),
+    ]
+    with TrafficWriter(tmp_path / "traffic") as log:
+        log.write([r for e in exchanges for r in e.records], [f for e in exchanges for f in e.feedback])
+    audit = AuditPlan(place="", threshold=0.9, epsilon=0.2)
+    watch = Watch(tmp_path, audits=(audit,), alerts=Alerts(()))
+    _, (cascade,) = watch.look(3000.0)
+    watch.save()
+    said = text_of(pages_of(tmp_path).page("/ui/experiments"))
+    css = "good" if cascade.verdict == "HOLDS" else "open"
+    assert f'Audits of the outermost route <span class="badge {css}' in said
+    assert f"{cascade.n_audits:,} audits of {cascade.n_stood:,} answers" in said
+    assert "300 pairs" in said
+    assert said.count("treatment minus control</h3>") == 2
