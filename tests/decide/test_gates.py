@@ -186,7 +186,11 @@ def test_an_estimated_energy_is_judged_with_its_factor() -> None:
     known = CostSummary(energy_j=1.0, energy_tier="E2", energy_factor=2.0)
     limits = {3.0: Verdict.SHIP, 1.5: Verdict.NOT_ENOUGH_DATA, 0.4: Verdict.BLOCK}
     for limit, verdict in limits.items():
-        assert judge_at_most(AtMost(cost="energy_j", limit=limit), known).verdict is verdict
+        result = judge_at_most(AtMost(cost="energy_j", limit=limit), known)
+        assert result.verdict is verdict
+        assert "ESTIMATED (tier E2)" in result.reason
+    metered = judge_at_most(AtMost(cost="energy_j", limit=3.0), CostSummary(energy_j=1.0, energy_tier="M2"))
+    assert "ESTIMATED" not in metered.reason
 
 
 def test_unknown_costs_are_refused() -> None:

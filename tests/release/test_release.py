@@ -9,10 +9,12 @@ import pytest
 from jettison.backends.open import open_model
 from jettison.backends.released import open_release_model
 from jettison.candidate import Candidate
+from jettison.decision import CostSummary
 from jettison.errors import BrokenArtifact, InvalidInput
 from jettison.evaluate import evaluate, reference_profile
 from jettison.files import read_json
 from jettison.release import open_release, read_decision, read_profile, verify_release
+from jettison.release.card import _cost_table
 from jettison.release.profile import token_counts
 from jettison.release.read import list_release_files
 from jettison.route import Shadow, Single
@@ -265,6 +267,24 @@ def test_the_model_card_tells_what_was_and_was_not_measured(release):
         "| not_worse label | all | 5500 | 0.95 | 0.949 | -0.0010 (-0.0041 to +0.0021) | 0.01 | SHIP |"
         in card
     )
+
+
+def test_an_estimate_of_energy_stands_in_no_column_of_measured_costs():
+    cost = CostSummary(
+        energy_j=0.032,
+        energy_tier="E2",
+        energy_factor=2.0,
+        energy_boundary="server",
+        energy_source="a table",
+    )
+    card = "\n".join(_cost_table(cost))
+    assert "| energy per task | not measured |" in card
+    said = (
+        "Energy per task is ESTIMATED, not measured: ≈ 32 mJ (tier E2, ×/÷ 2; boundary: server; a table)."
+    )
+    assert said in card
+    metered = msgspec.structs.replace(cost, energy_tier="M2", energy_factor=1.3)
+    assert "| energy per task | 32 mJ |" in "\n".join(_cost_table(metered))
 
 
 def test_no_text_of_an_input_is_in_a_release(release):

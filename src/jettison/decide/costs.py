@@ -111,4 +111,5 @@ def _cost_words(name: str, known: Interval) -> str:
     words = f"{name} is {in_units(name, known.value)}"
     if known.low != known.high:
         words += f" ({in_units(name, known.low)} to {in_units(name, known.high)})"
-    return words
+    # An estimate is never told as a measurement.
+    return f"{words}, ESTIMATED ({known.method})" if known.method.startswith("tier E") else words

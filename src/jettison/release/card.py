@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from jettison.candidate import AppliedStep, Candidate
 from jettison.decision import CandidateReport, CostSummary, Decision, GateResult
 from jettison.release.types import ReleaseFacts
@@ -153,13 +155,23 @@ def _gate_table(report: CandidateReport) -> Iterator[str]:
 
 
 def _cost_table(cost: CostSummary) -> Iterator[str]:
+    is_estimate = (cost.energy_tier or "").startswith("E")
+    measured = msgspec.structs.replace(cost, energy_j=None) if is_estimate else cost
     rows = [
-        (title, _cost(getattr(cost, name), scale), unit) for name, (title, scale, unit) in COSTS.items()
+        (title, _cost(getattr(measured, name), scale), unit) for name, (title, scale, unit) in COSTS.items()
     ]
     yield from ("", "| cost | value |", "|---|---|")
     yield from (
         f"| {title} | {value + ' ' + unit if value else 'not measured'} |" for title, value, unit in rows
     )
+    if cost.energy_j is not None:
+        kind = "ESTIMATED, not measured" if is_estimate else "measured"
+        factor = "" if cost.energy_factor is None else f", ×/÷ {cost.energy_factor:g}"
+        yield ""
+        yield (
+            f"Energy per task is {kind}: {'≈ ' if is_estimate else ''}{1000 * cost.energy_j:.3g} mJ (tier "
+            f"{cost.energy_tier}{factor}; boundary: {cost.energy_boundary}; {cost.energy_source})."
+        )
 
 
 def _cost(value: Any, scale: float) -> str:

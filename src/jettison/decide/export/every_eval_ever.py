@@ -262,6 +262,7 @@ def _metadata(record: Record, scorer: str) -> dict[str, str]:
         "confidence": None if record.confidence is None else f"{record.confidence:.6g}",
         "price_usd": None if record.cost.price_usd is None else f"{record.cost.price_usd:.6g}",
         "energy_j": None if record.cost.energy_j is None else f"{record.cost.energy_j:.6g}",
+        "energy_tier": None if record.cost.energy_j is None else record.cost.energy_tier,
     }
     slices = {f"slice.{column}": value for column, value in record.slices.items()}
     return {**{name: value for name, value in further.items() if value is not None}, **slices}
