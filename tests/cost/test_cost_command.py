@@ -64,6 +64,7 @@ def test_json_holds_every_figure_and_null_for_what_was_not_measured(two: tuple[s
         ([], r"must come from --input FILE or from --task task.toml, got neither"),
         (["--input", "nowhere.txt"], r"--input must be a readable UTF-8 text file, got nowhere.txt"),
         (["--task", "nowhere.toml"], r"nowhere.toml"),
+        (["--openings", "2"], r"--openings must be 1, or 3 or more, got 2"),
     ],
 )
 def test_bad_arguments_say_the_way_out(two: tuple[str, str, str], change: list[str], message: str) -> None:

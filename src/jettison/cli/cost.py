@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from jettison.task import Task
 
 
+def _not_two(context: click.Context, option: click.Parameter, value: int) -> int:
+    if value == 2:
+        raise InvalidInput(
+            "--openings must be 1, or 3 or more, got 2: the interval of two spans orders of magnitude."
+        )
+    return value
+
+
 @click.command("cost")
 @click.argument("targets", nargs=-1, required=True)
 @click.option("--input", "input_file", type=click.Path(path_type=Path), help="Texts, one a line, or JSONL.")
@@ -46,6 +54,7 @@ if TYPE_CHECKING:
 @click.option(
     "--openings",
     type=click.IntRange(1, 100),
+    callback=_not_two,
     default=6,
     show_default=True,
     help="Fresh processes of each, over which ratios' intervals are taken.",

@@ -111,6 +111,7 @@ def cost_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
             [c.per_correct for c in costs],
             [(c.energy_tier or "")[:1] for c in costs],
             latency="median latency",
+            money_of=10**6,
         ),
         CostRow("Tokens of the prompt", "mean", [words.count_or_unknown(c.prompt_tokens) for c in costs]),
         CostRow(
@@ -166,7 +167,11 @@ def moved_notes(names: Sequence[str], found: Sequence[MovedBytes | None]) -> lis
 
 
 def per_correct_rows(
-    found: Sequence[Mapping[str, Interval]], kinds: Sequence[str], *, latency: str = "mean latency"
+    found: Sequence[Mapping[str, Interval]],
+    kinds: Sequence[str],
+    *,
+    latency: str = "mean latency",
+    money_of: int = 1000,
 ) -> list[CostRow]:
     """What one correct answer takes; measured and estimated joules apart.
 
@@ -174,13 +179,19 @@ def per_correct_rows(
         found: Cost → interval, of each target.
         kinds: M or E, the first letter of each one's tier of energy.
         latency: What the latency is.
+        money_of: How many answers money is given for.
     """
+    many = f"{money_of:,}" if money_of < 10**6 else f"{money_of // 10**6} million"
     rows = [
         CostRow(f"Per correct answer: {name}", "", _intervals(found, cost, say))
         for cost, name, say in (
             ("latency_s", latency, words.seconds),
             ("cpu_s", "CPU time per task", words.seconds),
-            ("usd", "money", words.dollars),
+            (
+                "usd",
+                f"money for {many}",
+                lambda usd: words.dollars(None if usd is None else money_of * usd),
+            ),
             ("wire_bytes", "bytes on the wire", words.size),
         )
     ]
@@ -252,7 +263,7 @@ def _noise_words(costs: Sequence[CostSummary]) -> list[str]:
     base = next((c for c in costs if c.noise_share is not None), None)
     notes = []
     if base is not None:
-        interval = f" ({words.against_itself(base.aa_ratio)})" if base.aa_ratio else ""
+        interval = f" (ratio {words.near_one(base.aa_ratio)})" if base.aa_ratio else ""
         notes.append(
             f"Two copies of the incumbent, measured in the same run, differed by "
             f"{words.percent(base.noise_share)}{interval} in CPU time: the noise floor (A/A) of this "

@@ -215,7 +215,7 @@ def _money_and_energy(found: Sequence[LoadSummary]) -> list[CostRow]:
         CostRow(
             "Price per 1,000 tasks at the SLO's rate",
             "a machine here, kept at the highest rate that meets it",
-            [words.dollars(t.slo_usd_per_1000) for t in found],
+            [_slo_price(t) for t in found],
         ),
         CostRow(
             "Price per 1,000 tasks at your rate",
@@ -273,13 +273,18 @@ def _aa_words(report: LoadReport) -> str:
     )
     return (
         "The first target against its own twin in the same run (A/A), median latency: "
-        f"{words.against_itself(report.aa_ratio)}. That is the noise floor of this machine on this day"
+        f"{words.near_one(report.aa_ratio)}. That is the noise floor of this machine on this day"
         f"{openings}.{missed}"
     )
 
 
 def _slo(report: LoadReport) -> str:
     return report.slo.words if report.slo else ""
+
+
+def _slo_price(target: LoadSummary) -> str:
+    is_searched_in_vain = bool(target.curve) and target.slo_rate_per_s is None
+    return "no rate meets it" if is_searched_in_vain else words.dollars(target.slo_usd_per_1000)
 
 
 def _slo_rate(target: LoadSummary) -> str:

@@ -159,8 +159,13 @@ def points_interval(interval: Interval | None) -> str:
 
 def against_itself(interval: Interval) -> str:
     """ "A/A: 1.01 [0.984, 1.04]": the first target's twin over itself."""
+    return f"A/A: {near_one(interval)}"
+
+
+def near_one(interval: Interval) -> str:
+    """ "1.01 [0.984, 1.04]": a ratio of equals, in three digits."""
     bounds = f"{three_digits(interval.low)}, {three_digits(interval.high)}"
-    return f"A/A: {three_digits(interval.value)} [{bounds}]"
+    return f"{three_digits(interval.value)} [{bounds}]"
 
 
 def ratio(interval: Interval | None) -> str:

@@ -210,7 +210,12 @@ def check_config(config: RunConfig, place: str) -> None:
         ),
         (config.cost_s > 0, "cost_s", "above 0", config.cost_s),
         (config.rate_per_s is None or config.rate_per_s > 0, "rate_per_s", "above 0", config.rate_per_s),
-        (1 <= config.cost_openings <= 100, "cost_openings", "in 1-100", config.cost_openings),
+        (
+            1 <= config.cost_openings <= 100 and config.cost_openings != 2,
+            "cost_openings",
+            "1, or 3 to 100",
+            config.cost_openings,
+        ),
         (
             config.recipes == "auto" or isinstance(config.recipes, list),
             "recipes",
