@@ -180,7 +180,7 @@ def test_the_sample_ratio_is_the_product_over_keys_one_by_one(tmp_path: Path) ->
     assert running._ratio._most["all"] == pytest.approx(most, rel=1e-12)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rolls=st.lists(st.integers(1, 60), max_size=3),
     stops=st.lists(st.integers(1, 60), max_size=3),

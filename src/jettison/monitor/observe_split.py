@@ -23,6 +23,8 @@ COLUMNS = (
     *("experiment", "role", "arm", "propensity", "example_id", "key"),
     *("unanswered", "output", "slices", "time"),
 )
+FEW = 16
+"""Different draws that are looked for one by one."""
 _LOW = np.uint64(0xFFFFFFFF)
 
 
@@ -221,13 +223,20 @@ class SplitObserver:
 
     def _draw_codes(self, is_treatment: np.ndarray, share: np.ndarray) -> np.ndarray:
         """Place of each draw in the list of them, which grows in the order they were first seen."""
-        distinct, first, back = np.unique(
-            np.where(is_treatment, share, -share), return_index=True, return_inverse=True
-        )
+        signed = np.where(is_treatment, share, -share)
+        found = np.full(len(signed), -1)
+        if len(self.draws) <= FEW:
+            for place, (known, of) in enumerate(self.draws):
+                found[signed == (of if known else -of)] = place
+        new = np.flatnonzero(found < 0)
+        if not len(new):
+            return found
+        distinct, first, back = np.unique(signed[new], return_index=True, return_inverse=True)
         codes = np.empty(len(distinct), np.int64)
         for place in np.argsort(first):
             codes[place] = self.add_draw(bool(distinct[place] > 0), float(abs(distinct[place])))
-        return codes[back]
+        found[new] = codes[back]
+        return found
 
     def add_draw(self, is_treatment: bool, share: float) -> int:
         """Place of a draw in the list of them."""

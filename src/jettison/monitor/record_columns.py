@@ -22,6 +22,7 @@ class RecordColumns:
     def __init__(self, table: Any) -> None:
         self._table = table
         self._names = set(table.schema.names)
+        self._hashes: dict[str, np.ndarray] = {}
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> "RecordColumns":
@@ -76,7 +77,12 @@ class RecordColumns:
         return np.asarray(wanted[places])
 
     def hashes(self, name: str) -> np.ndarray:
-        """Hashes of texts, shape (n,), uint64; 0 where there is none."""
+        """Hashes of texts, shape (n,), uint64; 0 where there is none. Made once."""
+        if name not in self._hashes:
+            self._hashes[name] = self._hashed(name)
+        return self._hashes[name]
+
+    def _hashed(self, name: str) -> np.ndarray:
         column = self._column(name)
         if column is None:
             return np.zeros(len(self), np.uint64)

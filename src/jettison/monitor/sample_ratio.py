@@ -51,7 +51,8 @@ class SampleRatio:
     def _by_slice(self, units: Units) -> Iterator[tuple[str, np.ndarray]]:
         """Places of each slice's keys, ascending; new slices in the order they are first seen."""
         of: dict[str, list[np.ndarray]] = {}
-        codes, first = np.unique(units.slice_codes, return_index=True)
+        codes = np.flatnonzero(np.bincount(units.slice_codes, minlength=len(units.slices)))
+        first = [int((units.slice_codes == code).argmax()) for code in codes]
         for place in np.argsort(first):
             where = None
             for column, value in units.slices[codes[place]].items():
@@ -74,7 +75,8 @@ class SampleRatio:
         drawn = np.where(side, share, 1 - share)
         counts = self._counts.setdefault(name, {})
         same, before = np.zeros(len(places)), np.zeros(len(places))
-        for value in np.unique(share):
+        is_one = bool((share == share[0]).all())
+        for value in share[:1] if is_one else np.unique(share):
             here = np.flatnonzero(share == value)
             so_far = counts.setdefault(repr(float(value)), [0, 0])
             treated = side[here]
