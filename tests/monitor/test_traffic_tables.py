@@ -21,7 +21,7 @@ from jettison.monitor.tally import Cell, Tally
 from jettison.monitor.tally_log import tally_log
 from jettison.monitor.traffic_tables import cost_rows, drift_rows
 from jettison.record import Cost, Record
-from jettison.release.sketch import binned
+from jettison.release.sketch import Sketch, binned
 from jettison.stats.log_histogram import LogHistogram
 from jettison.testing.traffic import TrafficWriter
 
@@ -197,6 +197,32 @@ def test_drift_rows_find_the_day_and_arm_that_moved(tmp_path: Path) -> None:
     days = ("2024-10-09", "2024-10-10", "2024-10-11")
     assert moved == {(day, "treatment", name) for day in days for name in ("confidence", "label")}
     assert {row.against for row in found} == {"first day"}
+
+
+def test_a_release_s_answers_are_compared_with_its_profile(tmp_path: Path) -> None:
+    """What the profile has is held against it; labels are counted apart that it knows."""
+    records = made(1200, shift_from=3)
+    write(tmp_path, records, rolls=(800,))
+    before = [
+        r for r in records if r.arm == "treatment" and r.error is None and (r.time or 0) < 20_003 * DAY
+    ]
+    sketch = Sketch(
+        n=len(before),
+        word_counts=b"",
+        gram_counts=b"",
+        scores={"confidence": binned("confidence", [r.confidence for r in before])},
+        categories={"label": dict(Counter(str(r.output) for r in before))},
+        slices={},
+        features=None,
+    )
+    tally = tally_log(tmp_path, candidates=["lean"], labels=["yes", "no"])
+    rows = drift_rows(tally, sketch)
+    against = {(row.name, row.against) for row in rows}
+    assert {("confidence", "release"), ("label", "release"), ("latency_s", "first day")} <= against
+    moved = {(row.day, row.name) for row in rows if row.has_drifted}
+    assert moved == {(f"2024-10-{day:02}", name) for day in (7, 8, 9) for name in ("confidence", "label")}
+    assert {row.arm for row in rows if row.name == "label"} == {"treatment"}  # control is not the release
+    assert sum(row.day == "2024-10-04" and row.name == "label" for row in rows) == 1  # the first day too
 
 
 def test_a_segment_of_an_older_log_lacks_columns_and_still_counts(tmp_path: Path) -> None:

@@ -59,6 +59,11 @@ class Experiment:
 
     def __init__(self, plan: ExperimentPlan) -> None:
         self.plan = plan
+        self._begin()
+
+    def _begin(self) -> None:
+        """Know nothing yet."""
+        plan = self.plan
         self.place = Place()
         self._observer: SplitObserver | ShadowObserver = (
             SplitObserver(plan) if plan.kind == "split" else ShadowObserver(plan)
@@ -98,7 +103,7 @@ class Experiment:
             BrokenArtifact: A row or segment cannot be read.
         """
         if not self._is_checked and not self._is_of(log):
-            self.__init__(self.plan)  # type: ignore[misc]
+            self._begin()
         self._is_checked = True
         if isinstance(self._observer, SplitObserver):
             self._catch_up_by_columns(log, self._observer)

@@ -83,7 +83,7 @@ def _tallied(
     with tempfile.TemporaryDirectory(prefix="jettison-") as spill, open_moment(folder, "records") as moment:
         connection = duckdb.connect(
             config={
-                "threads": len(os.sched_getaffinity(0)),
+                "threads": _n_cores(),
                 "memory_limit": MEMORY,
                 "temp_directory": spill,
                 "preserve_insertion_order": False,
@@ -106,6 +106,10 @@ def _tallied(
         finally:
             connection.close()
     return tally
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _relations(connection: Any, moment: Moment) -> Iterator[str]:
