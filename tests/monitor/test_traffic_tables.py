@@ -287,7 +287,12 @@ def test_the_command_prints_tables_and_json(tmp_path: Path) -> None:
     shown = CliRunner().invoke(command, [str(tmp_path), "--days", "2"], catch_exceptions=False)
     assert "confidence" in shown.output
     assert "7 earlier days are in the sums and not shown" in shown.output
-    told = CliRunner().invoke(command, [str(tmp_path), "--json"], catch_exceptions=False)
+    page = tmp_path / "traffic.md"
+    asked = [str(tmp_path), "--json", "--markdown", str(page)]
+    told = CliRunner().invoke(command, asked, catch_exceptions=False)
+    rows = [line for line in page.read_text().splitlines() if line.startswith("| ")]
+    assert all(line.count("|") in (8, 9, 10) for line in rows)
+    assert sum("| treatment | confidence | first day |" in line for line in rows) == 3
     found = json.loads(told.output)
     assert sum(row["n_calls"] for row in found["costs"] if row["day"] == "all") == 1600
     assert any(row["has_drifted"] for row in found["drift"])
