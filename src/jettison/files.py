@@ -35,7 +35,7 @@ def file_atomic(path: Path) -> Iterator[BinaryIO]:
         CannotWrite: The disk is full or the folder is read-only.
     """
     with said_when_unwritable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -57,7 +57,7 @@ def folder_atomic(path: Path) -> Iterator[Path]:
         CannotWrite: The disk is full or the folder is read-only.
     """
     with said_when_unwritable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         with said_when_unwritable(path):
@@ -69,6 +69,13 @@ def folder_atomic(path: Path) -> Iterator[Path]:
     except BaseException:  # Ctrl-C too must leave no half folder; it is raised again
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # some places, as /proc, hold only what the system puts there
+        raise CannotWrite(f"{path} cannot be made: no folder can be there. Choose another one.") from error
 
 
 @contextlib.contextmanager

