@@ -133,6 +133,15 @@ def test_repeated_reading_of_the_test_split_is_a_caveat() -> None:
     assert any("has been read for 3 decisions" in caveat for caveat in thrice.caveats)
 
 
+def test_a_candidate_that_abstains_is_said_to_and_how_often() -> None:
+    found = evidence("careful", GOOD, role="nominee")
+    withheld = [msgspec.structs.replace(r, abstained=i % 4 == 0) for i, r in enumerate(found.records)]
+    (said,) = (c for c in decided(replace(found, records=tuple(withheld))).caveats if "abstains" in c)
+    assert said.startswith("careful abstains from what looks out of scope")
+    assert "to 25.0 % of the test split" in said
+    assert not any("abstains" in caveat for caveat in decided(found).caveats)
+
+
 def test_without_candidates_the_incumbent_stays() -> None:
     decision = decided()
     assert (decision.verdict, decision.headline) == (

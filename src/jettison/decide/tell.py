@@ -76,10 +76,25 @@ def caveats(
             "A cascade's threshold is certified on dev with an error probability of its own; "
             "the gates above tested the cascade as a whole."
         )
+    told.extend(_abstentions(reports))
     told.extend(_few_groups(reports))
     told.extend(_failed_calls(reports))
     told.extend(_cost_caveats(reports))
     return tuple(told)
+
+
+def _abstentions(reports: Sequence[CandidateReport]) -> list[str]:
+    """Who withholds answers, and how often, of those that may be released."""
+    told = []
+    for report in reports:
+        coverage = report.scores.get("all", {}).get("coverage")
+        if report.role in ("nominee", "fallback") and coverage is not None and coverage < 1.0:
+            told.append(
+                f"{report.name} abstains from what looks out of scope: it says the out-of-scope label "
+                f"in place of an answer to {100 * (1 - coverage):.1f} % of the test split, to another share "
+                "of other traffic."
+            )
+    return told
 
 
 def _error_rate(gates: Sequence[Gate], shares: Mapping[str, float], left: float) -> str:
