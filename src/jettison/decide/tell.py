@@ -89,10 +89,10 @@ def _abstentions(reports: Sequence[CandidateReport]) -> list[str]:
     for report in reports:
         coverage = report.scores.get("all", {}).get("coverage")
         if report.role in ("nominee", "fallback") and coverage is not None and coverage < 1.0:
+            share = f"{100 * (1 - coverage):.1f} % of the test split"
             told.append(
                 f"{report.name} abstains from what looks out of scope: it says the out-of-scope label "
-                f"in place of an answer to {100 * (1 - coverage):.1f} % of the test split, to another share "
-                "of other traffic."
+                f"in place of an answer to {share}, to another share of other traffic."
             )
     return told
 
