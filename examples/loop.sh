@@ -15,7 +15,7 @@ mkdir -p "$folder"
 if [ -n "$(ls -A "$folder")" ]; then echo "the folder must be empty, got $folder. Name a new one." >&2; exit 2; fi
 cd "$folder"
 started=$(date +%s.%N)
-pids=()
+pids=() # of processes themselves: a function in the background would be a shell around one
 
 jettison() { "$python" -m jettison.cli "$@"; }
 since() { "$python" -c "import sys; print(f'{float(sys.argv[2]) - float(sys.argv[1]):.1f}')" "$1" "$(date +%s.%N)"; }
@@ -44,7 +44,7 @@ link() { ln -sfn "$1" lean.new && mv -T lean.new lean; } # at once, or the gatew
 "$python" "$here/shop.py" .
 "$python" "$here/incumbent.py" incumbent --port-file incumbent.port >incumbent.log 2>&1 &
 pids+=($!)
-wait_for 30 incumbent.port '[0-9]'
+wait_for 120 incumbent.port '[0-9]'
 incumbent="http://127.0.0.1:$(cat incumbent.port)/v1"
 say "a large model answers at $incumbent"
 
@@ -99,13 +99,13 @@ threshold = 0.6
 lean = {type = "single", candidate = "release"}
 fallback = {type = "single", candidate = "upstream:incumbent"}
 END
-jettison serve --config serve.toml --ui >serve.log 2>&1 &
+"$python" -m jettison.cli serve --config serve.toml --ui >serve.log 2>&1 &
 pids+=($!)
-wait_for 30 serve.log 'pages at'
+wait_for 120 serve.log 'pages at'
 gateway=$(grep -o 'http://127[^/ ]*' serve.log | head -n 1)
 say "the gateway listens on $gateway, its $(grep -o 'pages at.*' serve.log)"
 jettison experiment start desk-1 --state state --metric label:primary:0.03 --metric errors:guardrail:0.02 >experiment.log
-jettison monitor state --release first/release --every 0.3 --alert alerts.jsonl >monitor.log 2>&1 &
+"$python" -m jettison.cli monitor state --release first/release --every 0.3 --alert alerts.jsonl >monitor.log 2>&1 &
 pids+=($!)
 traffic() { "$python" "$here/traffic.py" "$gateway" "$@" >>traffic.log || fail "traffic: $(tail -n 1 traffic.log)"; tail -n 1 traffic.log; }
 
@@ -128,11 +128,11 @@ cp -r first/release tampered
 chmod -R u+w tampered
 printf 'x' >>tampered/candidates/0/model.safetensors
 link tampered
-wait_for 10 serve.log 'reload_refused'
+wait_for 60 serve.log 'reload_refused'
 say "a release with a changed file is refused, the old one goes on"
 at=$(date +%s.%N)
 link wrong/release
-wait_for 10 serve.log '"reloaded"'
+wait_for 60 serve.log '"reloaded"'
 rolled=$(traffic --texts shop.jsonl travel.jsonl --second-share 0.4 --n 4000 --seed 4 --until alerts.jsonl experiment_rolled_back)
 say "rolled back after $(field n <<<"$rolled") requests and $(since "$at") s: $rolled"
 wait_for 5 state/control.json '"treatment_share": *0.0'
@@ -158,7 +158,7 @@ release=next/task-run/release
 [ -f "$release/release.json" ] || fail "the next run left no release"
 n_reloads=$(grep -c '"reloaded"' serve.log)
 link "$release"
-for _ in $(seq 100); do [ "$(grep -c '"reloaded"' serve.log)" -gt "$n_reloads" ] && break; sleep 0.1; done
+for _ in $(seq 600); do [ "$(grep -c '"reloaded"' serve.log)" -gt "$n_reloads" ] && break; sleep 0.1; done
 [ "$(grep -c '"reloaded"' serve.log)" -gt "$n_reloads" ] || fail "the gateway did not take the next release up"
 jettison experiment start desk-2 --state state --metric label:primary:0.03 --metric errors:guardrail:0.02 >>experiment.log
 sleep 1
@@ -172,9 +172,19 @@ END
 jettison experiment status desk-2 --state state >status-2.log || fail "the next experiment: $(head -n 1 status-2.log)"
 say "the next release answers $(field lean_share_new <<<"$later") of the new domain itself, before $(field lean_share_new <<<"$mixed"): $later"
 "$python" - "$gateway" "$(grep -o 'with the key .*' serve.log | cut -d ' ' -f 4)" <<'END' || fail "the pages do not tell it"
-import sys, urllib.request
-for path, words in {"experiments": "ROLLED BACK", "alarms": "drift", "failures": "rising", "releases": "SHIP"}.items():
+import sys, time, urllib.error, urllib.request
+def page(path):
     asked = urllib.request.Request(f"{sys.argv[1]}/ui/{path}", headers={"authorization": f"Bearer {sys.argv[2]}"})
-    assert words in urllib.request.urlopen(asked, timeout=90).read().decode(), path
+    return urllib.request.urlopen(asked, timeout=150).read().decode()
+def tells(path, word): # the first look starts the process that makes the pages, and that reads the log
+    try:
+        return word in page(path)
+    except urllib.error.HTTPError:
+        return False
+until = time.monotonic() + 180
+for path, word in {"experiments": "ROLLED BACK", "alarms": "drift", "failures": "rising", "releases": "SHIP"}.items():
+    while not tells(path, word):
+        assert time.monotonic() < until, f"no {word} on /ui/{path}"
+        time.sleep(1)
 END
 say "the pages tell all of it; everything is in $folder"

@@ -1,5 +1,6 @@
 """Every example runs, and the README and the pages name only commands and files that exist."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -33,13 +34,19 @@ def test_the_example_runs(example, tmp_path):
 def test_the_loop_runs_with_real_processes(tmp_path):
     done = subprocess.run(
         ["bash", str(ROOT / "examples" / "loop.sh"), str(tmp_path / "loop")],
-        capture_output=True, text=True, check=False, timeout=600,
+        capture_output=True, text=True, check=False, timeout=1200,
         env={**os.environ, "PYTHON": sys.executable},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     steps = ("drift alarm after", "is refused, the old one goes on", "rolled back after", "mined:")
     for step in (*steps, "the next release answers"):
         assert step in done.stdout, step
+    left = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # one that ends just now, or somebody else's
+            if str(process.joinpath("cwd").readlink()).startswith(str(tmp_path)):
+                left.append(process.joinpath("cmdline").read_bytes())
+    assert not left  # nothing that it started outlives it
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

@@ -34,7 +34,7 @@ MOST_SESSIONS = 64
 MOST_AT_ONCE = 8
 MOST_BODY = 4096
 MOST_PAGE = 16 * 2**20
-START_S, PAGE_S = 60.0, 30.0
+START_S, PAGE_S = 120.0, 30.0
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 OPEN_FILES = {
     f"/ui/{name}": (kind, Path(__file__).with_name("pages").joinpath(name).read_bytes())
