@@ -27,6 +27,8 @@ SHORT_BUDGET_S = 900
 SHORT_TEXTS = 180_000
 HEALING_TEXTS = 120_000
 """Texts that a pruned transformer is shown, repetitions included."""
+REFINING_TEXTS = 80_000
+"""Texts that a narrowed one is shown: refitted, it is right nearly as often as the whole already."""
 
 
 def auto_recipes(incumbent: Candidate, around: Surroundings) -> tuple[Recipe, ...]:
@@ -297,7 +299,39 @@ def _narrowed(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
             ("half", "half", 0.5),
             ("third", "a third", 1 / 3),
         )
-    ]
+    ] + [_narrowed_and_healed(around, around.n_layers)]
+
+
+def _narrowed_and_healed(around: Surroundings, n_layers: int) -> Recipe:
+    """A third of the neurons, then trained for a little: it starts so near to the whole that little does."""
+    pass_s = around.n_train * around.example_s
+    epochs = refining_epochs(around.n_train)
+    return Recipe(
+        name="narrow-third-healed-int8",
+        steps=(
+            {"step": "narrow", "width": 1 / 3},
+            {
+                "step": "distill",
+                "epochs": epochs,
+                "learning_rate": 2e-4,
+                "hidden_weight": 1.0,
+                "label_weight": 0.1,
+            },
+            {"step": "export", "target": "onnx"},
+            {"step": "quantize", "method": "dynamic"},
+            {"step": "settings", "max_tokens": "data"},
+        ),
+        family="narrowed",
+        # Half of the products of the whole model are left, and the teacher is asked at every batch.
+        estimate_s=80 + 1600 * n_layers * around.example_s + 1.2 * epochs * pass_s,
+        why="a third of the feed-forward neurons, refitted, then taught the incumbent's answers and hidden "
+        "states, in int8",
+    )
+
+
+def refining_epochs(n_train: int) -> int:
+    """Passes over `n_train` texts and as many made-up ones that show about 80,000."""
+    return min(8, max(2, round(REFINING_TEXTS / (2 * max(1, n_train)))))
 
 
 def healing_epochs(n_train: int) -> int:
