@@ -70,3 +70,16 @@ def test_a_short_budget_trains_the_static_student_half_as_long(incumbent: Candid
     # 7,000 known texts, twice as they weigh as much again, and as many made-up ones: 9 passes show 189,000.
     assert static(budget_s=600.0, n_train=7000) == {"step": "distill_static", "augment": 7000, "epochs": 9}
     assert static(budget_s=600.0, n_train=30_000)["augment"] == 0
+def test_a_narrowed_one_is_healed_by_fewer_texts_than_a_pruned_one(incumbent: Candidate) -> None:
+    for n_train in (300, 10_000, 200_000):
+        found = methods(incumbent, msgspec.structs.replace(AROUND, n_train=n_train))
+        narrowed, pruned = found["narrow-third-healed-int8"], found["pruned-3-int8"]
+        assert [step["step"] for step in narrowed] == [
+            "narrow",
+            "distill",
+            "export",
+            "quantize",
+            "settings",
+        ]
+        assert narrowed[0] == found["narrow-third-int8"][0]
+        assert 2 <= narrowed[1]["epochs"] < pruned[1]["epochs"]  # type: ignore[operator]
