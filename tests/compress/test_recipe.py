@@ -70,6 +70,8 @@ def test_a_short_budget_trains_the_static_student_half_as_long(incumbent: Candid
     # 7,000 known texts, twice as they weigh as much again, and as many made-up ones: 9 passes show 189,000.
     assert static(budget_s=600.0, n_train=7000) == {"step": "distill_static", "augment": 7000, "epochs": 9}
     assert static(budget_s=600.0, n_train=30_000)["augment"] == 0
+
+
 def test_a_narrowed_one_is_healed_by_fewer_texts_than_a_pruned_one(incumbent: Candidate) -> None:
     for n_train in (300, 10_000, 200_000):
         found = methods(incumbent, msgspec.structs.replace(AROUND, n_train=n_train))
