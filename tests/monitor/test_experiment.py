@@ -15,6 +15,7 @@ from jettison.errors import InvalidInput, UnknownName
 from jettison.monitor.conduct import conduct, share_now, start_experiment, stop_experiment
 from jettison.monitor.experiment import Experiment
 from jettison.monitor.log import News, Place, TrafficLog
+from jettison.monitor.observe_shadow import ShadowObserver
 from jettison.monitor.plan import ExperimentPlan, Metric, RampStep, read_outcome, read_plan
 from jettison.monitor.steer import read_control, steer
 from jettison.testing.traffic import Arm, Exchange, TrafficWriter, simulate_shadow, simulate_split
@@ -369,3 +370,19 @@ def test_rows_in_the_live_file_and_in_a_segment_are_read_once(tmp_path: Path) ->
         assert (len(part.records), part.feedback, part.is_all) == (7, (), False)
         rest = TrafficLog(tmp_path).read(part.place)
         assert len(rest.records) == 23
+
+
+def test_answers_without_a_shadow_are_forgotten_after_an_hour() -> None:
+    """Most requests have none: remembered for ever, they would be the whole traffic."""
+    running = Experiment(plan("shadow", metrics=(Metric(name="errors"),)))
+    pairs = list(simulate_shadow(np.random.default_rng(0), 50, harmful=0, beneficial=0))
+    alone = [
+        msgspec.structs.replace(one.records[0], example_id=f"a{k}", time=100.0 * k)
+        for k, one in enumerate(pairs * 2)
+    ]
+    running.take(News(records=tuple(alone), feedback=(), place=Place(), is_all=True))
+    assert isinstance(running._observer, ShadowObserver)
+    assert len(running._observer._half) == 37  # 9,900 - 3,600 s and later
+    late = msgspec.structs.replace(pairs[0].records[1], example_id="a99", time=9900.0 + 3601)
+    running.take(News(records=(late,), feedback=(), place=Place(), is_all=True))
+    assert running.status().n_units == 0  # its other half came too long before

@@ -19,6 +19,7 @@ from jettison.monitor.experiment import Experiment
 from jettison.monitor.hashed import HashSet, hash_texts
 from jettison.monitor.log import News, Place, TrafficLog
 from jettison.monitor.observe_shadow import score_of
+from jettison.monitor.observe_split import SplitObserver
 from jettison.monitor.plan import ExperimentPlan, Metric, experiment_folder
 from jettison.monitor.waiting import ROW, Waiting
 from jettison.record import Cost, Record
@@ -346,3 +347,36 @@ def test_of_two_rows_of_a_request_the_newer_is_found(monkeypatch: pytest.MonkeyP
     kept.forget(4.0)  # the first four are older, and no full chunk after them is
     assert list(kept.chunks) == [1, 2]
     assert not kept.find(np.array([3], np.uint64)).is_there[0]
+
+
+def test_a_label_that_came_in_time_counts_however_late_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty answers over 4,000 s, labels 500 s after each, a wait of 1,000 s; all read at once."""
+    monkeypatch.setattr(waiting, "CHUNK", 4)
+    answers = [
+        Record(
+            candidate="c",
+            example_id=f"r{number}",
+            split="live",
+            output="yes",
+            arm="treatment",
+            experiment="e",
+            propensity=0.5,
+            time=100.0 * number,
+        )
+        for number in range(40)
+    ]
+    said = [Feedback(request_id=r.example_id, time=(r.time or 0.0) + 500, label="yes") for r in answers]
+    with TrafficWriter(tmp_path / "traffic") as writer:
+        writer.write(answers, said)
+    running = Experiment(PLAN)
+    running.catch_up(TrafficLog(tmp_path))
+    status = running.status()
+    assert (status.metrics[0].n, status.n_late) == (40, 0)
+    assert isinstance(running._observer, SplitObserver)
+    # Then what is older than the wait is dropped, four at a time: 3,900 - 1,000 s is number 29.
+    assert min(running._observer.waiting.chunks) == 7
+    late = Feedback(request_id="r0", time=5000.0, label="yes")
+    running.take(News(records=(), feedback=(late,), place=running.place, is_all=True))
+    assert running.status().n_late == 1
