@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from jettison.monitor.evidence import Finding, evidence_for
 from jettison.monitor.hashed import hash_texts
 from jettison.monitor.kept_split import WAITING, clean, restore, save_rows
 from jettison.monitor.log import News, Place, TrafficLog
-from jettison.monitor.log_columns import feedback_batches, record_batches
+from jettison.monitor.log_columns import RecordBatch, feedback_batches, record_batches
 from jettison.monitor.observe_shadow import ShadowObserver
 from jettison.monitor.observe_split import FeedbackColumns, SplitObserved, SplitObserver
 from jettison.monitor.pieces import open_moment
@@ -80,7 +81,7 @@ class Experiment:
         """Take in the next part of the log; its bounds may fall anywhere."""
         if isinstance(self._observer, SplitObserver):
             if news.records:
-                self._take_records(RecordColumns.of(news.records))
+                self._take_records(RecordColumns.of(news.records), self._observer)
             if news.feedback:
                 self._count(self._observer.take_feedback(FeedbackColumns.of_said(news.feedback)))
             if news.is_all:
@@ -122,9 +123,7 @@ class Experiment:
                     open_moment(log.folder, "feedback", after=self.place.feedback) as said,
                     open_moment(log.folder, "records", after=self.place.records) as records,
                 ):
-                    for batch in record_batches(records, observer.columns()):
-                        self._take_records(batch.columns)
-                        self.place = replace(self.place, records=batch.last)
+                    self._take_all(record_batches(records, observer.columns()), observer)
                     for words in feedback_batches(said):
                         self._count(observer.take_feedback(words.columns))
                         self.place = replace(self.place, feedback=words.last)
@@ -141,19 +140,36 @@ class Experiment:
         if self._last is not None:
             observer.waiting.forget(self._last - self.plan.label_wait_s)
 
-    def _take_records(self, columns: RecordColumns) -> None:
-        assert isinstance(self._observer, SplitObserver)
-        observed = self._observer.take(columns)
-        self._count(observed)
-        if observed.units is not None:
-            self._ratio.update(observed.units)
-            self._n_units += len(observed.units)
+    def _take_all(self, batches: Iterator[RecordBatch], observer: SplitObserver) -> None:
+        """Batch after batch; while one is observed, a thread counts the last one, in their order."""
+        pending: Future[None] | None = None
+        with ThreadPoolExecutor(1) as counting:
+            try:
+                for batch in batches:
+                    observed = self._observe(batch.columns, observer)
+                    self.place = replace(self.place, records=batch.last)
+                    if pending is not None:
+                        pending.result()
+                    pending = counting.submit(self._count, observed)
+            finally:
+                if pending is not None:
+                    pending.result()
+
+    def _take_records(self, columns: RecordColumns, observer: SplitObserver) -> None:
+        self._count(self._observe(columns, observer))
+
+    def _observe(self, columns: RecordColumns, observer: SplitObserver) -> SplitObserved:
+        observed = observer.take(columns)
         time = float(columns.floats("time")[-1])
         self._last = None if np.isnan(time) else time
         ids = columns.hashes("example_id")
         self._ends = self._ends.after(int(ids[0]), int(ids[-1]))
+        return observed
 
     def _count(self, observed: SplitObserved) -> None:
+        if observed.units is not None:
+            self._ratio.update(observed.units)
+            self._n_units += len(observed.units)
         for name, found in observed.outcomes.items():
             self._evidence[name].update(found.values, found.treated, found.shares)
         self._n_late += observed.n_late

@@ -91,6 +91,8 @@ def _tallied(
             }
         )
         try:
+            # Each query opens every segment: thousands of footers are read once.
+            connection.execute("SET parquet_metadata_cache = true")
             tally = Tally()
             for relation in _relations(connection, moment):
                 if labels is None:
