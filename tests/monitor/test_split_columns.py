@@ -305,6 +305,11 @@ def test_a_hash_set_grows() -> None:
         ours.add(part)
     assert ours.n == len(set(hashes.tolist()))
     assert not ours.add(hashes).any()
+    ours.reserve(10**6)  # nothing is lost where it comes too late
+    assert not ours.add(hashes).any()
+    wide = HashSet()
+    wide.reserve(10_000)
+    assert wide.add(hashes).sum() == ours.n
 
 
 def murmur(text: bytes) -> int:

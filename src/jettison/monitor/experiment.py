@@ -123,6 +123,7 @@ class Experiment:
                     open_moment(log.folder, "feedback", after=self.place.feedback) as said,
                     open_moment(log.folder, "records", after=self.place.records) as records,
                 ):
+                    observer.reserve(log.last() - self.place.records)
                     self._take_all(record_batches(records, observer.columns()), observer)
                     for words in feedback_batches(said):
                         self._count(observer.take_feedback(words.columns))

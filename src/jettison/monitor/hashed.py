@@ -82,6 +82,14 @@ class HashSet:
         self.n = 0
         self._table = np.zeros(_FEWEST_SLOTS, np.uint64)
 
+    def reserve(self, n: int) -> None:
+        """Make room for so many at once, where nothing is known yet; pages never touched cost nothing."""
+        slots = len(self._table)
+        while n > FULL * slots:
+            slots *= 2
+        if not self.n and slots > len(self._table):
+            self._table = np.zeros(slots, np.uint64)
+
     def add(self, hashes: np.ndarray) -> np.ndarray:
         """Take hashes in, shape (n,), none of them 0; which of them are new, the first of equal ones."""
         distinct, first = np.unique(hashes, return_index=True)

@@ -135,6 +135,11 @@ class SplitObserver:
         )
         return tuple(dict.fromkeys((*COLUMNS, *of_metrics)))
 
+    def reserve(self, n_records: int) -> None:
+        """Make room for the keys of so many records; half of them are taken to be new."""
+        if UNITS not in self.unread:
+            self.seen[UNITS].reserve(n_records // 2)
+
     def take(self, records: RecordColumns) -> SplitObserved:
         """What the next records bring."""
         chosen, propensity, is_treatment = self._drawn(records)
