@@ -36,22 +36,15 @@ def command(log: Path, release: Path, last: int, alpha: float, as_json: bool) ->
     import msgspec
 
     from jettison.errors import InvalidInput
-    from jettison.monitor.drift import Window, judge_drift, sketch_of
-    from jettison.monitor.log import Place, TrafficLog
+    from jettison.monitor.drift import judge_drift, sketch_of
+    from jettison.monitor.drift_window import newest_window
     from jettison.release import open_release, read_profile
 
     if last < 1:
         raise InvalidInput(f"--last must be at least 1, got {last}.")
     opened = open_release(release)
-    window = Window(sketch_of(read_profile(opened)), candidates=tuple(opened.candidates.values()))
-    traffic = TrafficLog(log)
-    place = Place(records=max(0, traffic.last() - last))
-    while True:
-        news = traffic.read(place)
-        window.take(news.records)
-        place = news.place
-        if news.is_all:
-            break
+    candidates = tuple(opened.candidates.values())
+    window = newest_window(log, sketch_of(read_profile(opened)), candidates=candidates, last=last)
     found = judge_drift(window, alpha=alpha)
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(found), indent=2))

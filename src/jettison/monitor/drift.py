@@ -1,25 +1,22 @@
 """One look at a window of the log: has what is asked, or answered, moved since the release was proved?
 
-Reads in batches and keeps counts, so that memory does not grow with the window. Texts are looked at on an
-even sample of the window. Alpha is shared out over all tests (Holm).
+Alpha is shared out over all tests (Holm). What a window keeps is in `drift_window.py`.
 """
 
-import random
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 import msgspec
 import numpy as np
 
 from jettison.errors import InvalidInput, NotEnoughData
-from jettison.record import Record
-from jettison.release.describe import answer_categories, answer_scores, describe_texts, languages_of
+from jettison.monitor.drift_window import Window
+from jettison.release.describe import describe_texts, languages_of
 from jettison.release.profile import Profile
-from jettison.release.sketch import EMBEDDING, FEATURES, Sketch, TextScorer, bin_of, binned
+from jettison.release.sketch import EMBEDDING, FEATURES, Sketch, TextScorer, bin_of
 from jettison.stats.multiplicity import holm
 from jettison.stats.two_samples import classifier_differs, counts_differ, means_differ
 
-MOST_TEXTS = 10_000
 FEWEST = 30
 LEAST_MOVED = 0.05
 """Of a distribution: what moved less is shown, and is no drift, however surely it moved."""
@@ -61,62 +58,6 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the classifier tells live from reference by, largest part first; empty without drift."""
     not_looked_at: tuple[str, ...]
     """What the log or the profile has not, and why."""
-
-
-class Window:
-    """Counts of a part of the log; fed in batches.
-
-    Args:
-        sketch: Of the release.
-        candidates: Digests of the release; answers of others are not its answers. None takes all.
-        seed: Of the sample of texts.
-    """
-
-    def __init__(self, sketch: Sketch, *, candidates: Collection[str] | None = None, seed: int = 0) -> None:
-        self.sketch, self.candidates = sketch, candidates
-        self.scores: dict[tuple[str, str], np.ndarray] = {}
-        self.categories: dict[str, Counter[str]] = {}
-        self.texts: list[str] = []
-        self.n_records, self.n_with_text = 0, 0
-        self._rng = random.Random(seed)
-        self._is_text = "label" not in sketch.categories
-
-    def take(self, records: Iterable[Record]) -> None:
-        """Take in records; each request counts once, shadows and audits not at all."""
-        values: dict[tuple[str, str], list[float]] = {}
-        for record in records:
-            if is_lean_answer(record, self.candidates):
-                slices = [f"{name}={value}" for name, value in record.slices.items()]
-                known = [one for one in slices if one in self.sketch.slices]
-                for name, value in answer_scores(record).items():
-                    for where in ("all", *known):
-                        values.setdefault((where, name), []).append(value)
-                for name, category in answer_categories(record, is_text=self._is_text).items():
-                    self.categories.setdefault(name, Counter())[category] += 1
-            if record.role in (None, "answer"):
-                self.n_records += 1
-                if record.input is not None:
-                    self._sample(record.input)
-        for (where, name), some in values.items():
-            counts = np.asarray(binned(name, some))
-            self.scores[where, name] = self.scores.get((where, name), 0) + counts
-
-    def _sample(self, text: str) -> None:
-        """Algorithm R: every text of the window has the same chance."""
-        self.n_with_text += 1
-        if len(self.texts) < MOST_TEXTS:
-            self.texts.append(text)
-        elif (place := self._rng.randrange(self.n_with_text)) < MOST_TEXTS:
-            self.texts[place] = text
-
-
-def is_lean_answer(record: Record, candidates: Collection[str] | None) -> bool:
-    """Whether a record is what the release itself said, shown or escalated, not the fallback's."""
-    if record.role not in (None, "answer", "lean"):
-        return False
-    if candidates is not None:
-        return record.candidate in candidates
-    return not (record.route or "").endswith("fallback")
 
 
 def sketch_of(profile: Profile) -> Sketch:
@@ -231,7 +172,7 @@ def _category_tests(window: Window, missing: list[str]) -> Iterable[DriftTest]:
     for name, reference in window.sketch.categories.items():
         if name in ("script", "language"):
             continue
-        live = window.categories.get(name, Counter())
+        live = window.category(name)
         if live.total() < FEWEST:
             missing.append(f"{name}: fewer than {FEWEST} answers of this release bring it")
             continue

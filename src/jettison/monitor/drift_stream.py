@@ -15,7 +15,7 @@ import numpy as np
 from jettison.errors import InvalidInput
 from jettison.files import value_sha256
 from jettison.monitor.detectors import Reading
-from jettison.monitor.drift import is_lean_answer
+from jettison.monitor.drift_window import is_lean_answer
 from jettison.monitor.log import News
 from jettison.record import Record
 from jettison.release.describe import answer_categories, answer_scores, describe_texts

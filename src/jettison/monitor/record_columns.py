@@ -8,7 +8,10 @@ import numpy as np
 from jettison.monitor.hashed import hash_texts
 from jettison.record import Record, records_table
 
-TEXTS = ("experiment", "arm", "role", "output", "error", "slices", "scores", "guardrails")
+TEXTS = (
+    *("experiment", "arm", "role", "candidate", "route", "output"),
+    *("error", "slices", "scores", "guardrails"),
+)
 """Columns of few different texts, which are read as codes into a dictionary."""
 
 
@@ -75,6 +78,13 @@ class RecordColumns:
         places, words = self.codes(name)
         wanted = np.array([word in texts for word in words] + [None in texts])
         return np.asarray(wanted[places])
+
+    def texts(self, name: str, places: Sequence[int]) -> list[str]:
+        """Texts of some records, in the order of the places; none of them may be null."""
+        column = self._column(name)
+        if column is None or not len(places):
+            return []
+        return list(column.take(np.asarray(places, np.int64)).to_pylist())
 
     def hashes(self, name: str) -> np.ndarray:
         """Hashes of texts, shape (n,), uint64; 0 where there is none. Made once."""

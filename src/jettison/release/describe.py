@@ -30,9 +30,7 @@ class Described:
 def describe_texts(texts: Sequence[str], scorer: TextScorer) -> Described:
     """Scores, features and script of each text."""
     hashed = [hashed_words(text) for text in texts]
-    rows = np.array(
-        [scorer.scores(text, words) for text, words in zip(texts, hashed, strict=True)], float
-    ).reshape(len(texts), len(TEXT_SCORES))
+    rows = scorer.scores(texts, hashed)
     scores = {name: rows[:, place] for place, name in enumerate(TEXT_SCORES)}
     # Lengths are long-tailed: their logarithm is the feature.
     rows = np.column_stack([np.log2(rows[:, 0] + 1), rows[:, 1:]])

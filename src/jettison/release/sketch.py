@@ -119,7 +119,12 @@ def hashed_words(text: str) -> list[int]:
 def hashed_grams(text: str) -> np.ndarray:
     """Bucket of each run of five bytes of a text, lower-case, in order, shape (n_runs,)."""
     raw = text[:MOST_CHARACTERS].lower().encode("utf-8", "surrogatepass")
-    found = np.frombuffer(raw, np.uint8).astype(np.uint32)
+    return _run_buckets(np.frombuffer(raw, np.uint8))
+
+
+def _run_buckets(raw: np.ndarray) -> np.ndarray:
+    """Bucket of each run of five of these bytes."""
+    found = raw.astype(np.uint32)
     if len(found) < GRAM:
         return np.zeros(0, np.int64)
     code = np.zeros(len(found) - GRAM + 1, np.uint32)
@@ -149,19 +154,63 @@ class TextScorer:
         # What is not in the table shares half a count each, as if it were always about to come.
         self._surprise = -np.log2((counts + 0.5) / (counts.sum() + 0.5 * len(counts)))
 
-    def scores(self, text: str, words: Sequence[int]) -> tuple[float, float, float, float, float]:
-        """`TEXT_SCORES` of one text with its `hashed_words`, in their order."""
-        grams = hashed_grams(text)
-        start = text[:MOST_CHARACTERS]
-        length = max(1, len(start))
-        is_plain = [letter.isalnum() or letter.isspace() for letter in start]
-        return (
-            float(len(text)),
-            float(self._surprise[grams].mean()) if len(grams) else 0.0,
-            float(self._is_new[list(words)].mean()) if words else 0.0,
-            sum(map(str.isupper, start)) / length,
-            1 - sum(is_plain) / length if start else 0.0,
+    def scores(self, texts: Sequence[str], hashed: Sequence[Sequence[int]]) -> np.ndarray:
+        """`TEXT_SCORES` of texts with their `hashed_words`, shape (n_texts, 5); of each text by itself."""
+        found = np.zeros((len(texts), len(TEXT_SCORES)))
+        starts = [text[:MOST_CHARACTERS] for text in texts]
+        found[:, 0] = [len(text) for text in texts]
+        for part in _parts([len(start) for start in starts]):
+            found[part, 1] = self._rareness(starts[part])
+            found[part, 3:] = _letters(starts[part])
+        found[:, 2] = _means(self._is_new, [np.asarray(words, np.int64) for words in hashed])
+        return found
+
+    def _rareness(self, texts: Sequence[str]) -> np.ndarray:
+        """Mean surprise of the texts' runs, 0 where they are too short to have one."""
+        raw = [text.lower().encode("utf-8", "surrogatepass") for text in texts]
+        if not raw:
+            return np.zeros(0)
+        sizes = np.array([len(one) for one in raw])
+        n_runs = np.maximum(0, sizes - GRAM + 1)
+        of_text = np.repeat(np.arange(len(raw)), n_runs)
+        # Place of each run in the joined bytes: runs that reach into the next text are left out.
+        places = np.arange(n_runs.sum()) + np.repeat(
+            np.cumsum(sizes) - sizes - (np.cumsum(n_runs) - n_runs), n_runs
         )
+        surprise = self._surprise[_run_buckets(np.frombuffer(b"".join(raw), np.uint8))[places]]
+        return np.asarray(np.bincount(of_text, surprise, len(raw)) / np.maximum(1, n_runs))
+
+
+def _parts(sizes: Sequence[int]) -> list[slice]:
+    """Consecutive texts of a million characters or so: bounds memory."""
+    found, start, total = [], 0, 0
+    for place, size in enumerate(sizes):
+        total += size
+        if total > 1_000_000 or place == len(sizes) - 1:
+            found.append(slice(start, place + 1))
+            start, total = place + 1, 0
+    return found
+
+
+def _letters(texts: Sequence[str]) -> np.ndarray:
+    """Shares of capitals and of punctuation among the characters, shape (n_texts, 2)."""
+    codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
+    used, places = np.unique(codes, return_inverse=True)
+    letters = [chr(code) for code in used.tolist()]
+    is_capital = np.array([letter.isupper() for letter in letters], float)
+    is_mark = np.array([not (letter.isalnum() or letter.isspace()) for letter in letters], float)
+    sizes = np.array([len(text) for text in texts], np.int64)
+    of_text = np.repeat(np.arange(len(texts)), sizes)
+    sums = [np.bincount(of_text, values[places], len(texts)) for values in (is_capital, is_mark)]
+    return np.asarray(np.stack(sums, axis=1) / np.maximum(1, sizes)[:, None])
+
+
+def _means(values: np.ndarray, chosen: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean of the chosen values of each text, 0 where there are none."""
+    sizes = np.array([len(one) for one in chosen], np.int64)
+    of_text = np.repeat(np.arange(len(chosen)), sizes)
+    flat = np.concatenate(chosen) if len(chosen) else np.zeros(0, np.int64)
+    return np.asarray(np.bincount(of_text, values[flat].astype(float), len(chosen)) / np.maximum(1, sizes))
 
 
 def _counts(table: bytes, n_buckets: int) -> np.ndarray:
@@ -192,9 +241,7 @@ def embed(hashed: Sequence[Sequence[int]]) -> np.ndarray:
         Rahimi & Recht 2007; Gretton et al. 2012, section 3.
     """
     directions, frequencies, phases = _projection()
-    texts = (
-        np.stack([_direction(words, directions) for words in hashed]) if len(hashed) else np.zeros((0, 32))
-    )
+    texts = _directions_of(hashed, directions)
     return np.asarray(np.sqrt(2 / EMBEDDING) * np.cos(texts @ frequencies + phases))
 
 
@@ -211,11 +258,16 @@ def script_of(text: str) -> str:
     return max(found, key=lambda name: found[name]) if found else "none"
 
 
-def _direction(words: Sequence[int], directions: np.ndarray) -> np.ndarray:
-    if not words:
-        return np.zeros(directions.shape[1])
-    total = directions[list(words)].sum(axis=0)
-    return np.asarray(total / np.sqrt(len(words)))
+def _directions_of(hashed: Sequence[Sequence[int]], directions: np.ndarray) -> np.ndarray:
+    """Sum of the directions of each text's words over the root of their number."""
+    sizes = np.array([len(words) for words in hashed], np.int64)
+    total = np.zeros((len(hashed), directions.shape[1]))
+    filled = np.flatnonzero(sizes)
+    if len(filled):
+        flat = np.concatenate([np.asarray(hashed[place], np.int64) for place in filled.tolist()])
+        starts = np.cumsum(sizes[filled]) - sizes[filled]
+        total[filled] = np.add.reduceat(directions[flat], starts, axis=0)
+    return np.asarray(total / np.sqrt(np.maximum(1, sizes))[:, None])
 
 
 _kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
