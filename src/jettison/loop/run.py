@@ -1,7 +1,6 @@
 """One turn of the loop offline: from the model a team runs to a decision, a release and a report."""
 
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,8 +27,7 @@ from jettison.decide.render import read_decision, write_decision
 from jettison.decide.report import rewrite_report
 from jettison.decide.report_types import write_report_content
 from jettison.decision import CostSummary, Decision, Gate, NotWorse
-from jettison.errors import CannotWrite, InvalidInput, JettisonError, UnknownName
-from jettison.evaluate.profile import reference_profile
+from jettison.errors import CannotWrite, InvalidInput, UnknownName
 from jettison.evaluate.replay import DECODED
 from jettison.evaluate.slices import Slicer
 from jettison.evaluate.suites.safety import SCORER
@@ -37,6 +35,7 @@ from jettison.files import value_sha256, write_json
 from jettison.loop.cascades import add_cascades
 from jettison.loop.config import RunConfig
 from jettison.loop.nominate import Ballot, nominate
+from jettison.loop.release_chosen import release_chosen
 from jettison.loop.safety import probes_of, safety_gates, safety_records, with_scorer_errors
 from jettison.loop.search import Findings, first_contender, search, with_costs
 from jettison.loop.suite_evidence import suite_evidence
@@ -45,7 +44,6 @@ from jettison.loop.telling import Answers, report_content
 from jettison.loop.under_load import load_of
 from jettison.loop.watcher import Clock, Silent, Watcher
 from jettison.loop.workspace import Contender, Workspace
-from jettison.release import Release, open_release, write_release
 from jettison.task import Example, TestReading
 from jettison.task.read import read_task
 
@@ -89,7 +87,14 @@ def _run(config: RunConfig, watcher: Watcher | None) -> Outcome:
     workspace.watcher.stage("cost of the finalists, thoroughly")
     incumbent, finalists = with_costs(workspace, incumbent, finalists, thorough=True)
     judged = _decide(workspace, incumbent, finalists, ballot, gates, chosen.probes)
-    release = _release(workspace, incumbent, finalists, judged)
+    release = release_chosen(
+        workspace,
+        incumbent,
+        finalists,
+        decision=judged.decision,
+        examples=judged.examples,
+        keep_logits=_reads_logits((incumbent, *finalists)),
+    )
     rivals = [c for c in finalists if c.name in (ballot.nominee, ballot.fallback)]
     load = load_of(workspace, [incumbent, *rivals])
     workspace.watcher.stage("writing the report")
@@ -450,60 +455,3 @@ def _evidence_key(purpose: str, evidence: Sequence[Evidence]) -> str:
 def _reads_logits(contenders: Sequence[Contender]) -> bool:
     """Whether records must hold logits: a cascade among them may take the mean of its arms'."""
     return any(contender.candidate.backend == "cascade" for contender in contenders)
-
-
-def _release(
-    workspace: Workspace,
-    incumbent: Contender,
-    finalists: Sequence[Contender],
-    judged: Judged,
-) -> Release | None:
-    """Write the release of the chosen candidate, or find the one a finished run wrote."""
-    decision = judged.decision
-    chosen = next((c for c in finalists if c.name == decision.chosen), None)
-    if chosen is None:
-        return None
-    workspace.watcher.stage("writing the release")
-    folder = workspace.folder / "release"
-    if folder.exists():
-        found = _same_release(folder, decision)
-        if found is not None:
-            return found
-        shutil.move(folder, _free_name(workspace.folder, "release-before"))
-    return write_release(
-        folder,
-        candidate=chosen.candidate,
-        decision=decision,
-        evidence=[
-            workspace.records_path(
-                c.candidate, judged.examples, "test", keep_logits=_reads_logits((incumbent, *finalists))
-            )
-            for c in (incumbent, chosen)
-        ],
-        task_name=workspace.task.name,
-        profile=reference_profile(
-            chosen.records,
-            [e.input for e in workspace.dev],
-            background=[
-                e.input for e in (*workspace.task.development.train, *workspace.task.development.unlabelled)
-            ],
-        ),
-    )
-
-
-def _same_release(folder: Path, decision: Decision) -> Release | None:
-    """The release in a folder, when it is whole and carries this very decision."""
-    try:
-        release = open_release(folder)
-        same = read_decision(folder / "decision.json") == decision
-    except JettisonError:
-        return None
-    return release if same else None
-
-
-def _free_name(folder: Path, stem: str) -> Path:
-    """An unused name: an older release is set aside, never overwritten."""
-    n = 1
-    while (folder / f"{stem}-{n}").exists():
-        n += 1
-    return folder / f"{stem}-{n}"
