@@ -52,7 +52,7 @@ def check_next_tokens(
         reference = _last_rows(CausalEngine(ready), texts)
     try:
         found = _last_rows(engine(made), texts)
-    except Exception as error:
+    except Exception as error:  # runtimes raise kinds of their own
         reason = " ".join(str(error).split())[:200]
         raise StepFailed(f"the graph built of {candidate.name} must run, got: {reason}") from error
     divergence = float((np.exp(reference) * (reference - found)).sum(1).mean())

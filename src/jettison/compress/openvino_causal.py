@@ -36,7 +36,7 @@ def write_graph(model: Any, target: Path) -> None:
             shapes = [([1, -1], openvino.Type.i64)]
             shapes += [([1, one.shape[1], -1, one.shape[3]], openvino.Type.f32) for one in past]
             graph = openvino.convert_model(traced, example_input=(ids, *past), input=shapes)
-        except Exception as error:
+        except Exception as error:  # OpenVINO and torch.jit raise many kinds; the message is passed on
             reason = " ".join(str(error).split())[:200]
             raise StepFailed(
                 f"the model must be one that OpenVINO converts, got {type(error).__name__}: {reason}"
