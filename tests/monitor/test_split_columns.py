@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -213,6 +214,27 @@ def test_cut_anywhere_and_kept_between_the_status_is_the_same_to_the_last_digit(
     said = tuple(f for _, f in traffic if f is not None)
     one_by_one.take(News(records=(), feedback=said, place=Place(), is_all=True))
     assert piecewise.status() == whole.status() == one_by_one.status()
+
+
+def test_segments_of_another_writer_may_give_empty_columns_no_type(tmp_path: Path) -> None:
+    start_experiment(tmp_path, PLAN)
+    segments = tmp_path / "traffic" / "segments"
+    write(tmp_path, made(60), rolls=[30, 60])
+    wanted = Experiment(PLAN)
+    wanted.catch_up(TrafficLog(tmp_path))
+    first, _ = sorted(segments.glob("feedback-*.parquet"))
+    said = pq.read_table(first)
+    assert said["score"].null_count < len(said)
+    nothing = said.set_column(
+        said.schema.get_field_index("score"), "score", pa.nulls(len(said), pa.float64())
+    )
+    untyped = said.set_column(said.schema.get_field_index("score"), "score", pa.nulls(len(said)))
+    found = []
+    for table in (nothing, untyped, said.drop_columns(["score"])):
+        pq.write_table(table, first)
+        found.append(Experiment(PLAN))
+        found[-1].catch_up(TrafficLog(tmp_path))
+    assert found[0].status() == found[1].status() == found[2].status() != wanted.status()
 
 
 def kept(folder: Path, n: int) -> Experiment:

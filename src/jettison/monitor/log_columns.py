@@ -61,7 +61,10 @@ def feedback_batches(moment: Moment) -> Iterator[FeedbackBatch]:
             n += batch.num_rows
         if gathered and (n >= FEEDBACK_AT_ONCE or place == len(moment.pieces)):
             last = gathered[-1].column("seq")[-1].as_py()
-            yield FeedbackBatch(last, FeedbackColumns.of(pa.Table.from_batches(gathered)))
+            parts = [pa.Table.from_batches([batch]) for batch in gathered]
+            # Other writers give a column of nothing but nulls no type, or leave it out.
+            table = pa.concat_tables(parts, promote_options="permissive")
+            yield FeedbackBatch(last, FeedbackColumns.of(table))
             gathered, n = [], 0
     for rows in moment.live():
         said = _decoded(moment, rows, Feedback)

@@ -10,8 +10,8 @@ from typing import Self
 import msgspec
 import numpy as np
 
-from jettison.files import file_atomic
-from jettison.record import Cost, Record, records_table
+from jettison.record import Cost, Record
+from jettison.serve.roll import roll
 from jettison.traffic import LIVE_FILE, SCHEMA, SEGMENTS, Feedback
 
 
@@ -38,25 +38,10 @@ class TrafficWriter:
             )
 
     def roll(self) -> None:
-        """Move what the live file holds into a segment of each table."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        for table in ("records", "feedback"):
-            rows = self._connection.execute(f"SELECT seq, body FROM {table} ORDER BY seq").fetchall()
-            if not rows:
-                continue
-            sequence = pa.array([seq for seq, _ in rows], pa.int64())
-            if table == "records":
-                body = records_table([msgspec.json.decode(body, type=Record) for _, body in rows])
-            else:
-                said = [msgspec.json.decode(body, type=Feedback) for _, body in rows]
-                body = pa.Table.from_pylist([msgspec.to_builtins(one) for one in said])
-            name = f"{table}-{rows[0][0]:012d}-{rows[-1][0]:012d}.parquet"
-            with file_atomic(self.folder / SEGMENTS / name) as file:
-                pq.write_table(body.append_column("seq", sequence), file, compression="zstd")
+        """Move what the live file holds into segments, which the gateway's own roll writes."""
+        for table, last in roll(self.folder).items():
             with self._connection:
-                self._connection.execute(f"DELETE FROM {table} WHERE seq <= ?", (rows[-1][0],))
+                self._connection.execute(f"DELETE FROM {table} WHERE seq <= ?", (last,))
 
     def close(self) -> None:
         """Close the live file."""
