@@ -3,8 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
+import torch
 
 from jettison.backends.causal import CausalEngine
 from jettison.backends.open import open_model
@@ -50,6 +52,19 @@ def test_twenty_examples_are_learned_by_heart(tmp_path: Path, mode: str, rate: f
     losses = made.lineage[-1].notes["training"]["losses"]
     assert losses[-1] < 0.1 * losses[0]
     assert {p.name for p in made.path.glob("adapter*")} == set()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_a_gpu_learns_in_bfloat16_from_rows_of_unlike_lengths(tmp_path: Path, mode: str) -> None:
+    longer = tuple(
+        msgspec.structs.replace(e, input=f"{e.input} " * (1 + i % 5)) for i, e in enumerate(TWENTY.train)
+    )
+    candidate = language_candidate(tmp_path / "m")
+    step = {"step": "finetune_language", "mode": mode, "epochs": 4, "batch_size": 5}
+    made = apply(tmp_path, candidate, step, data=replace(TWENTY, train=longer))
+    losses = made.lineage[-1].notes["training"]["losses"]
+    assert losses[-1] < losses[0]
 
 
 def test_a_free_answer_is_learned_with_its_end(tmp_path: Path) -> None:

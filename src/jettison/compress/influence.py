@@ -8,7 +8,7 @@ import numpy as np
 
 from jettison.backends.text import length_sorted_batches
 from jettison.compress.answer_rows import AnswerRows
-from jettison.compress.answer_training import last_logits, pad_left
+from jettison.compress.answer_training import last_logits, pad_right
 from jettison.compress.causal_anatomy import CausalAnatomy, blocks_of
 
 BATCH = 8
@@ -72,7 +72,7 @@ def answer_logprobs(model: Any, rows: AnswerRows, pad_id: int) -> list[np.ndarra
     with torch.inference_mode():
         for start in range(0, len(rows), BATCH):
             part = rows.take(np.arange(start, min(start + BATCH, len(rows))))
-            ids, mask = pad_left(part, pad_id, str(next(model.parameters()).device))
+            ids, mask = pad_right(part, pad_id, str(next(model.parameters()).device))
             logits = last_logits(model, ids, mask, int(part.n_answer.max()))
             logprobs = torch.log_softmax(logits, -1).cpu().numpy()
             found += [logprobs[row, -n:] for row, n in enumerate(part.n_answer.tolist())]
@@ -159,4 +159,4 @@ def _batches(model: Any, rows: AnswerRows, pad_id: int) -> Iterator[tuple[Any, A
     device = str(next(model.parameters()).device)
     with torch.inference_mode():
         for index in length_sorted_batches([len(row) for row in rows.ids], BATCH):
-            yield pad_left(rows.take(np.asarray(index)), pad_id, device)
+            yield pad_right(rows.take(np.asarray(index)), pad_id, device)

@@ -19,7 +19,7 @@ from jettison.backends.prompted import open_prompted
 from jettison.backends.text import length_sorted_batches
 from jettison.candidate import Candidate
 from jettison.compress.answer_rows import NAMED, AnswerRows, PromptTokens, TopTokens, answer_said
-from jettison.compress.answer_training import last_logits, pad_left
+from jettison.compress.answer_training import last_logits, pad_right
 from jettison.compress.causal import device_of, load_causal
 from jettison.compress.step import StepContext
 from jettison.errors import StepFailed
@@ -117,7 +117,7 @@ class _Teacher:
         import torch
 
         places = taught_places(rows, self.asked.prompt_tokens)
-        ids, mask = pad_left(rows, self.tokens.pad_id, self.device)
+        ids, mask = pad_right(rows, self.tokens.pad_id, self.device)
         with torch.inference_mode():
             logits = last_logits(self.module, ids, mask, int(places.max()))
             logprobs = torch.log_softmax(logits / self.asked.temperature, -1)
@@ -154,7 +154,7 @@ def teacher_loss(model: Any, rows: AnswerRows, pad_id: int, *, temperature: floa
     for row, (top, n) in enumerate(zip(rows.teacher, places.tolist(), strict=True)):
         ids[row, longest - n :], taught[row, longest - n :] = top.ids[:, :k], top.logprobs[:, :k]
         inside[row, longest - n :] = 1.0
-    given, mask = pad_left(rows, pad_id, device)
+    given, mask = pad_right(rows, pad_id, device)
     logits = last_logits(model, given, mask, longest)
     ours = torch.log_softmax(logits / temperature, -1).gather(-1, torch.from_numpy(ids).to(device))
     divergence = lumped_divergence(torch.from_numpy(taught).to(device), ours)
