@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jettison.backends.causal import CausalEngine
-from jettison.backends.device import Placed, placed_on
+from jettison.backends.device import Placed, cast, placed_on
 from jettison.candidate import Candidate, write_candidate
 from jettison.errors import InvalidInput
 from jettison.language import Ask, Continuation
@@ -62,6 +62,25 @@ def test_bfloat16_moves_likelihoods_by_its_rounding_alone(tmp_path):
     exact = likelihoods(candidate(folder, device="cpu"))
     rounded = likelihoods(candidate(folder, device="cpu", dtype="bfloat16"))
     assert 0 < np.abs(exact - rounded).max() < 0.02 * np.abs(exact).max()
+
+
+def test_a_precision_rounds_weights_and_not_the_frequencies_of_positions():
+    transformers = pytest.importorskip("transformers")
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=8, **size))
+    cast(model, "bfloat16")
+    assert {one.dtype for one in model.parameters()} == {torch.bfloat16}
+    frequencies = model.model.rotary_emb.inv_freq
+    assert frequencies.dtype == torch.float32
+    torch.testing.assert_close(frequencies[1].item(), 10_000 ** (-1 / 4))
+
+
+def test_requests_are_packed_in_bfloat16_too(tmp_path):
+    folder = make_tiny_language(tmp_path / "tiny", TEXTS)
+    engine = CausalEngine(candidate(folder, device="cpu", dtype="bfloat16"))
+    assert engine._packs
+    assert engine._model.dtype == torch.bfloat16
+    engine.close()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")

@@ -12,7 +12,7 @@ import numpy as np
 
 from jettison.backends.causal_pack import packs, score_packed, score_plain
 from jettison.backends.causal_trunk import Trunk, TrunkCache
-from jettison.backends.device import placed
+from jettison.backends.device import cast, placed
 from jettison.backends.hf import load_pretrained
 from jettison.backends.language_decode import batches, decode
 from jettison.backends.language_tokens import (
@@ -61,7 +61,7 @@ class CausalEngine:
             "AutoModelForCausalLM",
             trust_remote_code=bool(settings.get("trust_remote_code", False)),
         )
-        self._model: Any = model.to(self._device, getattr(torch, dtype)).eval()
+        self._model: Any = cast(model, dtype).to(self._device).eval()
         limit = int(getattr(model.config, "max_position_embeddings", None) or 2048)
         self._tokens = LanguageTokens(
             load_language_tokenizer(candidate),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jettison.backends.device import cast
 from jettison.backends.text import TokenClassifier
 from jettison.candidate import Candidate, check_safe
 from jettison.errors import BrokenArtifact, InvalidInput
@@ -69,7 +70,7 @@ def load_torch(candidate: Candidate) -> Any:
         BrokenArtifact: The files do not load, or do not fit the candidate's labels.
         InvalidInput: `dtype` or `pooling` is none that is known.
     """
-    torch = need("torch", "torch")
+    need("torch", "torch")
     need("transformers", "torch")
     from jettison.backends import torch_modules
 
@@ -99,7 +100,7 @@ def load_torch(candidate: Candidate) -> Any:
                 f"got {model.config.num_labels}."
             )
         module = torch_modules.TokenLogits(model)
-    return module.to(getattr(torch, dtype)).eval()
+    return cast(module, dtype).eval()
 
 
 def load_pretrained(folder: Path, auto_class: str, *, trust_remote_code: bool = False) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jettison.backends.device import placed
+from jettison.backends.device import cast, placed
 from jettison.backends.hf import load_pretrained
 from jettison.backends.language_decode import batches, decode
 from jettison.backends.language_tokens import (
@@ -54,7 +54,7 @@ class Seq2SeqEngine:
             "AutoModelForSeq2SeqLM",
             trust_remote_code=bool(settings.get("trust_remote_code", False)),
         )
-        self._model: Any = model.to(self._device, getattr(torch, dtype)).eval()
+        self._model: Any = cast(model, dtype).to(self._device).eval()
         self._batch = int(settings.get("batch_size", 16))
         limit = getattr(model.config, "max_position_embeddings", None)
         longest = int(settings.get("max_context", limit or LONGEST))
