@@ -4,8 +4,8 @@ Used where approximations fail: few groups with any change, one group that outwe
 others, or few graded scores. The wealth of a mixture of fixed bets has mean at most 1 under
 the hypothesis, so 1 / wealth is a p-value (Waudby-Smith & Ramdas 2024, JRSS B 86:1). Half the
 stake is on the boldest bet, the rest lies dense below it: that is near the best any valid test
-can do when next to nothing changed. Groups so large that they would tame every bet are set
-aside and taken as lost (design/grouped-examples.md).
+can do when next to nothing changed. The loss hypothesized is parted among the groups so that large
+ones, in which harm hides best, do not tame the bet on the rest (design/grouped-examples.md).
 """
 
 import math
@@ -20,7 +20,6 @@ BETS = np.append(1.0, 1.0 - np.geomspace(0.01, 0.98, _N_CAUTIOUS))
 """Stakes, as a share of the largest that cannot be ruined by one outcome."""
 _LOG_SHARES = np.log(np.append(0.5, np.full(_N_CAUTIOUS, 0.5 / _N_CAUTIOUS)))
 _MOST_COPIES = 1e7
-_MOST_CUTS = 32
 
 
 def betting_p(by_group: GroupSums, difference: float) -> float:
@@ -69,34 +68,32 @@ def copies_needed(by_group: GroupSums, difference: float, *, alpha: float = 0.02
 
 def _growth(by_group: GroupSums, difference: float) -> np.ndarray:
     """Log wealth of each bet, shape of `BETS`; -inf for a bet that was ruined."""
-    by_group, difference = _without_largest(by_group, difference)
-    excess = (by_group.sums - difference * by_group.weights) / by_group.weights.max()
-    worst = 1.0 + difference  # a group whose every score falls from 1 to 0 loses this much
+    spread, boldest = _spread_loss(by_group.weights, difference)
     with np.errstate(divide="ignore"):
-        logs = np.log(np.maximum(1.0 + np.outer(BETS / worst, excess), 0.0))
+        logs = np.log(np.maximum(1.0 + np.outer(BETS * boldest, spread + by_group.sums), 0.0))
     return np.asarray(logs.sum(axis=1))
 
 
-def _without_largest(by_group: GroupSums, difference: float) -> tuple[GroupSums, float]:
-    """The groups up to some size, with the hypothesis left for them when all larger ones are lost.
+def _spread_loss(weights: np.ndarray, difference: float) -> tuple[np.ndarray, float]:
+    """The loss hypothesized of each group, and the boldest stake that no group can ruin twice over.
 
-    No group can lose more than its weight, so that the hypothesis on the rest follows from
-    the one on all. The size is the one at which unchanged answers would win most: it is
-    chosen by sizes and hypothesis alone, never by outcomes, so that the p-value stays valid.
+    Any way to part the hypothesized loss among the groups leaves the wealth a mean of at most 1, if one
+    stake is laid on all of them: the logarithm of that mean is at most the stake times what the parts
+    exceed the truth by, and the parts sum to no more than the truth does. Here each group is asked for
+    what it weighs beyond a level, so that the stake is one over the level. No other parting wins more
+    when nothing changes: with this one the wealth of the boldest stake is one over the largest
+    probability, under the hypothesis, that no group is lost. The level hangs on weights and hypothesis
+    alone, never on outcomes, so that the p-value stays valid.
+
+    Returns:
+        Shape (n_groups,), summing to minus the difference times all weight; and the stake.
     """
-    sizes, counts = np.unique(by_group.weights, return_counts=True)
-    kept = np.cumsum(sizes * counts)
-    left = 1.0 - (1.0 + difference) * kept[-1] / kept  # loss hypothesized of the rest, shape (n_sizes,)
-    cuts = np.flatnonzero(left > 0)
-    if len(cuts) < 2:
-        return by_group, difference
-    cuts = np.unique(cuts[np.linspace(0, len(cuts) - 1, _MOST_CUTS).astype(int)])
-    bet = left[cuts] / (1 - left[cuts]) / sizes[cuts]
-    within = np.arange(len(sizes)) <= cuts[:, None]
-    wins = np.where(within, np.log1p(bet[:, None] * sizes), 0.0) @ counts
-    cut = int(cuts[np.argmax(wins)])
-    rest = by_group.weights <= sizes[cut]
-    return GroupSums(by_group.sums[rest], by_group.weights[rest], n=by_group.n), -float(left[cut])
+    if difference >= 0:  # a gain: each group is asked for its share
+        return -difference * weights, 1.0 / ((1.0 + difference) * float(weights.max()))
+    heaviest = np.cumsum(np.sort(weights)[::-1])
+    lost = -difference * heaviest[-1]
+    level = float(((heaviest - lost) / np.arange(1, len(weights) + 1)).max())
+    return np.maximum(weights - level, 0.0), 1.0 / level
 
 
 def _log_wealth(growth: np.ndarray) -> float:
