@@ -277,9 +277,12 @@ def test_a_cost_per_correct_answer_is_the_cost_over_the_share() -> None:
     found = per_correct([2.0], [1.0, 1.0, 0.0, 0.0] * 25)
     assert found is not None
     assert found.value == pytest.approx(4.0)
-    # The relative standard error of the share is sqrt(0.25 / 100) / 0.5 = 0.1: 4 exp(1.96 x 0.1) = 4.866.
-    assert found.high == pytest.approx(4.866, abs=0.001)
-    assert found.low == pytest.approx(4 / np.exp(0.196), abs=0.001)
+    # A known cost over Wilson's bounds of 50 of 100, 0.40383 and 0.59617.
+    assert (found.low, found.high) == pytest.approx((2 / 0.59617, 2 / 0.40383), rel=1e-4)
+    # All of few answers right is no certainty: 20 of 20 may be 83.9 % (Wilson).
+    sure = per_correct([2.0], [1.0] * 20)
+    assert sure is not None
+    assert (sure.low, sure.high) == pytest.approx((2.0, 2 / 0.83887), rel=1e-4)
     assert per_correct([2.0], [0.0, 0.0]) is None
     assert per_correct([], [1.0]) is None
     assert correct_share([]) is None

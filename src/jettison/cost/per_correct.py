@@ -12,7 +12,7 @@ from jettison.decision import CostSummary, Interval
 
 Judge = Callable[[int, str], float | None]
 """Judges the answer to the input of a row: 1 right, 0 wrong, None cannot tell."""
-METHOD = "mean cost / share correct, delta method on the logarithm"
+METHOD = "mean cost / share correct, both intervals put together on the logarithm"
 
 
 def judged_scores(blocks: Iterable[Calls], judge: Judge) -> list[float]:
@@ -62,21 +62,14 @@ def per_correct_of(cost: Interval | float | None, correct: Sequence[float]) -> I
         None when the cost is not known or not above 0, or nothing was right or judged.
 
     Source:
-        Both half widths on the logarithm, added in quadrature.
+        Zou & Donner 2008, Statistics in Medicine 27:1693, on the logarithm: of each side the distances of
+        both intervals' bounds, added in quadrature.
     """
-    if cost is None:
+    share = correct_share(correct)
+    if cost is None or share is None:
         return None
-    value, low, high = (cost.value, cost.low, cost.high) if isinstance(cost, Interval) else (cost,) * 3
-    found = per_correct([value], correct) if low > 0 else None
-    if found is None:
-        return None
-    share_half = log(found.high / found.value)
-    return Interval(
-        value=found.value,
-        low=found.value / exp(sqrt(log(value / low) ** 2 + share_half**2)),
-        high=found.value * exp(sqrt(log(high / value) ** 2 + share_half**2)),
-        method=METHOD,
-    )
+    known = cost if isinstance(cost, Interval) else Interval(value=cost, low=cost, high=cost)
+    return _over(known, share)
 
 
 def costs_per_correct(cost: CostSummary, correct: Sequence[float]) -> CostSummary:
@@ -115,26 +108,32 @@ def per_correct(
         cost is not above 0.
 
     Source:
-        Delta method: the relative variances of two independent means add up.
+        Student's t of the mean cost and Wilson's interval of the share, put together as in
+        `per_correct_of`. The plain delta method has no width where all of few answers are right: it
+        covered 50 % instead of 95 % of 60 answers, 97 % of them right.
     """
-    costs, scores = np.asarray(cost, float), np.asarray(correct, float)
-    if not len(costs) or not len(scores) or not (costs > 0).all() or not np.isfinite(costs).all():
+    costs = np.asarray(cost, float)
+    share = correct_share(correct, confidence=confidence)
+    if share is None or not len(costs) or not (costs > 0).all() or not np.isfinite(costs).all():
         return None
-    share, mean = float(scores.mean()), float(costs.mean())
-    if share <= 0:
-        return None
-    relative = float(scores.var()) / len(scores) / share**2
+    mean, half = float(costs.mean()), 0.0
     if len(costs) > 1:
-        relative += float(costs.var(ddof=1)) / len(costs) / mean**2
-        factor = float(stats.t.ppf((1 + confidence) / 2, len(costs) - 1))
-    else:
-        factor = float(stats.norm.ppf((1 + confidence) / 2))
-    value = mean / share
-    half = factor * sqrt(relative)
+        error = float(costs.std(ddof=1)) / sqrt(len(costs)) / mean
+        half = float(stats.t.ppf((1 + confidence) / 2, len(costs) - 1)) * error
+    return _over(Interval(value=mean, low=mean * exp(-half), high=mean * exp(half)), share)
+
+
+def _over(cost: Interval, share: Interval) -> Interval | None:
+    """One interval over another, both above 0; None where the cost or the share is not."""
+    if cost.low <= 0 or share.value <= 0 or share.low <= 0:
+        return None
+    value = cost.value / share.value
+    below = sqrt(log(cost.value / cost.low) ** 2 + log(share.high / share.value) ** 2)
+    above = sqrt(log(cost.high / cost.value) ** 2 + log(share.value / share.low) ** 2)
     return Interval(
         value=value,
-        low=exp(log(value) - half),
-        high=exp(log(value) + half),
-        confidence=confidence,
+        low=value / exp(below),
+        high=value * exp(above),
+        confidence=share.confidence,
         method=METHOD,
     )
