@@ -15,6 +15,7 @@ import numpy as np
 
 from jettison.cost.per_correct import correct_share, per_correct
 from jettison.cost.ratio import median_interval
+from jettison.monitor.estimate import estimate_quality
 from jettison.stats.bernstein_sequence import EmpiricalBernsteinSequence
 from jettison.stats.betting_sequence import BettingSequence
 from jettison.stats.binomial import clopper_pearson, wilson
@@ -30,7 +31,6 @@ from jettison.stats.mixtures import (
     share_sequence,
 )
 from jettison.stats.noninferiority import margin_test
-from jettison.stats.prediction_powered import powered_mean
 from jettison.stats.stratified import draw_stratified, stratified_mean
 
 Draw = Callable[[np.random.Generator], bool]
@@ -166,7 +166,8 @@ def of_cost(n: int, right: float, n_blocks: int) -> Draw:
     """What a correct answer costs, from blocks and judged answers."""
 
     def draw(rng: np.random.Generator) -> bool:
-        found = per_correct(rng.normal(2.0, 0.1, n_blocks).tolist(), (rng.random(n) < right).tolist())
+        costs = [2.0] if n_blocks == 1 else rng.normal(2.0, 0.1, n_blocks).tolist()
+        found = per_correct(costs, (rng.random(n) < right).tolist())
         return found is not None and inside(found, 2.0 / right)
 
     return draw
@@ -182,17 +183,17 @@ def of_correct(n: int, right: float) -> Draw:
     return draw
 
 
-def of_labels(n_labels: int, *, tune: bool, weigh: bool) -> Draw:
-    """A mean from 3,000 overconfident predictions and few labels; weighed, the unsure are labelled more."""
+def of_labels(n_labels: int, *, weigh: bool = False, right: float = 0.6) -> Draw:
+    """Live quality from 3,000 confidences and few labels; weighed, the unsure are labelled more often."""
 
     def draw(rng: np.random.Generator) -> bool:
-        f = rng.beta(6, 2, 3000)
-        y = (rng.random(3000) < 0.8 * f).astype(float)
+        f = rng.beta(6, 2, 3000) if right < 0.9 else rng.beta(50 * right, 50 * (1 - right), 3000)
+        y = (rng.random(3000) < (f if right >= 0.9 else right / 0.75 * f)).astype(float)
         chance = (1.2 - f) / (1.2 - f).sum() * n_labels if weigh else np.full(3000, n_labels / 3000)
         drawn = rng.random(3000) < chance
-        weights = 1 / chance[drawn] if weigh else None
-        found = powered_mean(y[drawn], f[drawn], f, weights=weights, tune=tune)
-        return inside(found.interval, 0.8 * 0.75)
+        labelled = list(zip(f[drawn], y[drawn], strict=True))
+        found = estimate_quality(f, labelled, propensities=chance[drawn] if weigh else None)
+        return found.low is not None and found.high is not None and found.low <= right <= found.high
 
     return draw
 
@@ -299,10 +300,12 @@ ROWS = (
     Row("cost per correct answer, n=500, 90 % right", each(of_cost(500, 0.9, 12))),
     Row("cost per correct answer, n=60, 97 % right", each(of_cost(60, 0.97, 12))),
     Row("cost per correct answer, n=60, known cost", each(of_cost(60, 0.97, 1))),
-    Row("few labels, 50 of 3,000", each(of_labels(50, tune=False, weigh=False))),
-    Row("few labels, tuned, 50 of 3,000", each(of_labels(50, tune=True, weigh=False))),
-    Row("few labels, tuned, 300 of 3,000", each(of_labels(300, tune=True, weigh=False))),
-    Row("few labels, the unsure more often, 200 of 3,000", each(of_labels(200, tune=False, weigh=True))),
+    Row("live quality, 50 labels, 60 % right", each(of_labels(50))),
+    Row("live quality, 300 labels, 60 % right", each(of_labels(300))),
+    Row("live quality, 45 labels, 96 % right", each(of_labels(45, right=0.96))),
+    Row("live quality, 200 labels, 96 % right", each(of_labels(200, right=0.96))),
+    Row("live quality, 200 labels, the unsure more often", each(of_labels(200, weigh=True))),
+    Row("live quality, 60 labels, the unsure more often", each(of_labels(60, weigh=True, right=0.96))),
     Row("labels in strata, 200 of 10,000", each(of_strata)),
     Row("betting sequence, mean 0.5, every look", of_betting(0.5)),
     Row("betting sequence, mean 0.97, every look", of_betting(0.97)),

@@ -20,6 +20,23 @@ def test_constant_predictions_give_the_classical_interval() -> None:
     assert (found.low, found.high) == pytest.approx((0.170593, 1.029406), abs=1e-6)
 
 
+def test_a_guarded_interval_is_no_certainty_where_all_labels_agree() -> None:
+    right, sure = np.ones(30), np.full(30, 0.96)
+    everyone = np.random.default_rng(0).beta(48, 2, 3000)
+    plain = powered_mean(right, sure, everyone, tune=True).interval
+    guarded = powered_mean(right, sure, everyone, tune=True, guarded=True).interval
+    assert plain.high - plain.low < 0.02
+    assert guarded.value == plain.value
+    # Beside 30 residuals of one size r the invented -share and 1 spread by 2 r^2 and more.
+    assert guarded.low < 0.95 < guarded.high
+    by_hand = powered_mean(right, np.zeros(30), everyone, guarded=True).interval
+    # Residuals are 30 ones, -1 and 1: variance (sum of squares 32 - 30^2 / 32) / 30^2, t with 29 degrees.
+    assert everyone.var() / 3000 < 1e-5
+    assert by_hand.high - by_hand.value == pytest.approx(
+        2.0452 * np.sqrt((32 - 30**2 / 32) / 900), rel=0.01
+    )
+
+
 def test_weights_move_the_labels_to_another_population() -> None:
     # Half the labels weigh 3: (3 * 1 + 1 * 0) / 4.
     found = powered_mean([1, 0], [0.5, 0.5], [0.5, 0.5], weights=[3, 1])

@@ -110,7 +110,7 @@ def per_correct(
     Source:
         Student's t of the mean cost and Wilson's interval of the share, put together as in
         `per_correct_of`. The plain delta method has no width where all of few answers are right: it
-        covered 50 % instead of 95 % of 60 answers, 97 % of them right.
+        covered 84 % instead of 95 % with 60 answers, 97 % of them right, and a known cost.
     """
     costs = np.asarray(cost, float)
     share = correct_share(correct, confidence=confidence)

@@ -76,7 +76,13 @@ def estimate_quality(
     predicted, right = np.asarray(labelled, float).T
     weights = None if propensities is None else 1 / np.asarray(propensities, float)
     found = powered_mean(
-        right, predicted, everyone, weights=weights, tune=weights is None, confidence=confidence
+        right,
+        predicted,
+        everyone,
+        weights=weights,
+        tune=weights is None,
+        guarded=True,
+        confidence=confidence,
     )
     off = found.correction
     assert off is not None

@@ -36,6 +36,7 @@ def powered_mean(
     *,
     weights: ArrayLike | None = None,
     tune: bool = False,
+    guarded: bool = False,
     confidence: float = 0.95,
 ) -> Powered:
     """Estimate the mean label of a population from its predictions and a labelled sample.
@@ -47,6 +48,10 @@ def powered_mean(
         weights: Of the labelled, where they are of another population: its density ratio, or one over the
             probability with which each was drawn. None: drawn evenly from the population.
         tune: Choose the predictions' weight that makes the interval shortest (PPI++), in [0, 1].
+        guarded: For labels in [0, 1]: widen by two invented labels at the ends of the scale, each against
+            the prediction furthest from it (Agresti & Coull 1998), and by Student's t on the effective
+            labels. The published interval covers 70 to 80 % instead of 95 % with 30 labels of which
+            95 % are right.
         confidence: Coverage wanted at one look, in (0, 1).
 
     Raises:
@@ -70,14 +75,14 @@ def powered_mean(
     rest = y - share * f
     mean_rest = float(w @ rest / w.sum())
     value = share * float(everyone.mean()) + mean_rest
-    variance = share**2 * everyone.var() / n_all + float(
-        (w**2 * (rest - mean_rest) ** 2).sum() / w.sum() ** 2
-    )
-    z = float(stats.norm.isf((1 - confidence) / 2))
+    effective = float(w.sum() ** 2 / (w**2).sum())
+    tail = (1 - confidence) / 2
+    wide = float(stats.t.isf(tail, max(effective - 1, 1)) if guarded else stats.norm.isf(tail))
+    left = _variance(rest, w, (-share, 1.0) if guarded else ())
+    half = wide * float(np.sqrt(share**2 * everyone.var() / n_all + left))
     off = y - f
     mean_off = float(w @ off / w.sum())
-    half_off = z * float(np.sqrt((w**2 * (off - mean_off) ** 2).sum()) / w.sum())
-    half = z * float(np.sqrt(variance))
+    half_off = wide * float(np.sqrt(_variance(off, w, (-1.0, 1.0) if guarded else ())))
     return Powered(
         interval=Interval(
             value=value,
@@ -96,8 +101,16 @@ def powered_mean(
             method="normal",
         ),
         weight=share,
-        effective_labels=float(w.sum() ** 2 / (w**2).sum()),
+        effective_labels=effective,
     )
+
+
+def _variance(rest: np.ndarray, w: np.ndarray, invented: tuple[float, ...]) -> float:
+    """Of the weighted mean of rest; invented ones join at the mean weight."""
+    values = np.append(rest, invented)
+    weights = np.append(w, np.full(len(invented), w.mean()))
+    mean = float(weights @ values / weights.sum())
+    return float((weights**2 * (values - mean) ** 2).sum() / w.sum() ** 2)
 
 
 def _best_weight(y: np.ndarray, f: np.ndarray, everyone: np.ndarray) -> float:

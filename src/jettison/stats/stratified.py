@@ -89,9 +89,10 @@ def stratified_mean(
         share = size / n_all.sum()
         value += share * float(mine.mean())
         if len(mine) > 1:
-            # One made-up label either way, so that a stratum where all agree is not taken for certain.
-            careful = np.append(mine, (mine.min() - 0.5, mine.max() + 0.5))
-            spread = float((careful if mine.min() == mine.max() else mine).var(ddof=1))
+            # One made-up label either way (Agresti & Coull 1998): a stratum where all or nearly all agree
+            # is not taken for surer than it is.
+            apart = 0.5 if mine.min() == mine.max() else 0.0
+            spread = float(np.append(mine, (mine.min() - apart, mine.max() + apart)).var(ddof=1))
             variance += share**2 * (1 - len(mine) / size) * spread / len(mine)
             free += len(mine) - 1
     half = float(stats.t.isf((1 - confidence) / 2, max(free, 1)) * np.sqrt(variance))
