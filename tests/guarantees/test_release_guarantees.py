@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import binomtest
 
 from jettison.errors import NotEnoughData
+from jettison.stats.betting_sequence import BettingSequence
 from jettison.stats.group_sequential import spending_bounds
 from jettison.stats.paired import tango_z
 from jettison.stats.sequential import MarginSequence
@@ -52,7 +53,7 @@ def test_looking_after_every_example_keeps_the_error_rate(gained: float, margin:
         sequence = MarginSequence(margin=margin)
         d = rng.choice([-1.0, 1.0, 0.0], n, p=shares)
         sequence.update(d)  # a capital once reached stays: one update is a look at every example
-        shipped += bool(sequence._bets.is_below[0])
+        shipped += sequence.is_settled[0]
     print(f"\nSHIP at the boundary, gained {gained}, margin {margin}: {shipped / n_runs:.3f}")
     assert binomtest(shipped, n_runs, 0.025, alternative="greater").pvalue > DOUBT
 
@@ -73,6 +74,49 @@ def test_clear_cases_take_at_most_half_the_examples(flip: float, truth: float) -
         stops.append(sequence.n)
     print(f"\nflips {flip}, truth {truth}: median stop {np.median(stops):.0f} of 2000")
     assert np.median(stops) <= 1000
+
+
+@pytest.mark.parametrize(("flips", "known"), [(0.005, 125), (0.02, 407), (0.1, 1950)])
+def test_equals_are_shipped_about_as_soon_as_is_known_of_betting(flips: float, known: int) -> None:
+    """True difference 0, margin 3 points, alpha 5 %: median stop in the reference simulation."""
+    rng = np.random.default_rng(5)
+    stops = []
+    for _ in range(300):
+        sequence = MarginSequence(margin=0.03, alpha=0.05)
+        while sequence.verdict is None and sequence.n < 8000:
+            sequence.update(rng.choice([-1.0, 1.0, 0.0], 5, p=(flips, flips, 1 - 2 * flips)))
+        stops.append(sequence.n)
+    print(f"\nflips {flips} each way: median stop {np.median(stops):.0f}, known {known}")
+    assert np.median(stops) <= 1.1 * known
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "known"), [(0.005, 0.035, 0.033), (0.02, 0.05, 0.031), (0.3, 0.33, 0.044)]
+)
+def test_betting_with_predictable_bets_errs_as_in_the_reference_simulation(
+    gained: float, lost: float, known: float
+) -> None:
+    """False SHIP at the margin, a look at each of 3,000 pairs, alpha 5 %, and the asymptotic one."""
+    rng, n_runs = np.random.default_rng(6), 3000
+    sequence = BettingSequence(alpha_low=0.05, alpha_high=0.05, means=[0.485], streams=(n_runs,))
+    total, squares, asymptotic = np.zeros(n_runs), np.zeros(n_runs), np.zeros(n_runs, bool)
+    rho2 = (-2 * np.log(0.1) + np.log1p(-2 * np.log(0.1))) / 500  # two-sided 10 %: one-sided 5 %
+    for start in range(0, 3000, 100):
+        u = rng.random((n_runs, 100))
+        d = np.where(u < lost, -1.0, np.where(u < lost + gained, 1.0, 0.0))
+        sequence.update((d + 1) / 2)
+        n = start + 1 + np.arange(100)
+        mean, square = (total[:, None] + d.cumsum(1)) / n, (squares[:, None] + (d**2).cumsum(1)) / n
+        inner = 2 * (n * rho2 + 1) / (n**2 * rho2) * np.log(np.sqrt(n * rho2 + 1) / 0.1)
+        spread = np.sqrt(np.maximum(square - mean**2, 0))
+        asymptotic |= ((mean - spread * np.sqrt(inner) > -0.03) & (n >= 30)).any(axis=1)
+        total, squares = mean[:, -1] * n[-1], square[:, -1] * n[-1]
+    found = float(sequence.is_below.mean())
+    beside = f"asymptotic from 30 on {asymptotic.mean():.3f}"
+    print(f"\n{gained}/{lost}: betting {found:.4f} (known {known}), {beside}")
+    assert abs(found - known) < 0.015
+    assert binomtest(int(sequence.is_below.sum()), n_runs, 0.05, alternative="greater").pvalue > DOUBT
+    assert gained > 0.1 or asymptotic.mean() > 0.1
 
 
 def test_power_stays_within_10_percent_of_the_fixed_size_test() -> None:

@@ -6,7 +6,7 @@ from scipy import stats
 
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.stats.clustered import GroupSums, skew_corrected_p
-from jettison.stats.sequential import MarginSequence
+from jettison.stats.sequential import STAKES, MarginSequence
 from jettison.stats.simultaneous import max_t_bounds
 from jettison.stats.spending import alpha_over_all, alpha_share_of_reading
 
@@ -27,10 +27,30 @@ def test_unchanged_answers_ship_and_the_same_answers_in_one_batch_do_too():
         n += 1
     assert one.verdict == "SHIP"
     assert one.n == n
-    # Bets of 0.9 at the most from 2 on: log(1 + 0.9 * 0.03 / 0.97) = 0.0275 each; log(1/0.025) = 3.69.
-    assert 122 < n < 200
+    # Half on a stake of 0.95: log(1 + 0.95 * 0.03 / 0.97) = 0.0290 each, and log(2/0.025) = 4.38: 152.
+    assert 122 < n <= 152
     other.update(np.zeros(n))
     assert other.verdict == "SHIP"
+
+
+def test_capital_by_hand():
+    # Unchanged answers at margin 0.1 win 1 + s / 9 each on every stake s; a gain of 1 wins 1 + 11 s / 9.
+    sequence = MarginSequence(margin=0.1, alpha=0.4)
+    sequence.update([0.0, 0.0, 1.0])
+    won = (1 + STAKES / 9) ** 2 * (1 + 11 * STAKES / 9) @ np.append(0.5, np.full(7, 0.5 / 7))
+    assert float(np.exp(sequence._most[0])) == pytest.approx(won)
+    assert sequence.verdict == ("SHIP" if won >= 2.5 else None)
+
+
+def test_batches_change_no_digit():
+    d = np.random.default_rng(0).choice([-1.0, 0.0, 1.0, 0.3], 500)
+    whole, parts = MarginSequence(margin=0.05), MarginSequence(margin=0.05)
+    whole.update(d)
+    for value in d:
+        parts.update(value)
+    assert (whole._logs == parts._logs).all()
+    assert (whole._most == parts._most).all()
+    assert whole.n == parts.n == 500
 
 
 def test_a_clear_loss_is_blocked_soon():
