@@ -314,6 +314,7 @@ ROWS = (
     Row("Beta mixture of a share, every 20th look", each(of_share_sequence(0.9)), part=0.3),
     Row("normal mixture, every look", of_normal_mixture),
     Row("asymptotic sequence, 2 % and 5 % flips", each(of_asymptotic(0.05, 0.02)), part=0.5),
+    Row("asymptotic sequence, 0.5 % and 6 % flips", each(of_asymptotic(0.06, 0.005)), part=0.5),
 )
 
 

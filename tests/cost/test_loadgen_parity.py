@@ -19,4 +19,6 @@ def test_percentiles_agree_with_loadgen_within_the_measurement_floor() -> None:
         # It is the same schedule: LoadGen's queries came when computed, but for the lateness of its thread.
         assert abs(pair.schedule_off_s) <= max(0.001, pair.floor_s)
     off_s = np.median([np.subtract(pair.ours_s, pair.loadgen_s) for pair in pairs], axis=0)
-    assert np.abs(off_s).max() <= floor_s, pairs
+    # Who waits in a queue waits for sleeps that are each late by up to the floor: 8 of them at p99.
+    n_sleeps = np.median([pair.loadgen_s for pair in pairs], axis=0) / loadgen_parity.MEAN_S
+    assert (np.abs(off_s) <= floor_s * np.maximum(1, n_sleeps)).all(), pairs
