@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest, multinomial
 
 from jettison.decide.gates import judge_not_worse
 from jettison.decision import NotWorse, Verdict
@@ -102,6 +102,35 @@ def test_a_twin_is_released_where_there_are_groups_enough(
         found = gate_errors.twin_releases(n_groups, harmful, margin, n_draws=5, seed=1)
         told([found])
         assert found.hits == (found.n if certain else 0)
+
+
+@pytest.mark.parametrize(
+    ("n", "flips", "margin"),
+    [
+        (150, 0.02, 0.05), (250, 0.01, 0.03), (500, 0.02, 0.02), (1000, 0.02, 0.01),
+        (1000, 0.05, 0.02), (2000, 0.02, 0.01), (3000, 0.05, 0.01), (4000, 0.1, 0.01),
+    ],
+)  # fmt: skip
+def test_the_power_is_within_10_percent_of_a_test_that_knows_the_flip_rate(
+    n: int, flips: float, margin: float
+) -> None:
+    """Enumerated: two equals are released nearly as often as by the best cut of net losses at that rate."""
+    most = int(binom.isf(1e-10, n, flips + margin)) + 2
+    b, c = (grid.ravel() for grid in np.meshgrid(np.arange(most), np.arange(most)))
+    b, c = b[b + c <= n], c[b + c <= n]
+
+    def chance(gained: float, lost: float) -> np.ndarray:
+        shares = [gained, lost, 1 - gained - lost]
+        return np.asarray(multinomial.pmf(np.stack([b, c, n - b - c], axis=-1), n, shares))
+
+    rate = max(flips, margin)  # a loss of the margin takes as many flips at least
+    at_margin, equal = chance((rate - margin) / 2, (rate + margin) / 2), chance(flips / 2, flips / 2)
+    cuts = np.unique(b - c)
+    cut = next(k for k in cuts.tolist() if at_margin[b - c >= k].sum() <= gate_errors.ALPHA)
+    best = float(equal[b - c >= cut].sum())
+    ours = float(equal[gate_passes(b, c, n, margin=margin, alpha=gate_errors.ALPHA)].sum())
+    print(f"n {n} flips {flips} margin {margin}: power {ours:.3f}, of the test that knows them {best:.3f}")
+    assert ours >= 0.9 * best
 
 
 def test_requiring_every_slice_needs_no_correction() -> None:

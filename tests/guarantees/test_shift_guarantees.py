@@ -22,11 +22,20 @@ def test_the_interval_covers_the_truth(is_given: bool) -> None:
         found = shifted_mean(y, x, z, predicted=predicted, seed=seed)
         covered += found.interval.low <= known_shift.TRUTH <= found.interval.high
         by_weights += found.by_weights.low <= known_shift.TRUTH <= found.by_weights.high
-        rows.append([found.labelled_mean, found.by_prediction, found.interval.value])
-    labelled, alone, value = np.mean(rows, axis=0)
+        halves = [(one.high - one.low) / 2 for one in (found.interval, found.by_weights)]
+        values = [found.labelled_mean, found.by_prediction, found.interval.value, found.by_weights.value]
+        rows.append([*values, *halves, found.effective_n])
+    labelled, alone, value, weighted, half, weighted_half, effective = np.mean(rows, axis=0)
     print(
         f"\ntruth {known_shift.TRUTH:.3f}, labelled {labelled:.3f}, predictions alone {alone:.3f}, "
-        f"estimate {value:.3f}; coverage {covered / N_RUNS:.3f}, by weights alone {by_weights / N_RUNS:.3f}"
+        f"estimate {value:.3f}; coverage {covered / N_RUNS:.3f}, by weights {by_weights / N_RUNS:.3f}; "
+        f"half widths {half:.3f} and {weighted_half:.3f}, by weights alone {weighted:.3f}, "
+        f"effective n {effective:.0f}"
     )
     assert binomtest(covered, N_RUNS, 0.93, alternative="less").pvalue > 1e-2
     assert abs(value - known_shift.TRUTH) < 0.01
+    # Known: .653 +- .081 by weights alone, effective n 157. Ours is wider by the jackknife and Student's t.
+    assert abs(weighted - 0.653) < 0.01
+    assert abs(weighted_half - 0.081) < 0.008
+    assert abs(effective - 157) < 15
+    assert half <= weighted_half
