@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from jettison.candidate import write_candidate
 from jettison.cost.cold import cached_share, measure_cold_starts
 from jettison.decide.report_costs import cost_notes, cost_rows
@@ -12,9 +10,7 @@ from jettison.decision import ColdStart, CostSummary, Interval
 
 def test_each_start_is_a_process_of_its_own_and_few_have_no_interval(tmp_path: Path) -> None:
     made = write_candidate(tmp_path, name="one", backend="fake", labels=("a", "b"))
-    (found,) = measure_cold_starts(
-        [made], ["a text"], 2, threads=1, rng=np.random.default_rng(0), say=lambda *_: None
-    )
+    (found,) = measure_cold_starts([made], ["a text"], 2, threads=1, say=lambda *_: None)
     assert found.n_starts == 2
     assert 0 < found.load_s.low <= found.load_s.value <= found.load_s.high
     assert found.load_s.method == "least to most: no interval"

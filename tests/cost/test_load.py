@@ -314,21 +314,19 @@ def test_ratios_of_blocks_pair_them_and_refuse_those_among_the_failed() -> None:
     rng = np.random.default_rng(0)
     base = [[block(np.full(60, level))] for level in rng.uniform(0.1, 1.0, 10)]
     half = [[block(b.latency_s / 2)] for (b,) in base]
-    found = block_ratio(half, base, 0.95, rng=rng, is_open=True)
+    found = block_ratio(half, base, 0.95, is_open=True)
     assert found is not None
     assert (found.low, found.high) == (pytest.approx(0.5), pytest.approx(0.5))
     assert "10 openings" in found.method
-    once = block_ratio(
-        [[part for (part,) in half]], [[part for (part,) in base]], 0.95, rng=rng, is_open=True
-    )
+    once = block_ratio([[part for (part,) in half]], [[part for (part,) in base]], 0.95, is_open=True)
     assert once is not None
     assert once.value == pytest.approx(0.5)
     assert "one process each" in once.method
-    assert block_ratio([[block(np.full(60, np.inf))]] * 10, base, 0.5, rng=rng, is_open=True) is None
-    assert block_ratio([[block(np.full(20, 0.1))]] * 10, base, 0.95, rng=rng, is_open=True) is None
+    assert block_ratio([[block(np.full(60, np.inf))]] * 10, base, 0.5, is_open=True) is None
+    assert block_ratio([[block(np.full(20, 0.1))]] * 10, base, 0.95, is_open=True) is None
     # Three blocks of twenty make one opening of sixty, which is enough for a 95th percentile.
     few = [[block(np.full(20, level))] * 3 for level in rng.uniform(0.1, 1.0, 4)]
-    assert block_ratio(few, few, 0.95, rng=rng, is_open=True) is not None
+    assert block_ratio(few, few, 0.95, is_open=True) is not None
 
 
 def test_words_never_hide_that_something_is_not_known() -> None:

@@ -47,15 +47,15 @@ def test_the_interval_over_openings_covers_as_often_as_it_says(
         settings = {"n_rounds": 18 // n_openings, "process": process, "noise": noise, "tail": tail}
         drawn = rounds_of(rng, n_openings=n_openings, **settings)
         twins = rounds_of(rng, n_openings=n_openings, **settings)
-        found = openings_interval(drawn, rng=rng, twins=twins)
-        plain = openings_interval(drawn, rng=rng)
+        found = openings_interval(drawn, twins=twins)
+        plain = openings_interval(drawn)
         assert found is not None
         assert plain is not None
         hits += found.low <= TRUTH <= found.high
         plain_hits += plain.low <= TRUTH <= plain.high
     one_pair = {"n_openings": 1, "n_rounds": 18, "process": process, "noise": noise, "tail": tail}
     for _ in range(400):
-        old = median_interval(rounds_of(rng, **one_pair)[0], rng=rng, n_resamples=400)
+        old = median_interval(rounds_of(rng, **one_pair)[0])
         assert old is not None
         old_hits += old.low <= TRUTH <= old.high
     print(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jettison.errors import InvalidInput, NotEnoughData
-from jettison.stats.bootstrap import bootstrap_ci, median_ratio_ci
+from jettison.stats.bootstrap import bootstrap_ci
 from jettison.stats.calibration import (
     accuracy_at_coverage,
     brier,
@@ -83,16 +83,6 @@ def test_macro_f1_is_the_mean_of_the_classes_expected(rows: list[tuple[str, str]
     expected, predicted = [e for e, _ in rows], [p for _, p in rows]
     by_class = [c.f1 or 0.0 for c in per_class(expected, predicted) if c.n_expected]
     assert macro_f1(expected, predicted) == pytest.approx(np.mean(by_class))
-
-
-def test_the_median_ratio_ignores_one_disturbed_block() -> None:
-    pairs = [(1.0, 2.0)] * 9 + [(10.0, 2.0)]
-    found = median_ratio_ci(pairs)
-    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
-    with pytest.raises(InvalidInput, match=r"must be positive, got \(0.0, 1.0\) at block 1"):
-        median_ratio_ci([(1, 1), (0, 1)])
-    with pytest.raises(NotEnoughData, match="at least 2 blocks, got 1"):
-        median_ratio_ci([(1, 1)])
 
 
 def test_the_cluster_bootstrap_is_wider_than_one_that_ignores_groups() -> None:

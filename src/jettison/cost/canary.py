@@ -26,7 +26,7 @@ def canary_drift(times_s: Sequence[float]) -> float | None:
     half = len(times_s) // 2
     early, late = np.asarray(times_s[:half]), np.asarray(times_s[-half:])
     # Paired by position, so that the interval is one of a ratio of equals.
-    found = median_interval((late / early).tolist(), rng=np.random.default_rng(0))
+    found = median_interval((late / early).tolist())
     if found is None or found.low <= 1.0 <= found.high:
         return None
     return max(found.value, 1 / found.value) - 1

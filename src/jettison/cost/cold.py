@@ -28,7 +28,6 @@ def measure_cold_starts(
     n: int,
     *,
     threads: int,
-    rng: np.random.Generator,
     say: Callable[[str, float | None], None],
 ) -> list[ColdStart]:
     """Start each candidate n times, in turn.
@@ -38,7 +37,6 @@ def measure_cold_starts(
         inputs: The first of them is asked.
         n: Starts of each; under 6 there are medians without intervals.
         threads: Threads of every numeric library.
-        rng: Draws the resamples of the intervals.
         say: Told how far it is.
 
     Raises:
@@ -56,7 +54,7 @@ def measure_cold_starts(
                 opened = process.ask("open", candidate=told, threads=threads, modules=names)
                 first = process.ask("take", inputs=msgspec.to_builtins(list(inputs[:1])))
                 starts.append(_Start(opened["import_s"], opened["load_s"], first["first_answer_s"], cached))
-    return [_cold_start(starts, rng) for starts in found]
+    return [_cold_start(starts) for starts in found]
 
 
 class _Start(NamedTuple):
@@ -106,21 +104,21 @@ def cached_share(candidate: Candidate) -> float | None:
     return n_cached / n_pages if n_pages else None
 
 
-def _cold_start(starts: Sequence[_Start], rng: np.random.Generator) -> ColdStart:
+def _cold_start(starts: Sequence[_Start]) -> ColdStart:
     cached = [start.cached_share for start in starts]
     known = [share for share in cached if share is not None]
     return ColdStart(
         n_starts=len(starts),
-        import_s=_middle([start.import_s for start in starts], rng),
-        open_s=_middle([start.load_s - start.import_s for start in starts], rng),
-        load_s=_middle([start.load_s for start in starts], rng),
-        first_answer_s=_middle([start.first_answer_s for start in starts], rng),
+        import_s=_middle([start.import_s for start in starts]),
+        open_s=_middle([start.load_s - start.import_s for start in starts]),
+        load_s=_middle([start.load_s for start in starts]),
+        first_answer_s=_middle([start.first_answer_s for start in starts]),
         cached_share=max(known) if known and len(known) == len(cached) else None,
     )
 
 
-def _middle(values: Sequence[float], rng: np.random.Generator) -> Interval:
-    found = median_interval(values, rng=rng, method="median of fresh processes, bootstrap over them")
+def _middle(values: Sequence[float]) -> Interval:
+    found = median_interval(values, method="median of fresh processes, ranks of them")
     if found is not None:
         return found
     value = float(np.median(values))

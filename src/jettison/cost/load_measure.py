@@ -124,7 +124,6 @@ def measure_load(
             board=run.board,
             is_shared=is_shared([t.spent for t in measured if isinstance(t.target, Candidate)]),
             judge=judge,
-            seed=seed,
         )
         for target in measured
     )

@@ -53,7 +53,7 @@ Parts = Sequence[Sequence[Calls]]
 
 
 def block_ratio(
-    parts: Parts, base: Parts, share: float, *, rng: np.random.Generator, is_open: bool, twin: Parts = ()
+    parts: Parts, base: Parts, share: float, *, is_open: bool, twin: Parts = ()
 ) -> Interval | None:
     """Ratio of a percentile of paired blocks.
 
@@ -61,7 +61,6 @@ def block_ratio(
         parts: Of a target.
         base: Of the one it is compared with: the same schedules.
         share: Which percentile.
-        rng: Draws resamples where there is one opening only.
         is_open: Whether requests had a time at which they were due.
         twin: Of the base's twin: no interval is narrower than what varies among equals.
 
@@ -70,21 +69,19 @@ def block_ratio(
     """
     ratios = _percentile_ratios(parts, base, share, is_open=is_open)
     twins = _percentile_ratios(twin, base, share, is_open=is_open)
-    return _ratio(ratios, twins, rng, f"paired blocks' p{100 * share:g}")
+    return _ratio(ratios, twins, f"paired blocks' p{100 * share:g}")
 
 
-def throughput_ratio(
-    parts: Parts, base: Parts, *, rng: np.random.Generator, twin: Parts = ()
-) -> Interval | None:
+def throughput_ratio(parts: Parts, base: Parts, *, twin: Parts = ()) -> Interval | None:
     """Ratio of tasks a second of paired blocks."""
 
     def ratios(ours: Parts) -> list[list[float]]:
         return [[_rate(a) / _rate(b) for a, b in part if _rate(b) > 0] for part in _pairs(ours, base)]
 
-    return _ratio(ratios(parts), ratios(twin), rng, "paired blocks' tasks per second")
+    return _ratio(ratios(parts), ratios(twin), "paired blocks' tasks per second")
 
 
-def cpu_ratio(parts: Parts, base: Parts, *, rng: np.random.Generator, twin: Parts = ()) -> Interval | None:
+def cpu_ratio(parts: Parts, base: Parts, *, twin: Parts = ()) -> Interval | None:
     """Ratio of CPU-seconds of paired blocks; None where the work is not done here."""
 
     def ratios(ours: Parts) -> list[list[float]]:
@@ -93,7 +90,7 @@ def cpu_ratio(parts: Parts, base: Parts, *, rng: np.random.Generator, twin: Part
             for part in _pairs(ours, base)
         ]
 
-    return _ratio(ratios(parts), ratios(twin), rng, "paired blocks' CPU-seconds")
+    return _ratio(ratios(parts), ratios(twin), "paired blocks' CPU-seconds")
 
 
 def cpu_per_task(blocks: Sequence[Calls]) -> float | None:
@@ -184,10 +181,9 @@ def _times(blocks: Sequence[Calls], *, is_open: bool) -> np.ndarray:
 def _ratio(
     ratios: Sequence[Sequence[float]],
     twins: Sequence[Sequence[float]],
-    rng: np.random.Generator,
     of: str,
 ) -> Interval | None:
     flat = [ratio for part in ratios for ratio in part]
     if not flat or not np.isfinite(flat).all() or min(flat) <= 0:
         return None
-    return openings_interval(ratios, rng=rng, twins=twins, of=f"ratios of {of}")
+    return openings_interval(ratios, twins=twins, of=f"ratios of {of}")

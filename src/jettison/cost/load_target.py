@@ -123,10 +123,8 @@ def summarize(
     board: Board,
     is_shared: bool,
     judge: Judge | None,
-    seed: int,
 ) -> LoadSummary:
     """Everything that a target's blocks tell."""
-    rng = np.random.default_rng(seed)
     blocks = [block for block in target.blocks if len(block.rows)]
     times = _joined(blocks, lambda b: times_of(b, is_open=is_open))
     service = _joined(blocks, lambda b: b.service_s)
@@ -188,14 +186,12 @@ def summarize(
         late_p99_s=percentile_or_none(late, 0.99) or 0.0,
         late_max_s=percentile_or_none(late, 1.0) or 0.0,
         gaps_ks_p=valid.gaps_ks_p,
-        latency_ratio=block_ratio(ours.parts, base.parts, 0.5, rng=rng, is_open=is_open, twin=equal.parts),
-        tail_ratio=block_ratio(ours.parts, base.parts, 0.95, rng=rng, is_open=is_open, twin=equal.parts),
-        throughput_ratio=throughput_ratio(
-            ours.whole_parts, base.whole_parts, rng=rng, twin=equal.whole_parts
-        )
+        latency_ratio=block_ratio(ours.parts, base.parts, 0.5, is_open=is_open, twin=equal.parts),
+        tail_ratio=block_ratio(ours.parts, base.parts, 0.95, is_open=is_open, twin=equal.parts),
+        throughput_ratio=throughput_ratio(ours.whole_parts, base.whole_parts, twin=equal.whole_parts)
         if kind == "offline"
         else None,
-        cpu_ratio=cpu_ratio(ours.whole_parts, base.whole_parts, rng=rng, twin=equal.whole_parts),
+        cpu_ratio=cpu_ratio(ours.whole_parts, base.whole_parts, twin=equal.whole_parts),
         slo_rate_per_s=target.found.rate_per_s if target.found else None,
         slo_reason=target.found.reason if target.found else "",
         curve=target.found.curve if target.found else (),

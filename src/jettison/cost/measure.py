@@ -137,11 +137,10 @@ def measure_costs(
         board,
         grid or GridFile(),
         marks,
-        rng,
     )
     if not cold_starts or keeper.marks:
         return found
-    colds = measure_cold_starts(candidates, inputs, cold_starts, threads=threads, rng=rng, say=say)
+    colds = measure_cold_starts(candidates, inputs, cold_starts, threads=threads, say=say)
     return [msgspec.structs.replace(one, cold=cold) for one, cold in zip(found, colds, strict=True)]
 
 
@@ -334,11 +333,10 @@ def _summaries(
     board: Board,
     grid: GridFile,
     marks: tuple[str, ...],
-    rng: np.random.Generator,
 ) -> list[CostSummary]:
     base = measured[incumbent]
     among_equals = _ratios(twin, base) if twin else []
-    aa_ratio = openings_interval(among_equals, rng=rng, of=RATIOS)
+    aa_ratio = openings_interval(among_equals, of=RATIOS)
     shared = is_shared([subject.spent for subject in measured])
     summaries = []
     for index, subject in enumerate(measured):
@@ -348,10 +346,10 @@ def _summaries(
         at_rate = at_own_rate(own_rate_per_s, subject.throughput_per_s, usd_per_hour)
         own = () if subject.is_steady else ("the warm-up did not become steady: latencies may still fall.",)
         cost = CostSummary(
-            cpu_s=openings_interval(subject.cpu_s, rng=rng, of="medians of rounds"),
+            cpu_s=openings_interval(subject.cpu_s, of="medians of rounds"),
             cpu_ratio=_unity()
             if index == incumbent
-            else openings_interval(_ratios(subject, base), rng=rng, twins=among_equals, of=RATIOS),
+            else openings_interval(_ratios(subject, base), twins=among_equals, of=RATIOS),
             latency_p50_s=_percentile(subject.latencies_s, 0.5),
             latency_p95_s=_percentile(subject.latencies_s, 0.95),
             latency_p99_s=_percentile(subject.latencies_s, 0.99),

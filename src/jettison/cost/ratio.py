@@ -23,33 +23,32 @@ MIN_ROUNDS = 6
 def median_interval(
     values: Sequence[float],
     *,
-    rng: np.random.Generator,
     confidence: float = 0.95,
-    n_resamples: int = 2000,
-    method: str = "median of interleaved blocks, bootstrap over rounds",
+    method: str = "median of interleaved blocks, ranks of the rounds",
 ) -> Interval | None:
     """Estimate the median of values that each came from one round.
 
     Args:
         values: One figure a round, shape (n_rounds,), such as the ratio of two CPU times.
-        rng: Draws the resamples.
         confidence: Coverage wanted, in (0, 1).
-        n_resamples: How many times the rounds are drawn again.
         method: Words kept with the interval.
 
     Returns:
-        The median with its percentile bootstrap interval; None with fewer than `MIN_ROUNDS`
-        rounds, where an interval would promise more than it can hold.
+        The median between two of the values; it holds at every number of rounds, whatever their law. None
+        with fewer than `MIN_ROUNDS` rounds, or where not even the least and the most would do.
+
+    Source:
+        Order statistics: values under the true median are as many as heads of a fair coin (Hoefler &
+        Belli 2015, SC'15, section 3.1.3).
     """
-    found = np.asarray(values, float)
-    if len(found) < MIN_ROUNDS:
+    found = np.sort(np.asarray(values, float))
+    rank = int(stats.binom.ppf((1 - confidence) / 2, len(found), 0.5)) if len(found) else 0
+    if len(found) < MIN_ROUNDS or rank < 1:
         return None
-    draws = np.median(found[rng.integers(0, len(found), (n_resamples, len(found)))], axis=1)
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(
         value=float(np.median(found)),
-        low=float(low),
-        high=float(high),
+        low=float(found[rank - 1]),
+        high=float(found[-rank]),
         confidence=confidence,
         method=method,
     )
@@ -58,7 +57,6 @@ def median_interval(
 def openings_interval(
     openings: Sequence[Sequence[float]],
     *,
-    rng: np.random.Generator,
     twins: Sequence[Sequence[float]] = (),
     confidence: float = 0.95,
     of: str = "figures",
@@ -68,7 +66,6 @@ def openings_interval(
     Args:
         openings: Figures of the rounds of each opening, shape (n_openings, n_rounds of it), above 0;
             openings without any are left out.
-        rng: Draws the resamples, where only one opening is left.
         twins: The same ratios of a target's twin to itself, shape likewise: what varies among equals in
             this run. No interval is narrower than these would make it, as six figures may happen to lie
             close.
@@ -77,7 +74,7 @@ def openings_interval(
 
     Returns:
         The geometric mean of the openings' medians with a t interval over openings (n_openings - 1
-        degrees of freedom). With one opening the median of its rounds and their bootstrap interval,
+        degrees of freedom). With one opening the median of its rounds and the interval of their ranks,
         which holds for that process and no other; None where that has under `MIN_ROUNDS` rounds.
 
     Source:
@@ -87,9 +84,8 @@ def openings_interval(
     if sum(1 for rounds in openings if len(rounds)) < 2:
         return median_interval(
             [value for rounds in openings for value in rounds],
-            rng=rng,
             confidence=confidence,
-            method=f"median of {of}, bootstrap over rounds of one process each",
+            method=f"median of {of}, ranks of the rounds of one process each",
         )
     logs = _middle_logs(openings)
     if logs is None:

@@ -1,11 +1,11 @@
 """Percentile bootstrap intervals, for display only: at a gate's margin they release far too often."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jettison.errors import InvalidInput, NotEnoughData
+from jettison.errors import NotEnoughData
 from jettison.stats.interval import Interval
 
 Statistic = Callable[[np.ndarray], float]
@@ -51,44 +51,4 @@ def bootstrap_ci(
         high=float(high),
         confidence=confidence,
         method="percentile bootstrap",
-    )
-
-
-def median_ratio_ci(
-    pairs: Sequence[tuple[float, float]],
-    *,
-    confidence: float = 0.95,
-    n_draws: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """Median of the ratios candidate over baseline, from measurements taken in turns.
-
-    Args:
-        pairs: (candidate, baseline) of each block, positive, in one unit.
-        confidence: Coverage wanted, in (0, 1).
-        n_draws: Resamples of whole blocks.
-        seed: Of the draws.
-
-    Raises:
-        InvalidInput: A measurement is not a positive number.
-        NotEnoughData: Fewer than two blocks.
-    """
-    values = np.asarray(pairs, float).reshape(-1, 2)
-    if not (np.isfinite(values) & (values > 0)).all():
-        row = int(np.flatnonzero(~(np.isfinite(values) & (values > 0)).all(axis=1))[0])
-        raise InvalidInput(
-            f"measurements must be positive, got {tuple(values[row].tolist())} at block {row}."
-        )
-    if len(values) < 2:
-        raise NotEnoughData(f"a ratio's interval needs at least 2 blocks, got {len(values)}.")
-    ratios = values[:, 0] / values[:, 1]
-    drawn = np.random.default_rng(seed).integers(0, len(ratios), (n_draws, len(ratios)))
-    medians = np.median(ratios[drawn], axis=1)
-    low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(
-        value=float(np.median(ratios)),
-        low=float(low),
-        high=float(high),
-        confidence=confidence,
-        method="median of paired ratios, percentile bootstrap",
     )
