@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, multinomial
 
+from jettison.decide.certified import certified_slices
 from jettison.decide.gates import judge_not_worse
-from jettison.decision import NotWorse, Verdict
+from jettison.decision import GateResult, NotWorse, Verdict
+from jettison.stats.paired import paired_test
 from jettison.stats.planning import gate_passes
 from judged_records import records_of
 
@@ -137,6 +139,25 @@ def test_requiring_every_slice_needs_no_correction() -> None:
     shares = gate_errors.slices_errors(4, n_draws=4 * DRAWS, seed=1)
     told(shares)
     assert at_most(shares[0], gate_errors.ALPHA)
+
+
+def test_a_list_of_certified_slices_is_right_as_a_whole() -> None:
+    """Ten slices of 300, each at its margin: the list by Holm errs at most alpha, one by one far more."""
+    rng, n_draws, by_holm, one_by_one = np.random.default_rng(7), 2000, 0, 0
+    for _ in range(n_draws):
+        counts = rng.multinomial(300, (0.03, 0.08, 0.89), 10).tolist()
+        results = [
+            GateResult(
+                gate="not_worse", metric="label", slice=f"k={k}", verdict=Verdict.SHIP, limit=0.05,
+                reason="", p_value=paired_test(b, c, 300, margin=0.05).p_not_worse, alpha=gate_errors.ALPHA,
+            )
+            for k, (b, c, _) in enumerate(counts)
+        ]  # fmt: skip
+        by_holm += bool(certified_slices(results))
+        one_by_one += any(r.p_value is not None and r.p_value <= gate_errors.ALPHA for r in results)
+    print(f"any wrong in a list of ten: {by_holm / n_draws:.4f}, slice by slice {one_by_one / n_draws:.4f}")
+    assert binomtest(by_holm, n_draws, gate_errors.ALPHA, alternative="greater").pvalue > DOUBT
+    assert one_by_one > 0.15 * n_draws
 
 
 def test_two_eligible_candidates_share_alpha() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+from jettison.decide.certified import certified_words
 from jettison.decide.words import figure, share, signed
 from jettison.decision import (
     EXIT_CODE,
@@ -152,7 +153,9 @@ def _candidate_table(decision: Decision) -> str:
 
 
 def _gate_section(report: CandidateReport) -> str:
-    return f"### {report.name} ({report.role}): {report.verdict.value}\n\n{gate_table(report.gates)}"
+    certified = certified_words(report.gates)
+    told = f"\n\n{certified}" if certified else ""
+    return f"### {report.name} ({report.role}): {report.verdict.value}\n\n{gate_table(report.gates)}{told}"
 
 
 def _gate_row(result: GateResult) -> str:

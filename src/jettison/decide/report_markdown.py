@@ -6,6 +6,7 @@ from jettison.decide import report_sections as sections
 from jettison.decide import report_suites as suites
 from jettison.decide import report_view as view
 from jettison.decide import report_words as words
+from jettison.decide.certified import certified_words
 from jettison.decide.report_costs import (
     ESTIMATED_LEAD,
     ESTIMATED_TITLE,
@@ -108,7 +109,12 @@ def _slices(decision: Decision) -> list[str]:
         for c in view.contenders(decision)
         if (n := sections.shown_slices(c)[1])
     ]
-    return ["## Slices", _table(header, rows), _list(left_out)] if rows else []
+    certified = [
+        f"{c.name}: {told}"
+        for c in view.contenders(decision)
+        if (told := certified_words(c.gates, written=words.slice_words))
+    ]
+    return ["## Slices", _table(header, rows), _list([*left_out, *certified])] if rows else []
 
 
 def _suites(content: ReportContent) -> list[str]:

@@ -11,6 +11,7 @@ from jettison.decide import report_sections as sections
 from jettison.decide import report_suites as suites
 from jettison.decide import report_view as view
 from jettison.decide import report_words as words
+from jettison.decide.certified import certified_words
 from jettison.decide.report_costs import ESTIMATED_LEAD, ESTIMATED_TITLE, cost_rows, cost_tables
 from jettison.decide.report_curve_plots import reliability_plot, risk_coverage_plot, top_of_risk
 from jettison.decide.report_forest import forest_axis, interval_axis
@@ -181,6 +182,7 @@ def _forests(decision: Decision) -> list[dict[str, Any]]:
                 for result in sections.shown_slices(candidate)[0]
             ],
             "n_left_out": sections.shown_slices(candidate)[1],
+            "certified": certified_words(candidate.gates, written=words.slice_words),
         }
         for candidate in view.contenders(decision)
         if sections.slice_results(candidate)
