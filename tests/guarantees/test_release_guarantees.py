@@ -199,3 +199,30 @@ def test_certified_slices_hold_together(n: int, lost: float, gained: float) -> N
     )
     assert binomtest(wrong, n_given, 0.025, alternative="greater").pvalue > DOUBT
     assert refused < 0.2 * n_runs
+
+
+@pytest.mark.parametrize(("n_groups", "spread", "lost"), [(200, 0.3, 0.05), (400, 0.2, 0.03)])
+def test_certified_slices_of_grouped_examples_hold_together(
+    n_groups: int, spread: float, lost: float
+) -> None:
+    """Four slices and all of uneven groups, each with its own rate of harm."""
+    rng = np.random.default_rng(5)
+    n_runs, wrong, refused, truth = 700, 0, 0, -lost + (1 - lost) * 0.02
+    for seed in range(n_runs):
+        groups = np.repeat(np.arange(n_groups), rng.integers(1, 10, n_groups))
+        rate = rng.beta(lost / spread, (1 - lost) / spread, n_groups)[groups]
+        gained = np.where(rng.random(len(groups)) < 0.02, 1.0, 0.0)
+        d = np.where(rng.random(len(groups)) < rate, -1.0, gained)
+        kind = rng.integers(0, 4, len(groups))
+        masks = [*(kind == k for k in range(4)), kind >= 0]
+        try:
+            found = max_t_bounds(d, masks, groups=groups, n_draws=1000, seed=seed)
+        except NotEnoughData:
+            refused += 1
+            continue
+        wrong += bool((found.low > truth).any())
+    n_given = n_runs - refused
+    print(
+        f"\n{n_groups} groups: any bound above its truth {wrong / n_given:.4f}, refused {refused / n_runs:.3f}"
+    )
+    assert binomtest(wrong, n_given, 0.025, alternative="greater").pvalue > DOUBT
