@@ -222,7 +222,6 @@ def test_certified_slices_of_grouped_examples_hold_together(
             continue
         wrong += bool((found.low > truth).any())
     n_given = n_runs - refused
-    print(
-        f"\n{n_groups} groups: any bound above its truth {wrong / n_given:.4f}, refused {refused / n_runs:.3f}"
-    )
+    share = wrong / n_given
+    print(f"\n{n_groups} groups: any bound above its truth {share:.4f}, refused {refused / n_runs:.3f}")
     assert binomtest(wrong, n_given, 0.025, alternative="greater").pvalue > DOUBT
