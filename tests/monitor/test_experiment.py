@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from jettison.cli.main import jettison
 from jettison.errors import InvalidInput, UnknownName
 from jettison.monitor.conduct import conduct, share_now, start_experiment, stop_experiment
-from jettison.monitor.experiment import Experiment
+from jettison.monitor.evidence import evidence_for
+from jettison.monitor.experiment import Experiment, judge
 from jettison.monitor.log import News, Place, TrafficLog
 from jettison.monitor.observe_shadow import ShadowObserver
 from jettison.monitor.plan import ExperimentPlan, Metric, RampStep, read_outcome, read_plan
@@ -160,6 +161,28 @@ def test_what_was_shown_and_breaks_later_is_rolled_back(kind: str) -> None:
         assert finding.high is not None
         assert finding.value is not None
         assert finding.low <= finding.value <= finding.high < -0.05
+
+
+@pytest.mark.parametrize("kind", ["split", "shadow"])
+def test_a_small_loss_after_a_long_good_time_is_rolled_back_and_said_to_be_late(kind: str) -> None:
+    """The bounds over everything still hold: what is shown goes on to say so."""
+    made = plan(kind, metrics=(Metric(name="errors", margin=0.03),))
+    evidence = evidence_for(made.metrics[0], made)
+    rng = np.random.default_rng(0)
+    for n, loss in ((50_000, 0.0), (15_000, 0.08)):
+        arm = rng.random(n) < 0.5
+        outcome = (rng.random(n) < 0.95 - loss * arm).astype(float)
+        difference = rng.choice([-1.0, 0.0, 1.0], p=[0.02 + loss, 0.96 - loss, 0.02], size=n)
+        evidence.update(*((outcome, arm, np.full(n, 0.5)) if kind == "split" else (difference, (), ())))
+        if not loss:
+            assert evidence.finding().verdict == "holds"
+    finding = evidence.finding()
+    assert finding.verdict == "broken"
+    assert finding.late_since is not None
+    assert abs(finding.late_since - 50_000) < 3_000
+    verdict, reason = judge((finding,), None)
+    assert verdict == "ROLL BACK"
+    assert "errors (primary) has lost more than its margin of 0.03 since about observation" in reason
 
 
 def test_the_status_in_a_pipe_is_not_cut_short(tmp_path: Path) -> None:

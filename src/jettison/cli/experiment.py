@@ -249,12 +249,12 @@ def _finds(plan: "ExperimentPlan") -> str:
     metric = next(m for m in plan.metrics if m.role == "primary")
     loss = metric.margin + 0.03
     if plan.kind == "shadow":
-        found = pairs_to_find(loss, margin=metric.margin, alpha=plan.alpha_each, n_runs=100)
+        found = pairs_to_find(loss, margin=metric.margin, alpha=plan.alpha_bounds, n_runs=100)
         made = "if 2% of the other answers change each way"
     else:
         share = min(0.5, plan.ramp[-1].share)
         found = requests_to_find(
-            loss, margin=metric.margin, share=share, alpha=plan.alpha_each, n_runs=100, limit=100_000
+            loss, margin=metric.margin, share=share, alpha=plan.alpha_bounds, n_runs=100, limit=100_000
         )
         made = f"at {share:.0%} treatment and a control of 90%"
     if found.most is None:

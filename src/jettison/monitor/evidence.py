@@ -1,4 +1,9 @@
-"""The one statistic of each metric: what is shown, promoted and rolled back are all read from it."""
+"""The statistic of each metric: what is shown, promoted and rolled back are all read from it.
+
+Its bounds cover the mean of all observations, so that a loss which begins after a long good time moves
+them late. A second statistic of the same observations watches for that alone, with a part of the
+rollback's alpha: it promotes nothing, and what it finds is a rollback like any other.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -11,6 +16,7 @@ from jettison.monitor.plan import ExperimentPlan, Metric
 from jettison.stats.bernstein_sequence import EmpiricalBernsteinSequence, arm_increments
 from jettison.stats.betting_sequence import BettingSequence
 from jettison.stats.interval import Interval
+from jettison.stats.late_loss import LateLoss
 from jettison.stats.log_histogram import LogHistogram
 
 
@@ -28,10 +34,16 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None
     verdict: str
     """`holds` (low is above minus the margin), `broken` (high is below it, or was at an earlier look) or
-    `open`. A metric that held and then lost is `broken`."""
+    `open`. A metric that held and then lost is `broken`, as is one that lost lately."""
     method: str
     control: float | None = None
     treatment: float | None = None
+    late_log_e: float | None = None
+    """Evidence that treatment lost more than the margin from some time on; None: not watched, or few."""
+    late_limit: float | None = None
+    """From here on it surely did."""
+    late_since: int | None = None
+    """About which observation the loss began at; None while it is not sure."""
 
 
 class PairedEvidence:
@@ -40,26 +52,30 @@ class PairedEvidence:
     def __init__(self, metric: Metric, plan: ExperimentPlan) -> None:
         self.metric = metric
         self._sequence = BettingSequence(
-            alpha_low=plan.alpha, alpha_high=plan.alpha_each, means=_means(metric.margin)
+            alpha_low=plan.alpha, alpha_high=plan.alpha_bounds, means=_means(metric.margin)
         )
+        self._late = LateLoss(alpha=plan.alpha_late, limit=-metric.margin)
         self._sum = 0.0
 
     def update(self, values: ArrayLike, treated: ArrayLike, shares: ArrayLike) -> None:
-        self._sequence.update((np.asarray(values, float) + 1) / 2)
-        self._sum = _added(self._sum, np.asarray(values, float))
+        differences = np.asarray(values, float)
+        self._sequence.update((differences + 1) / 2)
+        self._late.update(differences)
+        self._sum = _added(self._sum, differences)
 
     def finding(self) -> Finding:
         shown = self._sequence.interval()
         value = self._sum / self._sequence.n if self._sequence.n else None
-        return _finding(self.metric, shown, value, self._sequence.n, scale=2.0, shift=-1.0)
+        return _finding(self.metric, shown, value, self._sequence.n, scale=2.0, shift=-1.0, late=self._late)
 
     def state(self) -> dict[str, Any]:
-        return {"sequence": self._sequence.state(), "sum": self._sum}
+        return {"sequence": self._sequence.state(), "late": self._late.state(), "sum": self._sum}
 
     @classmethod
     def from_state(cls, metric: Metric, plan: ExperimentPlan, state: Mapping[str, Any]) -> Self:
         found = cls(metric, plan)
         found._sequence, found._sum = BettingSequence.from_state(state["sequence"]), state["sum"]
+        found._late = LateLoss.from_state(state["late"])
         return found
 
 
@@ -68,7 +84,8 @@ class ArmsEvidence:
 
     def __init__(self, metric: Metric, plan: ExperimentPlan) -> None:
         self.metric = metric
-        self._sequence = EmpiricalBernsteinSequence(alpha_low=plan.alpha, alpha_high=plan.alpha_each)
+        self._sequence = EmpiricalBernsteinSequence(alpha_low=plan.alpha, alpha_high=plan.alpha_bounds)
+        self._late = LateLoss(alpha=plan.alpha_late, limit=-metric.margin)
         self._total, self._sums, self._counts = 0.0, [0.0, 0.0], [0, 0]
 
     def update(self, values: ArrayLike, treated: ArrayLike, shares: ArrayLike) -> None:
@@ -79,9 +96,9 @@ class ArmsEvidence:
         totals = np.add.accumulate(np.concatenate([[self._total], outcome]))
         center = (0.5 + totals[:-1]) / (sum(self._counts) + 1 + np.arange(len(outcome)))
         reach = 1 / np.minimum(share, 1 - share)
-        self._sequence.update(
-            arm_increments(outcome, arm, share, np.clip(center, 0, 1)), low=-reach, high=reach
-        )
+        increments = arm_increments(outcome, arm, share, np.clip(center, 0, 1))
+        self._sequence.update(increments, low=-reach, high=reach)
+        self._late.update(increments, low=-reach, high=reach)
         self._total = float(totals[-1])
         for side, chosen in enumerate((~arm, arm)):
             self._counts[side] += int(chosen.sum())
@@ -92,17 +109,18 @@ class ArmsEvidence:
         shown = self._sequence.interval()
         value = None if None in means else shown.value
         now = self._sequence.interval(running=False)
-        found = _finding(self.metric, shown, value, self._sequence.n, now=now)
+        found = _finding(self.metric, shown, value, self._sequence.n, now=now, late=self._late)
         return msgspec.structs.replace(found, control=means[0], treatment=means[1])
 
     def state(self) -> dict[str, Any]:
         sums = {"total": self._total, "sums": self._sums, "counts": self._counts}
-        return {"sequence": self._sequence.state(), **sums}
+        return {"sequence": self._sequence.state(), "late": self._late.state(), **sums}
 
     @classmethod
     def from_state(cls, metric: Metric, plan: ExperimentPlan, state: Mapping[str, Any]) -> Self:
         found = cls(metric, plan)
         found._sequence = EmpiricalBernsteinSequence.from_state(state["sequence"])
+        found._late = LateLoss.from_state(state["late"])
         found._total, found._sums, found._counts = state["total"], state["sums"], state["counts"]
         return found
 
@@ -184,11 +202,13 @@ def _finding(
     scale: float = 1.0,
     shift: float = 0.0,
     now: Interval | None = None,
+    late: LateLoss | None = None,
 ) -> Finding:
     """What the bounds of all looks say; where the effect has left them, this moment's are shown."""
     low, high = shown.low * scale + shift, shown.high * scale + shift
     # A loss that came after the metric had held leaves the bounds of all looks inverted: the loss counts.
-    broken, holds = high <= -metric.margin + 1e-12, low >= -metric.margin - 1e-12
+    is_late = late is not None and bool(late.is_found)
+    broken, holds = is_late or high <= -metric.margin + 1e-12, low >= -metric.margin - 1e-12
     verdict = "broken" if broken else "holds" if holds else "open"
     if now is not None and value is not None and not low <= value <= high:
         low, high = now.low, now.high
@@ -202,4 +222,7 @@ def _finding(
         high=high if np.isfinite(high) and n else None,
         verdict=verdict,
         method=shown.method,
+        late_log_e=float(late.log_e) if late is not None and np.isfinite(late.log_e) else None,
+        late_limit=late.log_e_limit if late is not None else None,
+        late_since=int(late.since) if late is not None and is_late else None,
     )

@@ -27,7 +27,7 @@ from jettison.monitor.record_columns import RecordColumns
 from jettison.monitor.sample_ratio import RatioFinding, SampleRatio
 from jettison.record import Record
 
-FORMAT = 2
+FORMAT = 3
 LOCK_FILE = "evidence.lock"
 TRIES = 3
 
@@ -342,6 +342,8 @@ def judge(findings: tuple[Finding, ...], ratio: RatioFinding | None) -> tuple[st
             "nothing can be concluded from this assignment.",
         )
     for one in findings:
+        if one.verdict == "broken" and one.late_since is not None and not _is_shown_lost(one):
+            return "ROLL BACK", _late(one)
         if one.verdict == "broken":
             return (
                 "ROLL BACK",
@@ -352,6 +354,21 @@ def judge(findings: tuple[Finding, ...], ratio: RatioFinding | None) -> tuple[st
         return "SHOWN", "treatment is not worse than control by its margin on any metric."
     waiting = [one.metric for one in findings if one.verdict == "open"]
     return "RUNNING", f"not yet settled: {', '.join(waiting)}."
+
+
+def _is_shown_lost(one: Finding) -> bool:
+    """Whether the bounds over all observations say so too."""
+    return one.high is not None and one.high <= -one.margin + 1e-12
+
+
+def _late(one: Finding) -> str:
+    assert one.late_since is not None
+    whole = f"{_number(one.value)} ({_number(one.low)} to {_number(one.high)})"
+    return (
+        f"{one.metric} ({one.role}) has lost more than its margin of {one.margin:g} since about "
+        f"observation {one.late_since:,} of {one.n:,} (log e-value {one.late_log_e:.1f}, limit "
+        f"{one.late_limit:.1f}); over all of them {whole}."
+    )
 
 
 def _number(value: float | None) -> str:

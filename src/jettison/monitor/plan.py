@@ -25,6 +25,8 @@ METRICS = {
 """Each is compared so that a positive difference is good; `score:NAME` is any score on the records."""
 SHADOW_ONLY, SPLIT_ONLY = {"agreement"}, {"feedback", "latency_s"}
 NEEDS_MOST = {"price_usd", "energy_j"}
+LATE_SHARE = 0.2
+"""Part of a rollback's alpha that goes to losses which begin late."""
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,6 +77,16 @@ class ExperimentPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def alpha_each(self) -> float:
         """Of one metric's rollback: any of them may call it, so they share alpha."""
         return self.alpha / len(self.metrics)
+
+    @property
+    def alpha_bounds(self) -> float:
+        """Of the upper bound that is shown, where a loss that began late is watched for beside it."""
+        return self.alpha_each * (1 - LATE_SHARE)
+
+    @property
+    def alpha_late(self) -> float:
+        """Of the watch for a loss that began late."""
+        return self.alpha_each * LATE_SHARE
 
 
 def check_plan(plan: ExperimentPlan) -> None:
