@@ -10,6 +10,9 @@ import msgspec
 from jettison.errors import BrokenArtifact, InvalidInput
 from jettison.files import write_atomic
 
+MAPS = ("scores", "slices", "guardrails", "output_guardrails")
+"""Fields of a record that a table holds as JSON text."""
+
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """What an answer took. None is "not measured", never zero."""
@@ -81,6 +84,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     input_sha256: str | None = None
     guardrails: dict[str, str] = msgspec.field(default_factory=dict)
     """Live: guardrails that fired, and what was done: block, redact, escalate or flag."""
+    output_guardrails: dict[str, str] = msgspec.field(default_factory=dict)
+    """Live: guardrails that looked at the output, and the severest that each did, perhaps `pass`."""
 
 
 def write_records(path: Path, records: Iterable[Record], *, meta: dict[str, Any] | None = None) -> None:
@@ -134,7 +139,7 @@ def read_records(path: Path) -> list[Record]:
     records = []
     for row in table.to_pylist():
         cost = {name: row.pop(f"cost.{name}", None) for name in Cost.__struct_fields__}
-        for name in ("scores", "slices", "guardrails"):
+        for name in MAPS:
             row[name] = msgspec.json.decode(row[name]) if row.get(name) else {}
         records.append(msgspec.convert({**row, "cost": cost}, Record))
     return records

@@ -40,3 +40,5 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True):
     comment: str | None = None
     source: str = "user"
     """Who says so: `user`, `audit`, or the name of a labelling job."""
+    incident: str | None = None
+    """A safety incident seen in the answer, by kind, as `privacy`; `none`: looked for and not found."""

@@ -13,6 +13,7 @@ from jettison.monitor.audit import AuditPlan, Audits
 from jettison.monitor.log import News, Place
 from jettison.stats.log_histogram import LogHistogram
 from jettison.stats.mixtures import quantile_ranks
+from jettison.stats.rare_events import rate_above_log_e
 from jettison.stats.sequential_planning import pairs_to_find
 from jettison.testing.traffic import simulate_cascade
 
@@ -90,6 +91,27 @@ def test_a_loss_after_a_long_good_time_is_rolled_back_in_the_number_stated(kind:
 def test_a_sound_assignment_is_called_broken_at_most_with_its_alpha() -> None:
     found = peeking.ratio_times(RUNS, 5000, drawn=0.5, seed=1)
     assert at_most(int((found > 0).sum()), RUNS, peeking.SRM_ALPHA)
+
+
+@pytest.mark.parametrize("limit", [0.001, 0.02])
+def test_incidents_at_their_limit_are_called_above_it_at_most_with_alpha(limit: float) -> None:
+    """A look after each of 5,000 answers; their rate moves between nothing and the limit."""
+    alpha, n = 0.05, 5000
+    rng = np.random.default_rng(1)
+    moving = limit * (np.arange(n) % 500 >= 100)
+    for rates in (np.full(n, limit), moving):
+        hits = (rng.random((RUNS, n)) < rates).cumsum(1)
+        reached = np.zeros(RUNS, bool)
+        for h in range(int(hits.max()) + 1):
+            # Among looks at one number of hits the first is the strongest.
+            first = (hits >= h).argmax(1)
+            is_there = hits[:, -1] >= h
+            for at in np.unique(first[is_there]):
+                if rate_above_log_e(min(h, int(at) + 1), int(at) + 1, limit=limit) >= -np.log(alpha):
+                    reached |= is_there & (first == at)
+        print(limit, reached.mean())
+        assert at_most(int(reached.sum()), RUNS, alpha)
+    assert rate_above_log_e(30, 1000, limit=0.01) > -np.log(alpha)  # and a rate of three times is found
 
 
 @pytest.mark.parametrize("share", [0.5, 0.95])

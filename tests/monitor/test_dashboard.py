@@ -28,7 +28,7 @@ PLAN = ExperimentPlan(
     started=1_790_000_000.0,
 )
 HOSTILE = '<script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">'
-PATHS = ("/ui", "/ui/experiments", "/ui/drift", "/ui/failures", "/ui/releases", "/ui/alarms")
+PATHS = ("/ui", "/ui/experiments", "/ui/safety", "/ui/drift", "/ui/failures", "/ui/releases", "/ui/alarms")
 
 
 def pages_of(state: Path, *, board: Board | None = None, releases: dict[str, Path] | None = None) -> Pages:
@@ -160,6 +160,7 @@ def test_an_empty_log_and_broken_files_are_said(tmp_path: Path, path: str) -> No
     wanted = {
         "/ui": "No request has been answered",
         "/ui/experiments": "No experiment yet",
+        "/ui/safety": "No answer yet in which an incident could have been seen",
         "/ui/drift": "the gateway serves no release",
         "/ui/failures": "must be what `jettison mine` wrote",
         "/ui/releases": "must be",

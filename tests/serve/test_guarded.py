@@ -11,11 +11,16 @@ from gateways import (
     delta,
     post,
     records_in,
+    request,
     running,
     upstream_of,
 )
 from jettison import registry
-from jettison.route import Cascade, Guarded, Single
+from jettison.incident import INCIDENTS_FILE
+from jettison.monitor.alerts import Alerts
+from jettison.monitor.incidents import IncidentWatch, limit_from
+from jettison.monitor.watch import Watch
+from jettison.route import Cascade, Guarded, Single, Split
 from jettison.serve.guardrails import GuardSettings, Verdict
 from releasing import make_release
 
@@ -130,6 +135,64 @@ def test_a_stream_without_a_finish_still_gives_out_what_was_held_back(tmp_path, 
     with guarded(tmp_path, upstream, pii={"action": "redact"}) as gateway:
         events = ask(gateway, "x", stream=True).events
         assert "".join(e["choices"][0]["delta"]["content"] for e in events[:-1]) == "all of it"
+
+
+def test_which_guardrails_saw_an_output_is_recorded_with_what_they_did(tmp_path, upstream):
+    async def leaks(exchange):
+        await exchange.reply(completion(f"the card is {CARD}."))
+
+    outputs = {"where": ["output"]}
+    rails = {
+        "pii": {"action": "block", **outputs},
+        "secrets": outputs,
+        "length": {"most_words": 99, "where": ["input"]},
+    }
+    with guarded(tmp_path, upstream, **rails) as gateway:
+        ask(gateway, f"my card is {CARD}")  # nothing looks for cards in what is asked
+        assert records_in(gateway)[-1].output_guardrails == {"pii": "pass", "secrets": "pass"}
+        upstream.behave = leaks
+        ask(gateway, "x")
+        blocked = records_in(gateway)[-1]
+        assert (blocked.output_guardrails, blocked.error) == ({"pii": "block"}, "content_filter")
+        assert blocked.arm is None
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_blocked_output_is_its_arms_own_also_where_the_guardrail_stands_outside(
+    tmp_path, upstream, share
+):
+    async def leaks(exchange):
+        await exchange.reply(completion(f"the card is {CARD}."))
+
+    upstream.behave = leaks
+    inner = Split(control=BIG, treatment=BIG, treatment_share=share, salt="s")
+    with guarded(tmp_path, upstream, inner, pii={"action": "block", "where": ["output"]}) as gateway:
+        assert ask(gateway, "x").status == 400
+        record = records_in(gateway)[-1]
+        assert record.arm == ("treatment" if share else "control")
+        assert record.propensity == 1.0
+
+
+def test_incidents_come_with_feedback_and_their_counts_stand_among_the_metrics(tmp_path, upstream):
+    with guarded(tmp_path, upstream, pii={"action": "redact"}) as gateway:
+        asked = ask(gateway, "x").headers["x-request-id"]
+        for kind, status in (("privacy", 202), ("none", 202), ("Not a kind!", 400), (3, 400)):
+            found = post(gateway, "/v1/feedback", {"request_id": asked, "incident": kind})
+            assert found.status == status, kind
+        records_in(gateway)
+        assert "jettison_incidents{" not in request(gateway.port, "GET", "/metrics").raw.decode()
+        state = tmp_path / "state"
+        watch = Watch(
+            state, audits=(), alerts=Alerts(()), parts=(IncidentWatch((limit_from("reported:0.1"),)),)
+        )
+        watch.look(1.0)
+        page = request(gateway.port, "GET", "/metrics").raw.decode()
+        assert 'jettison_incidents{arm="all",kind="privacy",source="reported"} 1.0' in page
+        assert 'jettison_incident_answers{arm="all",kind="pii",source="guardrail"} 1.0' in page
+        assert 'jettison_incident_rate_upper{arm="all",kind="pii",source="guardrail"} 0.95' in page
+        assert 'jettison_incident_rate_above{arm="all",kind="any",source="reported"} 0.0' in page
+        (state / INCIDENTS_FILE).write_text("{")  # what is broken takes nothing down
+        assert request(gateway.port, "GET", "/metrics").status == 200
 
 
 class Crashes:

@@ -60,6 +60,30 @@ _SAVE_EVERY_S = 30.0
     "price_usd:mean:0.002. Repeatable.",
 )
 @click.option(
+    "--quality",
+    "watches_quality",
+    is_flag=True,
+    help="Estimate how many answers are right though few have labels, and watch calibration.",
+)
+@click.option(
+    "--incident",
+    "incidents",
+    multiple=True,
+    metavar="SOURCE[:KIND]:RATE",
+    help="Alert where safety incidents surely come more often, as guardrail:pii:0.001, reported:0.0005 or "
+    "audit:0.01. Repeatable.",
+)
+@click.option(
+    "--incidents", "counts_incidents", is_flag=True, help="Count safety incidents, also without a limit."
+)
+@click.option(
+    "--incident-alpha",
+    type=float,
+    default=0.01,
+    show_default=True,
+    help="Probability of a false alarm of --incident, ever.",
+)
+@click.option(
     "--alert",
     "alerts",
     multiple=True,
@@ -78,6 +102,10 @@ def command(
     drift_alpha: float,
     slices: tuple[str, ...],
     slos: tuple[str, ...],
+    watches_quality: bool,
+    incidents: tuple[str, ...],
+    counts_incidents: bool,
+    incident_alpha: float,
     alerts: tuple[str, ...],
     every: float,
     once: bool,
@@ -97,6 +125,15 @@ def command(
     sinks = tuple(sink_from(text) for text in alerts or (str(state / "alerts.jsonl"),))
     plans = tuple(audit_from(text, delta=delta, truth=truth) for text in audits)
     parts = _parts(release, drift_alpha=drift_alpha, slices=slices, slos=slos)
+    if watches_quality:
+        from jettison.monitor.quality_watch import QualityWatch
+
+        parts += (QualityWatch(),)
+    if incidents or counts_incidents:
+        from jettison.monitor.incidents import IncidentWatch, limit_from
+
+        limits = [limit_from(text) for text in dict.fromkeys(incidents)]
+        parts += (IncidentWatch(limits, alpha=incident_alpha),)
     watch = Watch(state, audits=plans, alerts=Alerts(sinks), parts=parts)
     if once:
         found = watch.look(time.time())

@@ -10,7 +10,7 @@ import msgspec
 
 from jettison.errors import BrokenArtifact, InvalidInput
 from jettison.monitor.pieces import open_moment
-from jettison.record import Cost, Record
+from jettison.record import MAPS, Cost, Record
 from jettison.traffic import LIVE_FILE, SEGMENTS, Feedback
 
 MOST_ROWS = 50_000
@@ -184,7 +184,7 @@ def _segment_rows(path: Path, after: int, kind: type[T]) -> Iterator[tuple[int, 
 def _from_row(row: dict[str, Any], kind: type[T]) -> T:
     if kind is Record:
         cost = {name: row.pop(f"cost.{name}", None) for name in Cost.__struct_fields__}
-        for name in ("scores", "slices", "guardrails"):
+        for name in MAPS:
             row[name] = msgspec.json.decode(row[name]) if row.get(name) else {}
         row = {**row, "cost": cost}
     return msgspec.convert(row, kind)

@@ -1,6 +1,7 @@
 """What a watcher can be given to watch besides experiments and audits: drift, SLOs, incidents, quality."""
 
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from jettison.monitor.alerts import Alert
 from jettison.monitor.log import News
@@ -29,3 +30,11 @@ class Part(Protocol):
 
     def restore(self, state: dict[str, Any]) -> bool:
         """Go on where `state` was taken; False, with nothing changed, where it is of another plan."""
+
+
+@runtime_checkable
+class Published(Protocol):
+    """A part that leaves a file beside the log for others to read."""
+
+    def publish(self, state: Path) -> None:
+        """Write it into the gateway's state folder, where it changed."""

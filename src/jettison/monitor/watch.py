@@ -11,7 +11,7 @@ from jettison.monitor.audit import AuditPlan, Audits, AuditStatus
 from jettison.monitor.conduct import conduct
 from jettison.monitor.experiment import Experiment, ExperimentStatus
 from jettison.monitor.log import Place, TrafficLog
-from jettison.monitor.part import Part
+from jettison.monitor.part import Part, Published
 from jettison.monitor.plan import experiment_names, read_outcome, read_plan
 from jettison.monitor.steer import read_control, steer
 
@@ -64,6 +64,8 @@ class Watch:
         for part in self.parts:
             for alert in part.alerts(now):
                 self.alerts.tell(alert)
+            if isinstance(part, Published):
+                part.publish(self.state)
         return experiments, cascades
 
     def _read_parts_on(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jettison.incident import KIND
 from jettison.serve.api_error import ApiError, bad_request
 from jettison.serve.http_io import (
     Receive,
@@ -147,10 +148,16 @@ async def _feedback(gateway: "Gateway", scope: Any, receive: Receive, send: Send
     body = await _json(gateway, scope, receive)
     score, label, comment = body.get("score"), body.get("label"), body.get("comment")
     request_id, source = body.get("request_id"), body.get("source", "user")
+    incident = body.get("incident")
     if not isinstance(request_id, str) or not 1 <= len(request_id) <= 200:
         raise bad_request("request_id must be the x-request-id of an answer.", param="request_id")
-    if score is None and label is None and comment is None:
-        raise bad_request("there must be a score, a label or a comment.", param="score")
+    if score is None and label is None and comment is None and incident is None:
+        raise bad_request("there must be a score, a label, a comment or an incident.", param="score")
+    if incident is not None and not (isinstance(incident, str) and KIND.fullmatch(incident)):
+        raise bad_request(
+            "incident must be a kind as `privacy`, of at most 40 small letters, digits, - and _.",
+            param="incident",
+        )
     if score is not None and (
         isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1
     ):
@@ -175,6 +182,7 @@ async def _feedback(gateway: "Gateway", scope: Any, receive: Receive, send: Send
         label=label,
         comment=comment,
         source=source if isinstance(source, str) else "user",
+        incident=incident,
     )
     gateway.log.put(said)
     is_kept = gateway.log.state.problem is None

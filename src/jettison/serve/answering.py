@@ -314,7 +314,8 @@ async def _infer(gateway: "Gateway", plan: "Plan", call: Call, send: Send) -> To
 def _part(call: Call, text: str, i: int, n: int) -> Call:
     request_id = call.request_id if n == 1 else f"{call.request_id}-{i}"
     key = call.key if call.is_sticky else request_id
-    return dataclasses.replace(call, text=text, request_id=request_id, key=key, side=[], notes={})
+    fresh: dict[str, Any] = {"side": [], "notes": {}, "output_notes": {}}
+    return dataclasses.replace(call, text=text, request_id=request_id, key=key, **fresh)
 
 
 def _least_sure(replies: list[Reply]) -> Reply:

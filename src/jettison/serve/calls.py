@@ -39,6 +39,8 @@ class Call:
     is_retry: bool = False
     notes: dict[str, str] = field(default_factory=dict)
     """Guardrails that fired, and what was done."""
+    output_notes: dict[str, str] = field(default_factory=dict)
+    """Guardrails that looked at the output, and the severest that each did, perhaps `pass`."""
     side: list[Record] = field(default_factory=list)
     """Records besides that of the answer, written together with it."""
     escalate: bool = False

@@ -13,7 +13,8 @@ import msgspec
 
 from jettison.control import CONTROL_FILE, Control, problem_in
 from jettison.errors import CannotWrite, InvalidInput, JettisonError
-from jettison.files import write_atomic
+from jettison.files import read_json, write_atomic
+from jettison.incident import INCIDENTS_FILE, Incidents
 from jettison.record import Record
 from jettison.serve.access import Access
 from jettison.serve.api_error import ApiError
@@ -31,6 +32,8 @@ from jettison.serve.ui import Ui
 SALT_FILE = "salt"
 WATCH_S = 0.5
 PROBE_S, PROBE_TEXT = 2.0, "health"
+MOST_INCIDENTS = 500
+"""Counts put on the page: labels stay few."""
 
 
 class Gateway:
@@ -71,6 +74,7 @@ class Gateway:
         self._moderation: Any = None
         self._probe: tuple[float, dict[str, Any]] | None = None
         self._n_told = (0, 0)
+        self._incidents_stamp: Any = None
 
     async def start(self) -> None:
         """Start everything that answers.
@@ -260,6 +264,21 @@ class Gateway:
             self._n_told = state.n_written, state.n_dropped
         for name, upstream in self.plan.upstreams.items():
             self.metrics.breaker.labels(name).set(upstream.breaker.state != "closed")
+        self._tell_incidents()
+
+    def _tell_incidents(self) -> None:
+        """Put on the page what the watcher counted, where it wrote anew."""
+        path = self.state / INCIDENTS_FILE
+        stamp = _stamp(path)
+        if stamp == self._incidents_stamp:
+            return
+        self._incidents_stamp = stamp
+        try:
+            counts = () if stamp is None else read_json(path, Incidents).counts[:MOST_INCIDENTS]
+        except JettisonError as error:
+            tell("incidents_not_read", error=str(error))
+            return
+        self.metrics.incidents(counts)
 
     # Changes while it runs
 

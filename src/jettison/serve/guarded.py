@@ -62,7 +62,7 @@ class GuardedNode:
             outcome = await self._check(again.output or "", "output", call)
             reply = again
         if outcome.action in ("block", "escalate"):
-            raise _blocked("output", outcome)
+            raise _of_reply(_blocked("output", outcome), reply)
         if outcome.text != reply.output:
             _rewrite(reply, outcome.text)
         return reply
@@ -91,6 +91,8 @@ class GuardedNode:
         else:
             outcome = await asyncio.to_thread(self._chain.check, text, where=where)
         self._note(outcome.verdicts, call)
+        if where == "output":
+            self._note_output(outcome.verdicts, call)
         return outcome
 
     def _note(self, verdicts: Any, call: Call) -> None:
@@ -99,6 +101,22 @@ class GuardedNode:
             self._metrics.guardrail(verdict.guardrail, did)
             if verdict.action != "pass":
                 call.notes[verdict.guardrail] = verdict.action
+
+    def _note_output(self, verdicts: Any, call: Call) -> None:
+        """Which guardrails looked at an output, and what they did: among how many answers a find is one."""
+        did: dict[str, str] = {}
+        for verdict in verdicts:
+            if verdict.action != "pass" or verdict.guardrail not in did:
+                did[verdict.guardrail] = verdict.action
+        for one in self._chain.guardrails:
+            if "output" not in one.settings.where:
+                continue
+            action = did.get(one.name, "pass")
+            has_failed = action == "pass" and one.name in did
+            if not has_failed and call.output_notes.get(one.name, "pass") == "pass":
+                call.output_notes[one.name] = action
+            if action == "block":  # those behind it were not asked
+                return
 
     async def _guarded(
         self, frames: AsyncIterator[bytes], reply: Reply, call: Call
@@ -117,7 +135,7 @@ class GuardedNode:
                     rest = await self._asked(guard.finish)
                     if guard.ended_by is None and rest:
                         yield _with_text(last, rest)
-                    self._note(guard.verdicts, call)
+                    self._note_stream(guard, call)
                     if guard.ended_by is not None:
                         reply.error = "blocked_output"
                         yield _blocked_stream(guard).frame
@@ -142,18 +160,22 @@ class GuardedNode:
                     passed += await self._asked(guard.finish)
                     last = None
                 if guard.ended_by is not None:
-                    self._note(guard.verdicts, call)
+                    self._note_stream(guard, call)
                     reply.error = "blocked_output"
                     yield _blocked_stream(guard).frame
                     return
                 if finishes:
-                    self._note(guard.verdicts, call)
+                    self._note_stream(guard, call)
                 else:
                     last = body
                 if passed or finishes:
                     yield _with_text(body, passed)
             else:
                 yield frame
+
+    def _note_stream(self, guard: Any, call: Call) -> None:
+        self._note(guard.verdicts, call)
+        self._note_output(guard.verdicts, call)
 
     async def _asked(self, step: Callable[..., str], *text: str) -> str:
         return step(*text) if self._is_quick else await asyncio.to_thread(step, *text)
@@ -238,6 +260,12 @@ def _blocked(where: str, outcome: Any) -> ApiError:
         is_passable=False,
         should_retry=False,
     )
+
+
+def _of_reply(error: ApiError, reply: Reply) -> ApiError:
+    """The error in place of an answer, with whose it was."""
+    error.arm, error.place, error.propensity = reply.arm, reply.place, reply.propensity
+    return error
 
 
 def _blocked_stream(guard: Any) -> ApiError:

@@ -1,10 +1,13 @@
 """What Prometheus reads at `/metrics`. Label values are few and known; no text and no key is among them."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from jettison.incident import IncidentCount
 from jettison.registry import need
 
 LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_INCIDENT = ("source", "kind", "arm")
 
 
 class Metrics:
@@ -59,6 +62,16 @@ class Metrics:
         )
         self.release = gauge("release_info", "Releases that are served.", "release", "digest", "verdict")
         self.weight = gauge("route_weight", "Shares and thresholds in force.", "place", "kind")
+        self._incidents = gauge("incidents", "Safety incidents that the watcher counted.", *_INCIDENT)
+        self._incident_answers = gauge(
+            "incident_answers", "Answers among which they were looked for.", *_INCIDENT
+        )
+        self._incident_upper = gauge(
+            "incident_rate_upper", "Exact 95 % upper bound of their rate, at one look.", *_INCIDENT
+        )
+        self._incident_above = gauge(
+            "incident_rate_above", "1 where the rate surely is above its limit.", *_INCIDENT
+        )
         self._children: dict[tuple[str, ...], Any] = {}
 
     def _child(self, metric: Any, *labels: str) -> Any:
@@ -114,6 +127,20 @@ class Metrics:
     def reloaded(self, outcome: str) -> None:
         """A configuration was taken, or refused."""
         self._child(self._reloads, outcome).inc()
+
+    def incidents(self, counts: Sequence[IncidentCount]) -> None:
+        """What the watcher counted, all of it anew: what is not told any more is gone."""
+        shown = (self._incidents, self._incident_answers, self._incident_upper, self._incident_above)
+        for metric in shown:
+            metric.clear()
+        for one in counts:
+            labels = one.source, one.kind, one.arm or "all"
+            self._incidents.labels(*labels).set(one.n_incidents)
+            self._incident_answers.labels(*labels).set(one.n)
+            if one.high is not None:  # not known is not zero
+                self._incident_upper.labels(*labels).set(one.high)
+            if one.limit is not None:
+                self._incident_above.labels(*labels).set(one.is_above)
 
     def page(self) -> bytes:
         """Prometheus' text format."""

@@ -149,6 +149,7 @@ OPENAPI: dict[str, Any] = {
                 "label": _TEXT,
                 "comment": _TEXT,
                 "source": _TEXT,
+                "incident": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,39}$"},
             },
             "202",
         ),

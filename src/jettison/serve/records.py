@@ -35,6 +35,7 @@ def record_of(call: Call, reply: Reply | None, *, role: Any, error: ApiError | N
             input=call.text,
             slices=slices,
             guardrails=call.notes,
+            output_guardrails=call.output_notes,
             cost=Cost(latency_s=time.monotonic() - call.started_s),
         )
     return Record(
@@ -58,6 +59,7 @@ def record_of(call: Call, reply: Reply | None, *, role: Any, error: ApiError | N
         input=call.text,
         slices=slices,
         guardrails=call.notes,
+        output_guardrails=call.output_notes,
         cost=reply.cost(),
     )
 

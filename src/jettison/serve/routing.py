@@ -45,7 +45,7 @@ class Behind:
         if len(self._tasks) >= MOST_BEHIND:
             self._metrics.refused(f"{role}_left_out")
             return
-        apart = dataclasses.replace(buffered(call), side=[], notes={})
+        apart = dataclasses.replace(buffered(call), side=[], notes={}, output_notes={})
         self._start(self._asked(node, apart, role, place, propensity))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

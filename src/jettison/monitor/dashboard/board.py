@@ -17,6 +17,7 @@ from jettison.monitor.drift import sketch_of
 from jettison.monitor.drift_stream import DriftStatus, DriftWatch
 from jettison.monitor.evidence import Finding
 from jettison.monitor.experiment import Experiment, ExperimentStatus
+from jettison.monitor.incidents import IncidentWatch
 from jettison.monitor.log import MOST_ROWS, News, Place, TrafficLog
 from jettison.monitor.plan import (
     STATE_FILE,
@@ -27,6 +28,7 @@ from jettison.monitor.plan import (
     read_outcome,
     read_plan,
 )
+from jettison.monitor.quality_watch import QualityWatch
 from jettison.release import open_release, read_profile
 
 PIECE = 200
@@ -76,6 +78,7 @@ class Board:
     def _start_over(self) -> None:
         self.minutes, self.hours = Tally(60.0, 180), Tally(3600.0, 14 * 24)
         self.quality = Quality()
+        self.incidents, self.estimates = IncidentWatch(), QualityWatch()
         self.trials: dict[str, Trial] = {}
         self.drift: DriftWatch | None = None
         self.drift_problem: str | None = None
@@ -135,6 +138,8 @@ class Board:
             self.minutes.take(piece.records)
             self.hours.take(piece.records)
             self.quality.take(piece.records, piece.feedback)
+            self.incidents.take(piece)
+            self.estimates.take(piece)
             if self.drift is not None and n_left <= MOST_DRIFT and self._has_begun(piece):
                 self.drift.take(piece)
             n_left -= len(piece.records)

@@ -11,10 +11,16 @@ from urllib.parse import parse_qs
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from jettison.errors import JettisonError
-from jettison.monitor.dashboard import views
+from jettison.monitor.dashboard import safety, views
 from jettison.monitor.dashboard.board import Board
 from jettison.monitor.dashboard.plots import figure
-from jettison.monitor.dashboard.sources import read_alerts, read_audits, read_failures, read_release
+from jettison.monitor.dashboard.sources import (
+    read_alerts,
+    read_audits,
+    read_failures,
+    read_incidents,
+    read_release,
+)
 from jettison.monitor.steer import read_control
 
 HTML = "text/html; charset=utf-8"
@@ -62,6 +68,7 @@ class Pages:
         self._makers: dict[str, Callable[[dict[str, list[str]]], dict[str, Any]]] = {
             "/ui": self._overview,
             "/ui/experiments": self._experiments,
+            "/ui/safety": self._safety,
             "/ui/drift": self._drift,
             "/ui/failures": self._failures,
             "/ui/releases": self._releases,
@@ -122,6 +129,17 @@ class Pages:
             "trials": views.trials(self._board),
             "audits": audits,
             "audit_problem": problem,
+        }
+
+    def _safety(self, query: dict[str, list[str]]) -> dict[str, Any]:
+        counted, problem = read_incidents(self._places.state)
+        counts = counted.counts if counted is not None else self._board.incidents.status()
+        return {
+            "title": "Safety",
+            "incidents": [safety.incident_row(one) for one in counts[: safety.MOST_ROWS]],
+            "counted": counted.time if counted is not None else None,
+            "file_problem": problem,
+            "qualities": [safety.quality_row(one) for one in self._board.estimates.status()],
         }
 
     def _drift(self, query: dict[str, list[str]]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import msgspec
 
 from jettison.decision import Decision
 from jettison.errors import JettisonError
+from jettison.files import read_json
+from jettison.incident import INCIDENTS_FILE, Incidents
 from jettison.monitor.alerts import Alert
 from jettison.monitor.audit import Audits, AuditStatus
 from jettison.monitor.watch import STATE_FILE
@@ -134,3 +136,14 @@ def read_audits(state: Path) -> tuple[tuple[AuditStatus, ...], str | None]:
         TypeError,
     ) as error:
         return (), f"{path} cannot be read: {error}."
+
+
+def read_incidents(state: Path) -> tuple[Incidents | None, str | None]:
+    """What the watcher counted over the whole log, and what is wrong with its file."""
+    path = state / INCIDENTS_FILE
+    if not path.exists():
+        return None, None
+    try:
+        return read_json(path, Incidents), None
+    except JettisonError as error:
+        return None, str(error)
