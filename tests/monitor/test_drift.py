@@ -1,6 +1,7 @@
 """Drift: detectors, one look at a window, and the streams that may be looked at any time."""
 
 import json
+import zlib
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,8 @@ from jettison.monitor.drift_stream import DriftWatch
 from jettison.monitor.log import News, Place
 from jettison.record import Record
 from jettison.release import open_release, read_profile
-from jettison.release.sketch import Sketch
+from jettison.release.sketch import N_WORD_BUCKETS, Sketch, TextScorer, _run_buckets
+from jettison.stats.conformal_martingale import log_growth
 from jettison.stats.two_samples import counts_differ
 from jettison.testing import check_detector
 from jettison.testing.traffic import TrafficWriter
@@ -136,6 +138,29 @@ def test_the_streams_find_a_switch_and_a_restart_goes_on_to_the_last_digit() -> 
     scores = {name: tuple(n + 1 for n in counts) for name, counts in known.scores.items()}
     other = msgspec.structs.replace(known, scores=scores)
     assert DriftWatch(other, slices=("x",)).restore(whole.state()) is False
+
+
+def test_each_bet_of_the_martingale_is_fair_and_the_parts_of_alpha_are_the_whole() -> None:
+    ranks = (np.arange(200_000) + 0.5) / 200_000
+    means = np.exp(log_growth(ranks)).mean(axis=0)
+    np.testing.assert_allclose(means, 1.0, atol=1e-3)
+    watch = DriftWatch(sketch(), alpha=0.02)
+    parts = {name: one.alpha for name, one in watch._streams.items()}
+    assert sum(parts.values()) == pytest.approx(0.02)
+    assert parts["rare_text"] == pytest.approx(0.01)
+
+
+def test_a_sketch_with_the_smaller_table_of_runs_of_five_is_still_read() -> None:
+    # The buckets of these runs as releases had them before.
+    assert _run_buckets(np.frombuffer(b"abcdefg", np.uint8), 32_768).tolist() == [19611, 9237, 556]
+    table = np.zeros(32_768, np.uint8)
+    table[_run_buckets(np.frombuffer(b"a known text", np.uint8), 32_768)] = 80
+    words = zlib.compress(np.zeros(N_WORD_BUCKETS, np.uint8).tobytes())
+    scorer = TextScorer(words, zlib.compress(table.tobytes()))
+    known, new = scorer.scores(["A known text", "zebra crossings"], [[], []])[:, 1]
+    assert known < 5 < 12 < new <= 16.05
+    with pytest.raises(ValueError, match="131072 or 32768 buckets, got 9"):
+        TextScorer(words, zlib.compress(bytes(9)))
 
 
 def test_many_rare_labels_of_the_same_kind_are_no_drift() -> None:

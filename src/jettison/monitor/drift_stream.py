@@ -1,8 +1,8 @@
 """Drift as it comes: a conformal martingale on each score, so that one may look every minute.
 
 The probability of any false alarm, ever, over all scores and slices, is at most alpha: each stream gets a
-part. Which scores there are is fixed by the release's sketch; slices are met as they come, each
-against its own past, with the parts 6 / (pi k)^2 of the other half.
+part, and those that a new domain moves first get half. Which scores there are is fixed by the release's
+sketch; slices are met as they come, each against its own past, with the parts 6 / (pi k)^2 of another half.
 """
 
 import zlib
@@ -24,8 +24,11 @@ from jettison.stats.conformal_martingale import ConformalMartingale
 
 MOST_SLICES = 50
 ANSWER_SCORES = ("confidence", "in_scope", "tokens")
+WATCHED_MOST = ("rare_text", "in_scope")
+"""Scores of how unlike the reference an input is, by its text and to the model."""
 CATEGORIES = ("label", "refused", "error")
-FORMAT = 1
+FORMAT = 2
+"""1 held the capital of other bets."""
 N_CODES = 64
 
 
@@ -80,8 +83,8 @@ class DriftWatch:
                     references[name][_code(value)] += count
         whole = alpha / 2 if slices else alpha
         self._streams = {
-            name: ConformalMartingale(counts, alpha=whole / len(references), seed=_seed(seed, name))
-            for name, counts in references.items()
+            name: ConformalMartingale(references[name], alpha=whole * part, seed=_seed(seed, name))
+            for name, part in _parts(references).items()
         }
 
     def take(self, news: News) -> None:
@@ -191,6 +194,15 @@ class DriftWatch:
             name: ConformalMartingale.from_state(one) for name, one in state["streams"].items()
         }
         return True
+
+
+def _parts(names: Collection[str]) -> dict[str, float]:
+    """Each stream's part of alpha: half goes to `WATCHED_MOST`, where the release has them."""
+    most = [name for name in names if name in WATCHED_MOST]
+    others = len(names) - len(most)
+    if not most or not others:
+        return dict.fromkeys(names, 1 / len(names))
+    return {name: 0.5 / len(most) if name in most else 0.5 / others for name in names}
 
 
 def _code(value: str) -> int:

@@ -3,8 +3,9 @@
 Each new score is ranked among the reference and all scores before it. While nothing has changed the
 ranks are uniform and independent, so that no gambler who bets on them can expect to win: a capital of
 1/alpha at any time is an error of probability at most alpha (Ville's inequality). The capital is spread
-over bets on either tail and over the time at which a change may begin, so that a long quiet time costs
-little.
+over bets and over the time at which a change may begin, so that a long quiet time costs little. Most bets
+are on what drift of traffic looks like: that a share of the scores comes from a distribution that is moved
+up or down. Bets on the outermost hundredths see what falls outside of all that was known.
 
 Source: Vovk, Nouretdinov & Gammerman 2003 (conformal test martingales); Vovk 2021, "Testing randomness
 online"; the spread over starting times is Herbster & Warmuth's (1998) switching from a sleeping expert.
@@ -15,13 +16,14 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from jettison.errors import InvalidInput
 
-TAILS = (0.01, 0.03, 0.1, 0.3, 0.5)
-"""Shares of the ranks, at either end, that are betted on."""
-STAKES = (0.1, 0.4)
-"""Share of a bet's capital that is staked on its tail."""
+SHIFTS = ((0.1, 1.5), (0.1, 2.5), (0.3, 1.0), (0.3, 2.0), (0.6, 0.5), (0.6, 1.5))
+"""Share of the scores that come from elsewhere, and by how many standard deviations they are moved."""
+TAILS = ((0.01, 0.1), (0.03, 0.1))
+"""Shares of the ranks, at either end, and the part of a bet's capital that is staked on each."""
 FIRST_START = 1000.0
 """How slowly capital starts to bet: after n scores, 1 of n + 1000 parts of what still sleeps."""
 _LARGEST = 4096
@@ -52,11 +54,8 @@ class ConformalMartingale:
         self.n = 0
         """Scores seen beside the reference."""
         self._counts = counts.copy()
-        self._tail = np.repeat(np.array([*TAILS, *TAILS]), len(STAKES))
-        self._is_low = np.repeat(np.arange(2 * len(TAILS)) < len(TAILS), len(STAKES))
-        self._stake = np.tile(np.array(STAKES), 2 * len(TAILS))
         self._asleep = 0.0
-        self._active = np.full(len(self._tail), -np.inf)
+        self._active = np.full(len(IS_LARGE), -np.inf)
         self._most = 0.0
 
     def update(self, scores: ArrayLike) -> None:
@@ -86,11 +85,8 @@ class ConformalMartingale:
         return np.asarray((total - not_larger + coins * equal) / total)
 
     def _bet(self, ranks: np.ndarray) -> None:
-        in_tail = np.where(
-            self._is_low, ranks[:, None] <= self._tail, ranks[:, None] >= 1 - self._tail
-        )  # shape (n, n_bets)
-        growth = np.log1p(self._stake * (in_tail / self._tail - 1))
-        n_bets = len(self._tail)
+        growth = log_growth(ranks)
+        n_bets = growth.shape[1]
         # Capital is carried in logarithms, one score after the other: cutting the stream changes no digit.
         for row in growth:
             started = 1.0 / (self.n + FIRST_START)
@@ -125,8 +121,7 @@ class ConformalMartingale:
     def is_low(self) -> bool | None:
         """Whether the scores that came more often are small ones; None before any bet has won."""
         best = int(self._active.argmax())
-        # A small rank is a large score.
-        return None if self._active[best] <= self._asleep else not bool(self._is_low[best])
+        return None if self._active[best] <= self._asleep else not bool(IS_LARGE[best])
 
     def state(self) -> dict[str, Any]:
         """Everything it knows, JSON-like; `from_state` goes on from it to the last digit."""
@@ -147,6 +142,28 @@ class ConformalMartingale:
         found.n, found._asleep, found._most = state["n"], state["asleep"], state["most"]
         found._active = np.array([-np.inf if value is None else value for value in state["active"]])
         return found
+
+
+IS_LARGE = np.repeat([True, False], len(SHIFTS) + len(TAILS))
+"""Of each bet, whether it is on large scores."""
+
+
+def log_growth(ranks: np.ndarray) -> np.ndarray:
+    """What each bet multiplies its capital by, in logarithms, shape (n, n_bets).
+
+    Each is a density on (0, 1) at the rank: its mean under uniform ranks is 1.
+    """
+    share, shift = np.array(SHIFTS).T
+    tail, stake = np.array(TAILS).T
+    found = []
+    # A small rank is a large score.
+    for rank in (ranks[:, None], 1 - ranks[:, None]):
+        normal = -special.ndtri(np.clip(rank, 1e-12, 1 - 1e-12))
+        found += [
+            np.log1p(share * np.expm1(shift * normal - shift**2 / 2)),
+            np.log1p(stake * ((rank <= tail) / tail - 1)),
+        ]
+    return np.hstack(found)
 
 
 def uniform_at(places: ArrayLike, *, seed: int) -> np.ndarray:
