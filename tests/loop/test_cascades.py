@@ -1,5 +1,8 @@
 """Cascades weighed on records must be the cascades that are made."""
 
+from dataclasses import replace
+
+import msgspec
 import pytest
 
 from fake_runs import LABELS, config_at
@@ -7,11 +10,12 @@ from jettison.candidate import write_candidate
 from jettison.compress.recipe import Recipe
 from jettison.decision import CostSummary, Interval
 from jettison.loop import search
+from jettison.loop.cascade_pairs import cascade_pairs
 from jettison.loop.cascades import (
     Plan,
     _made,
-    cascade_pairs,
     epsilons_of,
+    nested_options,
     options_of,
     short_names,
     shortlist,
@@ -74,10 +78,30 @@ def test_expected_cost_is_the_lean_arms_and_the_fallbacks_share(workspace, arms)
 
 
 def test_an_arm_that_is_no_cheaper_is_not_put_in_front(arms):
-    pairs = cascade_pairs([arms["tiny"], arms["small"], arms["incumbent"]])
+    pairs = cascade_pairs([arms["tiny"], arms["small"], arms["incumbent"]], arms["incumbent"], "label")
     names = {(lean.name, fallback.name) for lean, fallback in pairs}
     assert ("small", "incumbent") in names
     assert all(lean != "incumbent" for lean, _ in names)
+
+
+def test_a_fallback_that_is_as_right_but_changes_more_answers_replaces_none(workspace, arms):
+    """int8 stays behind where a narrower model is as right, but on other inputs."""
+    near = contender(workspace, "near", 0.16, accuracy=0.97)
+    far = contender(workspace, "far", 0.1, accuracy=0.97, seed=9)
+    ordered = [arms["tiny"], far, near, arms["incumbent"]]
+    names = {(a.name, b.name) for a, b in cascade_pairs(ordered, arms["incumbent"], "label")}
+    assert {("tiny", "near"), ("far", "near")} <= names
+    assert ("tiny", "incumbent") not in names
+
+
+def test_every_much_leaner_arm_is_put_in_front_of_a_cascade(workspace, arms):
+    config = msgspec.structs.replace(workspace.config, nominate_at=0.0)
+    workspace = replace(workspace, config=config)
+    between = contender(workspace, "between", 0.04, accuracy=0.93, seed=7)
+    ordered = [arms["tiny"], between, arms["small"], arms["incumbent"]]
+    inner = options_of(workspace, arms["incumbent"], arms["small"], arms["incumbent"])
+    found = nested_options(workspace, arms["incumbent"], ordered, inner)
+    assert {option.arms for option in found} == {"tiny→small→incumbent", "between→small→incumbent"}
 
 
 def test_epsilons_follow_the_tightest_margin(workspace):
@@ -85,8 +109,6 @@ def test_epsilons_follow_the_tightest_margin(workspace):
 
 
 def test_without_a_likely_cascade_the_likeliest_is_made(workspace, arms):
-    from dataclasses import replace
-
     options = [
         replace(option, chance=0.1 * index)
         for index, option in enumerate(

@@ -15,10 +15,10 @@ from jettison.compress.cascade import certify_route, make_cascade, stands
 from jettison.compress.recipe import Recipe
 from jettison.decision import NotWorse
 from jettison.errors import JettisonError
+from jettison.loop.cascade_pairs import LEANER, cascade_pairs
 from jettison.loop.config import RunConfig, default_gates
 from jettison.loop.nominate import outlook
 from jettison.loop.search import (
-    STUDENTS,
     Findings,
     cost_ratio,
     first_contender,
@@ -35,6 +35,7 @@ SAFE = 0.97
 SAFER = 0.02
 """Chance to pass by which a dearer way to join the same arms must be safer to be made as well."""
 N_NESTED = 3
+"""Leanest cascades that leaner arms are put in front of."""
 
 
 class ScopeRule(NamedTuple):
@@ -108,7 +109,7 @@ def add_cascades(workspace: Workspace, incumbent: Contender, findings: Findings)
     """Weigh all cascades of the arms that the search left and make the promising; their costs come next."""
     arms = [c for c in (*findings.contenders, *findings.arms) if c.cost and c.cost.ratio]
     arms = sorted((*arms, incumbent), key=cost_ratio)
-    pairs = cascade_pairs(arms)
+    pairs = cascade_pairs(arms, incumbent, workspace.scorer)
     options: list[Option] = []
     for index, (lean, fallback) in enumerate(pairs):
         workspace.watcher.stage(f"cascades {index + 1} of {len(pairs)}: {lean.name}→{fallback.name}")
@@ -118,14 +119,26 @@ def add_cascades(workspace: Workspace, incumbent: Contender, findings: Findings)
             reason = "no threshold could be certified on dev at any epsilon"
             findings.tried.append(not_tried(recipe, reason, status="failed"))
         options += found
-    for inner in _leanest(workspace, [o for o in options if o.lean is not arms[0]])[:N_NESTED]:
-        options += options_of(workspace, incumbent, arms[0], inner)
+    options += nested_options(workspace, incumbent, arms, options)
     made = []
     chosen = shortlist(workspace, options)
     for option, name in zip(chosen, short_names(chosen), strict=True):
         workspace.watcher.progress(f"making {option.name}", None)
         made.append(_made(workspace, incumbent, option, name=name))
     findings.contenders += made
+
+
+def nested_options(
+    workspace: Workspace, incumbent: Contender, arms: Sequence[Contender], options: Sequence[Option]
+) -> list[Option]:
+    """The leanest likely cascades behind each arm that is much leaner than their own lean arm."""
+    found = []
+    inner = [option for option in options if option.lean is not arms[0]]
+    for option in _apart(_leanest(workspace, inner))[:N_NESTED]:
+        for arm in arms:
+            if cost_ratio(arm) < LEANER * cost_ratio(option.lean):
+                found += options_of(workspace, incumbent, arm, option)
+    return found
 
 
 def shortlist(workspace: Workspace, options: Sequence[Option]) -> list[Option]:
@@ -202,30 +215,6 @@ def epsilons_of(config: RunConfig) -> tuple[float, ...]:
         return config.epsilons
     margins = [gate.margin for gate in config.gates if isinstance(gate, NotWorse)] or [0.01]
     return tuple(round(share * min(margins), 6) for share in (0.25, 0.5, 1.0, 1.5))
-
-
-def cascade_pairs(arms: Sequence[Contender]) -> list[tuple[Contender, Contender]]:
-    """Pairs of a lean arm and a fallback worth joining, of arms in order of cost.
-
-    An arm that another beats by a hundredth on dev at no greater cost is no use in front; one
-    that another equals for clearly less is no use behind. A fallback need not be better than the
-    lean arm overall: their errors differ, and the mean of both is often better than either.
-    """
-    front = [
-        a for a in arms if not any(cost_ratio(o) <= cost_ratio(a) and _gain(o, a) > 0.01 for o in arms)
-    ]
-    transformers = [o for o in arms if o.recipe.family not in STUDENTS]
-    behind = [
-        a
-        for a in arms
-        if not any(cost_ratio(o) < 0.9 * cost_ratio(a) and _gain(o, a) > -0.0005 for o in transformers)
-    ]
-    return [
-        (lean, fallback)
-        for lean in front
-        for fallback in behind
-        if cost_ratio(lean) < 0.5 * cost_ratio(fallback) and _gain(fallback, lean) > -0.02
-    ]
 
 
 def _option(
@@ -349,8 +338,3 @@ def _made(
     candidate = workspace.calibrated(msgspec.structs.replace(made, name=name))
     contender = first_contender(workspace, candidate, recipe)
     return replace(contender, members=(option.lean.name, behind.name))
-
-
-def _gain(one: Contender, other: Contender) -> float:
-    """Dev score of one over the other's."""
-    return (one.dev_score or 0.0) - (other.dev_score or 0.0)
