@@ -10,6 +10,7 @@ from jettison.candidate import write_candidate
 from jettison.cli.main import main
 from jettison.errors import InvalidInput
 from jettison.evaluate.scorers import LabelScorer
+from jettison.evaluate.slices import Slicer
 from jettison.evaluate.suites.attack import attack_all, attacked_examples
 from jettison.evaluate.suites.build import SuitePlan, build_suite
 from jettison.evaluate.suites.long_tail import LongTail
@@ -37,6 +38,16 @@ def task(tmp_path):
 
 def other_domain(folder: Path) -> Path:
     return write_jsonl(folder / "pets.jsonl", [{"text": f"how old is my cat {i}"} for i in range(6)])
+
+
+def test_a_slice_found_by_what_a_run_computes_of_examples_marks_test_too(task, tmp_path):
+    computed = Slicer.fit(task.development).apply(task.read_test(purpose="x").examples)
+    where = {"density": computed[0].slices["density"]}
+    plan = SuitePlan(tiers=("in_domain",), gates=("found_1=yes",), found={"found_1": where})
+    build_suite(task, plan, tmp_path / "suite")
+    again = read_task(tmp_path / "suite" / "task.toml")
+    marked = {e.id for e in again.read_test(purpose="x").examples if e.slices["found_1"] == "yes"}
+    assert marked == {e.id for e in computed if e.slices["density"] == where["density"]}
 
 
 def test_a_suite_is_a_task_whose_tiers_are_slices_and_gates(task, tmp_path):

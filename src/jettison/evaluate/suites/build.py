@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from jettison.errors import InvalidInput, NotEnoughData
+from jettison.evaluate.slices import Slicer
 from jettison.evaluate.suites.discover import is_member
 from jettison.evaluate.suites.given import given_examples
 from jettison.evaluate.suites.long_tail import COLUMN as LONG_TAIL
@@ -145,8 +146,11 @@ def _tiers(
         test = LongTail(task.development, seed=plan.seed).mark(test)
     if plan.disagree:
         test = [with_slice(e, "disagreement", "yes" if plan.disagree.get(e.id) else "no") for e in test]
+    # A rule may name what a run computes of an example: its length, density and class frequency.
+    computed = Slicer.fit(task.development).apply(test) if plan.found else test
     for column, where in plan.found.items():
-        test = [with_slice(e, column, "yes" if is_member(e, where) else "no") for e in test]
+        is_in = [is_member(e, where) for e in computed]
+        test = [with_slice(e, column, "yes" if hit else "no") for e, hit in zip(test, is_in, strict=True)]
     scope = {e.id: e.expected == task.out_of_scope and task.out_of_scope is not None for e in test}
     found = [
         in_tier(e, "out_of_domain", name="", source=e.source or e.id, slices={"ood": "task"})
