@@ -2,7 +2,7 @@
 
 The dynamic int8 export of the fine-tuned MiniLM abstains where its in-scope score is under the
 threshold that dev gives for `false_alarm_share`; the incumbent stays as it runs today. The share is
-half of the in-scope margin and was set before the test split was read, as inputs that are in scope
+half of the in-scope margin and was set before this reading of the test split, as inputs that are in scope
 and withheld count as misses.
 
     python benchmarks/abstain_clinc.py [--work DIR]
