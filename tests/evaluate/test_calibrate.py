@@ -238,6 +238,24 @@ def test_the_scope_rule_asked_for_is_used(tmp_path):
     assert calibrated.calibration.scope_rule == "energy"
 
 
+def test_out_of_scope_examples_do_not_move_confidences(tmp_path):
+    """However many inputs of dev are out of scope, a confidence means the same in scope."""
+    inside = [e for e in drawn(1200, 3) if e.expected != "oos"]
+    sure = [Example(id=f"o{i}", input="9.0000 0.0000 0.0000 -9.0000", expected="oos") for i in range(600)]
+    few, many = (
+        calibrate(candidate_at(tmp_path / name), development(dev), cache=tmp_path / f"{name}-cache")
+        for name, dev in (("few", inside), ("many", [*inside, *sure]))
+    )
+    assert many.calibration.temperature == pytest.approx(few.calibration.temperature, rel=0.1)
+
+
+def test_auto_says_which_map_it_chose(tmp_path):
+    made = calibrate(
+        candidate_at(tmp_path / "c"), development(drawn(1600, 1)), cache=tmp_path / "cache", method="auto"
+    )
+    assert made.lineage[-1].notes["map"] == "temperature"
+
+
 @pytest.mark.parametrize("method", ["vector", "isotonic"])
 def test_finer_maps_are_honest_on_other_examples_and_change_no_answer(tmp_path, method):
     train, test = drawn(1600, 1), drawn(3000, 2, start=5000)

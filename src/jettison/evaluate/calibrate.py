@@ -21,17 +21,18 @@ from jettison.candidate import (
     write_candidate,
 )
 from jettison.errors import InvalidInput, NotEnoughData
-from jettison.evaluate.calibration_maps import fit_isotonic, fit_vector
+from jettison.evaluate.calibration_choice import Answers, chosen_method, map_of
+from jettison.evaluate.calibration_maps import fit_isotonic
 from jettison.evaluate.recalibrate import fit_confidence_map
 from jettison.evaluate.replay import output_of
 from jettison.evaluate.run import predict_all
 from jettison.files import folder_atomic, link_or_copy_folder, value_sha256
-from jettison.model import CONFIDENCE_MAP, Decoder, Output, softmax
+from jettison.model import CONFIDENCE_MAP, Decoder, Output
 from jettison.record import Record
 from jettison.stats.ranking import auroc
 from jettison.task import Development, Example
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 LEAST_EXAMPLES = 20
 """Fewer cannot place a 5 % quantile."""
 TEMPERATURES = (0.05, 20.0)
@@ -39,7 +40,7 @@ MOST_QUANTILES = 201
 LEAST_OUT_OF_SCOPE = 20
 """Fewer out-of-scope examples cannot tell which rule is better."""
 ScopeRule = Literal["max_probability", "energy", "auto"]
-Method = Literal["temperature", "vector", "isotonic"]
+Method = Literal["temperature", "vector", "isotonic", "auto"]
 
 
 def calibrate(
@@ -57,10 +58,12 @@ def calibrate(
     """Fit a candidate's confidences on `data.dev_fit`, as a new candidate beside the old one.
 
     The temperature minimises the negative log-likelihood. Where the task has an
-    out-of-scope label, the scope scores of the in-scope examples are kept as quantiles,
-    by which `in_scope` is a rank and `flagged` has the stated share of false alarms. A
-    cascade keeps its arms' temperatures; its arms' `in_scope` ranks, mixed as it mixes
-    them, are ranked once more for the cascade as a whole.
+    out-of-scope label, it is fitted on the in-scope examples: a confidence is then the chance
+    that the answer to an in-scope input is right, whatever share of the traffic is out of
+    scope, and means the same for every candidate. There the scope scores of the in-scope
+    examples are kept as quantiles, by which `in_scope` is a rank and `flagged` has the stated
+    share of false alarms. A cascade keeps its arms' temperatures; its arms' `in_scope` ranks,
+    mixed as it mixes them, are ranked once more for the cascade as a whole.
 
     Args:
         candidate: Its own calibration, if any, is replaced.
@@ -77,6 +80,7 @@ def calibrate(
         scorer: The task's first.
         method: What makes confidences honest. `temperature`: one number. `vector`: a scale and a bias for
             each label. `isotonic`: a monotone map. The last two need more examples; none changes an answer.
+            `auto`: the temperature, unless another is better on folds it was not fitted on.
         abstain: The candidate then answers what it flags by the out-of-scope label (`Output.abstained`).
 
     Raises:
@@ -105,7 +109,7 @@ def calibrate(
     settings = {**candidate.settings, **({WHEN_OUT_OF_SCOPE: "abstain"} if abstain else {})}
     if records is not None and candidate.backend != "cascade" and not _has_logits(candidate, records):
         fitted = Calibration(false_alarm_share=false_alarm_share, data_digest=data.digest)
-        fit = {example.id for example in data.dev_fit}
+        fit = {e.id for e in data.dev_fit if out_of_scope is None or e.expected != out_of_scope}
         settings[CONFIDENCE_MAP] = list(
             fit_confidence_map([r for r in records if r.example_id in fit], scorer)
         )
@@ -127,6 +131,7 @@ def calibrate(
         notes={
             "temperature": fitted.temperature,
             "scope_rule": fitted.scope_rule,
+            "map": map_of(fitted),
             "n_examples": len(data.dev_fit),
         },
     )
@@ -231,10 +236,11 @@ def _fit(
     if candidate.backend == "cascade":
         scores = _arm_ranks(in_scope)
     else:
-        rule = Calibration(temperature=_temperature(candidate, answered))
+        known = _known(candidate, answered)
+        rule = Calibration(temperature=fit_temperature(known.logits, known.expected, known.weights))
         rule = msgspec.structs.replace(rule, scope_rule=_scope_rule(candidate, answered, rule, scope_rule))
         scores = _scope_scores(candidate, in_scope, rule)
-        rule = _with_method(candidate, answered, rule, method)
+        rule = _with_method(known, rule, method)
     return msgspec.structs.replace(
         rule,
         scope_quantiles=None if candidate.out_of_scope is None else _quantiles(scores),
@@ -243,7 +249,8 @@ def _fit(
     )
 
 
-def _temperature(candidate: Candidate, answered: Sequence[tuple[Example, Output]]) -> float:
+def _known(candidate: Candidate, answered: Sequence[tuple[Example, Output]]) -> Answers:
+    """Logits, right labels and weights of the examples that confidences are fitted on."""
     index = {label: i for i, label in enumerate(candidate.labels)}
     known = [(e, o) for e, o in answered if e.expected in index]
     if len(known) < LEAST_EXAMPLES:
@@ -252,33 +259,27 @@ def _temperature(candidate: Candidate, answered: Sequence[tuple[Example, Output]
             f"{sorted({str(e.expected) for e, _ in answered})[:5]} of the task. "
             "Name the model's labels as the task does."
         )
-    return fit_temperature(
-        np.stack([_logits(o) for _, o in known]),
-        np.array([index[str(e.expected)] for e, _ in known]),
-        np.array([e.weight for e, _ in known]),
+    inside = [(e, o) for e, o in known if e.expected != candidate.out_of_scope]
+    fitted_on = inside if len(inside) >= LEAST_EXAMPLES else known
+    return Answers(
+        logits=np.stack([_logits(o) for _, o in fitted_on]),
+        expected=np.array([index[str(e.expected)] for e, _ in fitted_on]),
+        weights=np.array([e.weight for e, _ in fitted_on]),
+        outside=index.get(str(candidate.out_of_scope)) if fitted_on is inside else None,
     )
 
 
-def _with_method(
-    candidate: Candidate,
-    answered: Sequence[tuple[Example, Output]],
-    rule: Calibration,
-    method: Method,
-) -> Calibration:
+def _with_method(known: Answers, rule: Calibration, method: Method) -> Calibration:
     """The calibration with a finer map of confidences beside the temperature, which scope still uses."""
-    if method == "temperature":
-        return rule
-    index = {label: i for i, label in enumerate(candidate.labels)}
-    known = [(e, o) for e, o in answered if e.expected in index]
-    logits = np.stack([_logits(o) for _, o in known])
-    expected = np.array([index[str(e.expected)] for e, _ in known])
-    weights = np.array([e.weight for e, _ in known])
+    if method == "auto":
+        method = chosen_method(known, fit_temperature)
     if method == "vector":
-        scales, biases = fit_vector(logits, expected, weights, temperature=rule.temperature)
+        scales, biases = known.fitted_vector(rule.temperature)
         return msgspec.structs.replace(rule, scales=scales, biases=biases)
-    confidence = softmax(logits, rule.temperature)[np.arange(len(logits)), logits.argmax(axis=1)]
-    right = (logits.argmax(axis=1) == expected).astype(float)
-    return msgspec.structs.replace(rule, knots=fit_isotonic(confidence, right, weights))
+    if method == "isotonic":
+        confidence, right = known.judged(rule.temperature)
+        return msgspec.structs.replace(rule, knots=fit_isotonic(confidence, right, known.weights))
+    return rule
 
 
 def _scope_rule(

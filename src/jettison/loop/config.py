@@ -94,8 +94,9 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     None takes a quarter, a half, the whole and one and a half of the tightest margin."""
     delta: float = 0.1
     """Probability that a cascade's certificate does not hold."""
-    calibration: Literal["temperature", "vector", "isotonic"] = "temperature"
-    """What makes confidences honest, fitted on one half of dev; goes into every candidate."""
+    calibration: Literal["temperature", "vector", "isotonic", "auto"] = "temperature"
+    """What makes confidences honest, fitted on one half of dev; goes into every candidate. `auto`: the
+    temperature, unless a finer map is better on folds of that half it was not fitted on."""
     when_out_of_scope: Literal["answer", "escalate", "abstain"] | None = None
     """What candidates do with inputs that look out of scope: answer as any other, ask the fallback of
     a cascade, or abstain: answer the out-of-scope label. None lets the search choose of the first two."""
