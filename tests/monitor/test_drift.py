@@ -207,6 +207,12 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert json.loads(said)["drift"]
         code, said = run(capsys, "drift", tmp_path, "--release", release.path, "--alpha", "2")
         assert (code, "alpha must be in (0, 1), got 2" in said) == (2, True)
+        code, said = run(capsys, "traffic", tmp_path, "--release", release.path, "--json")
+        compared = {(row["name"], row["against"]): row["has_drifted"] for row in json.loads(said)["drift"]}
+        assert code == 0
+        assert compared[("confidence", "release")]
+        code, said = run(capsys, "traffic", tmp_path, "--release", tmp_path / "none")
+        assert (code, "none" in said) == (2, True)
         code, said = run(capsys, "monitor", tmp_path, "--slice", "x", "--once")
         assert (code, "--slice must come with --release" in said) == (2, True)
 
