@@ -2,22 +2,25 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, Literal
 
 import msgspec
 
 from jettison.serve.api_error import ApiError
 from jettison.serve.calls import Call, Reply
+from jettison.serve.guarded_texts import rewrite, texts_of, texts_of_reply, with_texts
 from jettison.serve.metrics import Metrics
-from jettison.serve.reading import text_of
-from jettison.serve.reply_body import replace_text
 from jettison.serve.routing import Node
 from jettison.serve.sse import DONE, data_of, read_chunk, text_in
 
 QUICK = frozenset({"pii", "secrets", "length", "json_schema"})
 """Guardrails of ours that look at a text in well under a millisecond: asked without a thread."""
 LONG_TEXT = 20_000
+MOST_TEXT = 256 * 1024
+"""Characters of a streamed answer that are kept for its record."""
+NOT_GUARDED = ("reasoning_content", "reasoning")
+"""Fields of a chunk that are left out of a guarded stream."""
 
 
 class GuardedNode:
@@ -42,6 +45,7 @@ class GuardedNode:
     ) -> None:
         self._inner, self._chain, self._stream_guard = inner, chain, stream_guard
         self._metrics, self._is_quick = metrics, is_quick
+        self._looks_at_outputs = any("output" in one.settings.where for one in chain.guardrails)
 
     async def answer(self, call: Call) -> Reply:
         """The inner route's answer, unless a guardrail is against it.
@@ -49,23 +53,39 @@ class GuardedNode:
         Raises:
             ApiError: The input or the output was blocked.
         """
-        reply = await self._inner.answer(await self._checked_input(call))
+        asked = await self._checked_input(call)
+        reply = await self._inner.answer(asked)
+        outcome = await self._checked_output(reply, call)
+        if outcome is not None and outcome.action == "escalate" and not asked.escalate:
+            # The fallback too sees no more of the input than the guardrails let through.
+            reply = await self._inner.answer(dataclasses.replace(asked, escalate=True))
+            outcome = await self._checked_output(reply, call)
+        if outcome is not None and outcome.action in ("block", "escalate"):
+            raise _of_reply(_blocked("output", outcome), reply)
+        return reply
+
+    async def _checked_output(self, reply: Reply, call: Call) -> Any:
+        """The severest outcome of a whole reply's texts, or None; a redacted one is in the reply already.
+
+        A stream gets its guard, and comes to nothing yet.
+        """
+        if not self._looks_at_outputs:
+            return None
         if reply.frames is not None:
             reply.frames = self._guarded(reply.frames, reply, call)
-            return reply
-        text = reply.output
-        if text is None or reply.is_label:
-            return reply
-        outcome = await self._check(text, "output", call)
-        if outcome.action == "escalate" and not call.escalate:
-            again = await self._inner.answer(dataclasses.replace(call, escalate=True))
-            outcome = await self._check(again.output or "", "output", call)
-            reply = again
-        if outcome.action in ("block", "escalate"):
-            raise _of_reply(_blocked("output", outcome), reply)
-        if outcome.text != reply.output:
-            _rewrite(reply, outcome.text)
-        return reply
+            return None
+        if reply.output is None or reply.is_label:
+            return None
+        texts = texts_of_reply(reply)
+        outcomes = []
+        for text in texts:
+            outcomes.append(await self._check(text, "output", call))
+            if outcomes[-1].action in ("block", "escalate"):
+                return outcomes[-1]
+        passed = [outcome.text for outcome in outcomes]
+        if passed != texts:
+            rewrite(reply, passed)
+        return outcomes[-1]
 
     async def _checked_input(self, call: Call) -> Call:
         """The call as the inner route may see it."""
@@ -121,57 +141,71 @@ class GuardedNode:
     async def _guarded(
         self, frames: AsyncIterator[bytes], reply: Reply, call: Call
     ) -> AsyncIterator[bytes]:
-        """The stream with its text put through the guardrails; what is held back comes later.
+        """The stream with its text put through the guardrails; the record has what went through.
 
-        Text of a second choice or a call of a tool cannot be held back in step: it ends the stream.
+        Reasoning is left out. Text of a second choice, a refusal, a call of a tool, or an event of another
+        shape cannot be held back in step: it ends the stream.
         """
+        sent: list[str] = []
+        n_sent = 0
+        passed = self._passed(frames, reply, call)
+        try:
+            async for frame, text in passed:
+                if n_sent < MOST_TEXT:
+                    sent.append(text)
+                    n_sent += len(text)
+                yield frame
+        finally:
+            await passed.aclose()
+            close = getattr(frames, "aclose", None)
+            if close is not None:  # at once: it writes into the reply what came, the text as it was too
+                await close()
+            reply.output = "".join(sent)
+
+    async def _passed(
+        self, frames: AsyncIterator[bytes], reply: Reply, call: Call
+    ) -> AsyncGenerator[tuple[bytes, str], None]:
+        """Frames that may go on, each with the text in it."""
         guard = self._stream_guard()
         last: dict[str, Any] | None = None
         async for frame in frames:
             data = data_of(frame)
-            chunk = None if data == DONE else read_chunk(data)
-            if chunk is None or chunk.error is not None:
-                if chunk is None and last is not None:
-                    rest = await self._asked(guard.finish)
-                    if guard.ended_by is None and rest:
-                        yield _with_text(last, rest)
-                    self._note_stream(guard, call)
-                    if guard.ended_by is not None:
-                        reply.error = "blocked_output"
-                        yield _blocked_stream(guard).frame
-                        return
-                yield frame
+            chunk = read_chunk(data) if data and data != DONE else None
+            if data == DONE and last is not None:
+                rest = await self._asked(guard.finish)
+                self._note_stream(guard, call)
+                if guard.ended_by is not None:
+                    reply.error = "blocked_output"
+                    yield _blocked_stream(guard).frame, ""
+                    return
+                if rest:
+                    yield _with_text(last, rest), rest
+                last = None
+            if not data or data == DONE or (chunk is not None and chunk.error is not None):
+                yield frame, ""
                 continue
-            if any(choice.index != 0 for choice in chunk.choices) or _calls_tools(chunk):
+            if chunk is None or _is_more_than_text(chunk):
                 reply.error = "blocked_output"
-                yield ApiError(
-                    400,
-                    "unguardable",
-                    "a guarded stream has one choice and no calls of tools.",
-                    should_retry=False,
-                ).frame
+                yield _unguardable().frame, ""
                 return
             text = text_in(chunk)
             body = msgspec.json.decode(data)
             finishes = any(choice.finish_reason is not None for choice in chunk.choices)
-            if text or finishes:
-                passed = await self._asked(guard.feed, text) if text else ""
-                if finishes and guard.ended_by is None:
-                    passed += await self._asked(guard.finish)
-                    last = None
-                if guard.ended_by is not None:
-                    self._note_stream(guard, call)
-                    reply.error = "blocked_output"
-                    yield _blocked_stream(guard).frame
-                    return
-                if finishes:
-                    self._note_stream(guard, call)
-                else:
-                    last = body
-                if passed or finishes:
-                    yield _with_text(body, passed)
-            else:
-                yield frame
+            if not text and not finishes:
+                yield _without_reasoning(frame, body), ""
+                continue
+            through = await self._asked(guard.feed, text) if text else ""
+            if finishes and guard.ended_by is None:
+                through += await self._asked(guard.finish)
+            if finishes or guard.ended_by is not None:
+                self._note_stream(guard, call)
+            if guard.ended_by is not None:
+                reply.error = "blocked_output"
+                yield _blocked_stream(guard).frame, ""
+                return
+            last = None if finishes else body
+            if through or finishes:
+                yield _with_text(body, through), through
 
     def _note_stream(self, guard: Any, call: Call) -> None:
         self._note(guard.verdicts, call)
@@ -181,64 +215,10 @@ class GuardedNode:
         return step(*text) if self._is_quick else await asyncio.to_thread(step, *text)
 
 
-def texts_of(call: Call) -> list[str]:
-    """Every text of a request that a model would read: messages of all roles, prompts, the task's text."""
-    messages = call.body.get("messages")
-    if call.operation == "chat" and isinstance(messages, list):
-        return [text for one in messages if (text := text_of(one.get("content")))]
-    prompt = call.body.get("prompt")
-    if call.operation == "completion" and isinstance(prompt, str):
-        return [prompt]
-    if call.operation == "completion" and isinstance(prompt, list):
-        return [one for one in prompt if isinstance(one, str)]
-    return [call.text] if call.text else []
-
-
-def with_texts(call: Call, texts: list[str], changed: dict[int, str]) -> Call:
-    """The call with some of its texts replaced, in its body and for lean models alike."""
-    by_old = {texts[i]: new for i, new in changed.items()}
-    body = dict(call.body)
-    if call.operation == "chat":
-        body["messages"] = [
-            {**one, "content": by_old[text]} if (text := text_of(one.get("content"))) in by_old else one
-            for one in body["messages"]
-        ]
-    elif call.operation == "completion" and isinstance(body.get("prompt"), str):
-        body["prompt"] = by_old.get(body["prompt"], body["prompt"])
-    elif call.operation == "completion":
-        body["prompt"] = [by_old.get(one, one) if isinstance(one, str) else one for one in body["prompt"]]
-    elif isinstance(body.get("input"), str):
-        body["input"] = by_old.get(body["input"], body["input"])
-    text = call.text
-    if text is not None:
-        for old, new in by_old.items():
-            # The task's text is a part of the message that was checked.
-            text = new if text == old else _same_part(text, old, new)
-    return dataclasses.replace(call, body=body, text=text)
-
-
-def _same_part(text: str, old: str, new: str) -> str:
-    """What a part of a text became when the whole was redacted; the whole, where that cannot be told."""
-    start = old.find(text)
-    if start < 0:
-        return text
-    prefix, suffix = old[:start], old[start + len(text) :]
-    if new.startswith(prefix) and new.endswith(suffix) and len(new) >= len(prefix) + len(suffix):
-        return new[len(prefix) : len(new) - len(suffix)]
-    return new
-
-
-def _rewrite(reply: Reply, text: str) -> None:
-    reply.output = text
-    if reply.answer is not None:
-        reply.answer.text = text
-    elif reply.body is not None:
-        reply.body = replace_text(reply.body, text)
-
-
 def _with_text(body: dict[str, Any], text: str) -> bytes:
     for choice in body["choices"]:
         if isinstance(choice.get("delta"), dict):
+            _drop_reasoning(choice["delta"])
             choice["delta"]["content"] = text
         else:
             choice["text"] = text
@@ -246,8 +226,33 @@ def _with_text(body: dict[str, Any], text: str) -> bytes:
     return b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
-def _calls_tools(chunk: Any) -> bool:
-    return any(choice.delta is not None and choice.delta.tool_calls for choice in chunk.choices)
+def _without_reasoning(frame: bytes, body: dict[str, Any]) -> bytes:
+    found = [
+        _drop_reasoning(one["delta"])
+        for one in body.get("choices", ())
+        if isinstance(one.get("delta"), dict)
+    ]
+    if not any(found):
+        return frame
+    return b"data: " + msgspec.json.encode(body) + b"\n\n"
+
+
+def _drop_reasoning(delta: dict[str, Any]) -> bool:
+    found = [name for name in NOT_GUARDED if name in delta]
+    for name in found:
+        del delta[name]
+    return bool(found)
+
+
+def _is_more_than_text(chunk: Any) -> bool:
+    deltas = [choice.delta for choice in chunk.choices if choice.delta is not None]
+    has_other = any(delta.tool_calls or delta.refusal for delta in deltas)
+    return has_other or any(choice.index != 0 for choice in chunk.choices)
+
+
+def _unguardable() -> ApiError:
+    message = "a guarded stream has one choice, text alone and no calls of tools."
+    return ApiError(400, "unguardable", message, should_retry=False)
 
 
 def _blocked(where: str, outcome: Any) -> ApiError:

@@ -1,4 +1,4 @@
-"""What is read of an upstream's whole answer: text, confidence, tokens; and a text written into it."""
+"""What is read of an upstream's whole answer: text, confidence, tokens."""
 
 import math
 from typing import Any
@@ -111,15 +111,3 @@ def _mean_probability(logprobs: _Logprobs | None) -> float | None:
     if not known:
         return None
     return math.exp(min(0.0, math.fsum(known) / len(known)))
-
-
-def replace_text(raw: bytes, text: str) -> bytes:
-    """The same answer with another text in every choice."""
-    body = msgspec.json.decode(raw)
-    for choice in body["choices"]:
-        if isinstance(choice.get("message"), dict):
-            choice["message"]["content"] = text
-        else:
-            choice["text"] = text
-        choice["logprobs"] = None
-    return msgspec.json.encode(body)
