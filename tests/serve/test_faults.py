@@ -497,3 +497,30 @@ def test_other_paths_go_through_where_that_is_asked_for(tmp_path):
             assert upstream.asked[-1].path == "/v1/responses"
             streamed = post(gateway, "/v1/responses", {"input": "x", "stream": True})
             assert [e["type"] for e in streamed.events] == ["response.created", "response.completed"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/../admin", "/v1/%2e%2e/admin", "/v1/a%3Fb", "/v1//a", "/v1/a%2F..%2Fb", "/v1/.a"]
+)
+def test_no_other_path_leads_out_of_the_upstream(tmp_path, path):
+    with Faulty() as upstream:
+        config = config_of(tmp_path, upstreams={"big": upstream_of(upstream.url)}, pass_other=True)
+        with running(config) as gateway:
+            assert post(gateway, path, {}).status == 404
+            assert upstream.n == 0
+
+
+def test_a_comment_takes_nothing_of_the_event_that_follows_at_once(faulty):
+    gateway, upstream = faulty
+
+    async def commented(exchange):
+        await exchange.begin_stream()
+        await exchange.chunk(b": alive\ndata: " + json.dumps(delta("one ")).encode() + b"\n\n")
+        await exchange.chunk(b": alive\n\n")
+        await exchange.event(delta("two", finish="stop"))
+        await exchange.event("[DONE]")
+        await exchange.end_stream()
+
+    upstream.behave = commented
+    events = ask(gateway, "x", stream=True).events
+    assert [one["choices"][0]["delta"]["content"] for one in events[:-1]] == ["one ", "two"]

@@ -1,6 +1,7 @@
 """Everything that is no question to a model: health, models, metrics, feedback, moderations."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from jettison.serve.gateway import Gateway
 
 PROBE_S = 2.0
+OTHER = re.compile(r"/v1(/[\w~:@-][\w.~:@-]*)+", re.ASCII)
+"""Paths that may be passed on: none that leads out of the upstream's base address, or ends its path."""
 Page = Callable[["Gateway", Any, Receive, Send], Awaitable[None]]
 
 
@@ -98,7 +101,7 @@ async def find(
         if method == "GET" and rest in ("", "ready"):
             await _v2_model(gateway, name, rest, send)
             return None
-    if method == "POST" and path.startswith("/v1/") and gateway.passes_other:
+    if method == "POST" and gateway.passes_other and OTHER.fullmatch(path):
         return parse_other, path[3:]
     raise ApiError(404, "not_found", f"there is nothing at {path[:200]}.", should_retry=False)
 

@@ -28,11 +28,18 @@ class Frames:
         *whole, self._rest = buffer.split(b"\n\n")
         if len(self._rest) > MOST_FRAME_BYTES:
             raise ApiError(502, "bad_upstream_reply", "the upstream sent an event beyond all bounds.")
-        return [frame + b"\n\n" for frame in whole if frame and not frame.startswith(b":")]
+        return [frame + b"\n\n" for one in whole if (frame := _without_comments(one))]
 
     def rest(self) -> bytes:
         """What was left without an end."""
         return self._rest.strip()
+
+
+def _without_comments(frame: bytes) -> bytes:
+    """The frame without its comments; data may follow one at once, without a blank line between."""
+    if not frame.startswith(b":") and b"\n:" not in frame:
+        return frame
+    return b"\n".join(line for line in frame.split(b"\n") if not line.startswith(b":"))
 
 
 class Delta(msgspec.Struct, frozen=True):
