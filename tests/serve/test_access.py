@@ -9,7 +9,19 @@ import time
 import openai
 import pytest
 
-from gateways import Faulty, ask, client, config_of, post, request, running, upstream_of
+from gateways import (
+    Faulty,
+    ask,
+    client,
+    config_of,
+    delta,
+    post,
+    records_in,
+    request,
+    running,
+    upstream_of,
+    wait_until,
+)
 from jettison.errors import InvalidInput
 from jettison.serve.access import Access, new_key
 from jettison.serve.api_error import ApiError
@@ -246,3 +258,44 @@ def test_garbage_on_the_wire_harms_nobody(bounded):
             with contextlib.suppress(ConnectionResetError, TimeoutError):
                 sock.recv(100)
     assert ask(bounded, "pear").status == 200
+
+
+def test_a_stream_that_counts_no_tokens_spends_the_budget_all_the_same(tmp_path):
+    async def long(exchange):
+        await exchange.begin_stream()
+        for _ in range(10):
+            await exchange.event(delta("word " * 40))
+        await exchange.event(delta(None, finish="stop"))
+        await exchange.event("[DONE]")
+        await exchange.end_stream()
+
+    key, config = keyed(budget_usd=0.4)
+    with Faulty() as upstream:
+        upstream.behave = long
+        priced = upstream_of(upstream.url, usd_per_million_input=0.0, usd_per_million_output=1000.0)
+        with running(config_of(tmp_path, upstreams={"big": priced}, keys=(config,))) as gateway:
+            headers = {"authorization": f"Bearer {key}"}
+            body = {"messages": [{"role": "user", "content": "x"}], "stream": True}
+            assert post(gateway, "/v1/chat/completions", body, headers).events[-1] == "[DONE]"
+            used = gateway.gateway.access._keys[0].used
+            wait_until(lambda: used.usd)
+            assert used.usd == pytest.approx(0.5, rel=0.05)
+            assert records_in(gateway)[-1].cost.price_usd is None
+            found = post(gateway, "/v1/chat/completions", body, headers)
+            assert found.json["error"]["code"] == "insufficient_quota"
+
+
+def test_moderations_are_limited_as_other_requests_are(tmp_path):
+    key, config = keyed(requests_per_minute=1)
+    with Faulty() as upstream:
+        given = config_of(
+            tmp_path, upstreams={"big": upstream_of(upstream.url)}, keys=(config,), guardrails={"pii": {}}
+        )
+        with running(given) as gateway:
+            headers = {"authorization": f"Bearer {key}"}
+            assert post(gateway, "/v1/moderations", {"input": "x"}, headers).status == 200
+            assert post(gateway, "/v1/moderations", {"input": "x"}, headers).status == 429
+            gateway.gateway.n_open = 10**6
+            for path in ("/v1/moderations", "/v1/feedback"):
+                assert post(gateway, path, {"input": "x"}, headers).status == 503
+            gateway.gateway.n_open = 0

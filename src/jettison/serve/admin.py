@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jettison.incident import KIND
+from jettison.serve.access import Key
 from jettison.serve.api_error import ApiError, bad_request
 from jettison.serve.http_io import (
     Receive,
@@ -22,6 +23,7 @@ from jettison.serve.http_io import (
 from jettison.serve.openapi import OPENAPI
 from jettison.serve.parsing import Parser, parse_infer, parse_other
 from jettison.serve.reading import read_json, text_of
+from jettison.serve.shapes import CHARACTERS_A_TOKEN
 from jettison.task.pii import mask
 from jettison.traffic import Feedback
 
@@ -76,7 +78,13 @@ PAGES: dict[str, Page] = {
 
 
 async def find(
-    gateway: "Gateway", path: str, method: str, scope: Any, receive: Receive, send: Send
+    gateway: "Gateway",
+    path: str,
+    method: str,
+    scope: Any,
+    receive: Receive,
+    send: Send,
+    key: Key | None,
 ) -> tuple[Parser, str] | None:
     """Answer a path that asks no model, which gives None, or say who parses it.
 
@@ -89,7 +97,7 @@ async def find(
         await _feedback(gateway, scope, receive, send)
         return None
     if method == "POST" and path == "/v1/moderations" and gateway.has_guardrails:
-        await _moderations(gateway, scope, receive, send)
+        await _moderations(gateway, scope, receive, send, key)
         return None
     if method in ("GET", "HEAD") and path.startswith("/v1/models/"):
         await _model(gateway, path[11:], send)
@@ -197,7 +205,9 @@ async def _feedback(gateway: "Gateway", scope: Any, receive: Receive, send: Send
     await send_json(send, 202, answer)
 
 
-async def _moderations(gateway: "Gateway", scope: Any, receive: Receive, send: Send) -> None:
+async def _moderations(
+    gateway: "Gateway", scope: Any, receive: Receive, send: Send, key: Key | None
+) -> None:
     """Every guardrail's judgement of texts, in the shape of OpenAI's moderations.
 
     Categories are our guardrails; a category that is not there was not looked at.
@@ -214,7 +224,18 @@ async def _moderations(gateway: "Gateway", scope: Any, receive: Receive, send: S
         or not all(isinstance(t, str) for t in texts)
     ):
         raise bad_request("input must be a text or a list of 1-256 texts.", param="input")
-    results = [await asyncio.to_thread(gateway.moderate, text) for text in texts]
+    n_tokens = sum(map(len, texts)) // CHARACTERS_A_TOKEN
+    if key is not None:
+        try:
+            key.enter(n_tokens)
+        except ApiError as error:
+            gateway.metrics.refused(error.code)
+            raise
+    try:
+        results = [await asyncio.to_thread(gateway.moderate, text) for text in texts]
+    finally:
+        if key is not None:
+            key.leave(n_tokens, n_tokens, None)
     request_id = new_request_id()
     await send_body(
         send,

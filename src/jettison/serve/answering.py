@@ -106,7 +106,9 @@ def _finish(
 
 def _took(reply: Reply) -> Took:
     n_in, n_out = reply.prompt_tokens, reply.completion_tokens
-    return Took(None if n_in is None or n_out is None else n_in + n_out, reply.price_usd)
+    if n_in is not None and n_out is not None:
+        return Took(n_in + n_out, reply.price_usd)
+    return Took(None, None) if reply.guess is None else Took(reply.guess.tokens, reply.guess.usd)
 
 
 def reply_headers(gateway: "Gateway", plan: "Plan", call: Call, reply: Reply) -> Headers:

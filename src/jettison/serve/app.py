@@ -89,20 +89,20 @@ class App:
         key = self._admit(headers)
         parse = PARSERS.get(path)
         name = None
-        if parse is None:
-            found = await admin.find(gateway, path, method, scope, receive, send)
-            if found is None:
-                return
-            parse, name = found
-        if method != "POST":
-            raise ApiError(405, "method_not_allowed", f"{path} takes POST alone.", should_retry=False)
-        if gateway.n_open >= limits.in_flight:
+        if method == "POST" and gateway.n_open >= limits.in_flight:
             gateway.metrics.refused("in_flight")
             raise ApiError(
                 503, "overloaded", "too many requests are under way.", retry_after_s=1.0, should_retry=True
             )
         gateway.n_open += 1
         try:
+            if parse is None:
+                found = await admin.find(gateway, path, method, scope, receive, send, key)
+                if found is None:
+                    return
+                parse, name = found
+            if method != "POST":
+                raise ApiError(405, "method_not_allowed", f"{path} takes POST alone.", should_retry=False)
             raw = await read_body(receive, headers, limits)
             estimate = len(raw) // CHARACTERS_A_TOKEN
             await self._with_key(key, estimate, raw, headers, parse, name, request_id, receive, send)

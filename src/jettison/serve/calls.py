@@ -77,6 +77,14 @@ class Answer:
         return {label: weight / total for label, weight in zip(self.labels, weights, strict=True)}
 
 
+@dataclass(slots=True, frozen=True)
+class Guess:
+    """What an answer took, by its length alone: budgets must not stand still for want of a count."""
+
+    tokens: int
+    usd: float | None
+
+
 @dataclass(slots=True, kw_only=True)
 class Reply:
     """An answer with its provenance: exactly one of `answer`, `body` and `frames` is given."""
@@ -117,6 +125,8 @@ class Reply:
     energy_tier: str | None = None
     price_usd: float | None = None
     wire_bytes: int | None = None
+    guess: "Guess | None" = None
+    """What to book where an upstream counted no tokens; no record has it."""
     error: str | None = None
     """How a stream broke off."""
 

@@ -13,10 +13,11 @@ from jettison.files import value_sha256
 from jettison.registry import need
 from jettison.serve.api_error import ApiError
 from jettison.serve.breaker import Breaker, RetryBudget
-from jettison.serve.calls import Call, Reply
+from jettison.serve.calls import Call, Guess, Reply
 from jettison.serve.config import UpstreamConfig
 from jettison.serve.metrics import Metrics
 from jettison.serve.reply_body import Facts, read_facts
+from jettison.serve.shapes import CHARACTERS_A_TOKEN
 from jettison.serve.sse import DONE, Frames, data_of, has_content, is_garbled, read_chunk, text_in
 
 MAY_PASS = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
@@ -154,7 +155,7 @@ class Upstream:
                 ),
                 may_pass=True,
             )
-        return self._reply(facts, raw, started, len(data) + len(raw))
+        return self._reply(facts, raw, started, len(data))
 
     def _headers(self, call: Call) -> dict[str, str]:
         headers = {"content-type": "application/json", "x-request-id": call.request_id}
@@ -250,7 +251,7 @@ class Upstream:
             if held.is_garbled and not held.is_ready:
                 raise _Failed(self._garbled(), may_pass=True)
         reply.first_token_s = time.monotonic() - started
-        reply.frames = self._relayed(response, cut, held, reply, started, needs_done=needs_done)
+        reply.frames = self._relayed(response, cut, held, reply, started, n_sent, needs_done=needs_done)
         return reply
 
     async def _relayed(
@@ -260,11 +261,13 @@ class Upstream:
         held: "_Held",
         reply: Reply,
         started: float,
+        n_sent: int,
         *,
         needs_done: bool,
     ) -> AsyncIterator[bytes]:
         """Frames as they come; whatever ends them early becomes an error event, and stands in the reply."""
         texts, n_kept = held.texts, sum(map(len, held.texts))
+        n_frames = len(held.frames)
         is_done = held.is_done
         usage = held.usage
         try:
@@ -287,6 +290,7 @@ class Upstream:
                     break  # other APIs say so in an event of their own, which was passed on
                 reply.wire_bytes = (reply.wire_bytes or 0) + len(part)
                 for frame in cut.feed(part):
+                    n_frames += 1
                     data = data_of(frame)
                     if data == DONE:
                         is_done = True
@@ -319,7 +323,8 @@ class Upstream:
         finally:
             reply.output = "".join(texts)
             reply.latency_s = time.monotonic() - started
-            self._count(reply, Facts.of_usage(usage))
+            n_out = max(n_frames, -(-sum(map(len, texts)) // CHARACTERS_A_TOKEN))
+            self._count(reply, Facts.of_usage(usage), n_sent, n_out)
             if is_done and reply.error is None:
                 response.release()
             else:
@@ -337,7 +342,7 @@ class Upstream:
         message = f"upstream {self.name!r} ended a stream before its end."
         return ApiError(502, "upstream_cut_off", message, should_retry=False)
 
-    def _reply(self, facts: Facts, raw: bytes, started: float, wire_bytes: int) -> Reply:
+    def _reply(self, facts: Facts, raw: bytes, started: float, n_sent: int) -> Reply:
         latency_s = time.monotonic() - started
         reply = Reply(
             candidate=self.digest,
@@ -346,18 +351,26 @@ class Upstream:
             output=facts.text,
             latency_s=latency_s,
             confidence=facts.confidence,
-            wire_bytes=wire_bytes,
+            wire_bytes=n_sent + len(raw),
         )
-        self._count(reply, facts)
+        n_out = 0 if facts.text is None else -(-len(facts.text) // CHARACTERS_A_TOKEN)
+        self._count(reply, facts, n_sent, n_out)
         return reply
 
-    def _count(self, reply: Reply, facts: Facts) -> None:
-        reply.prompt_tokens, reply.completion_tokens = facts.prompt_tokens, facts.completion_tokens
+    def _count(self, reply: Reply, facts: Facts, n_sent: int, n_out: int) -> None:
+        """Take the upstream's count and its price; of one that counts none, a guess by lengths."""
+        n_in, n_said = facts.prompt_tokens, facts.completion_tokens
+        reply.prompt_tokens, reply.completion_tokens = n_in, n_said
+        if n_in is not None and n_said is not None:
+            reply.price_usd = self._price_usd(n_in, n_said)
+            return
+        n_in = n_sent // CHARACTERS_A_TOKEN if n_in is None else n_in
+        n_said = n_out if n_said is None else n_said
+        reply.guess = Guess(n_in + n_said, self._price_usd(n_in, n_said))
+
+    def _price_usd(self, n_in: int, n_said: int) -> float | None:
         a, b = self.config.usd_per_million_input, self.config.usd_per_million_output
-        if None not in (a, b, facts.prompt_tokens, facts.completion_tokens):
-            assert a is not None
-            assert b is not None
-            reply.price_usd = ((facts.prompt_tokens or 0) * a + (facts.completion_tokens or 0) * b) / 1e6
+        return None if a is None or b is None else (n_in * a + n_said * b) / 1e6
 
     def _translate(self, error: BaseException, when: str) -> NoReturn:
         """Turn what the network did into an error of ours; anything else goes on as it is."""
