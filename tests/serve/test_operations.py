@@ -428,6 +428,23 @@ def test_the_command_checks_without_serving_and_makes_keys(tmp_path, release, ca
         assert said in capsys.readouterr().out
 
 
+def test_a_check_opens_guardrails_and_says_which_no_route_asks(tmp_path, release, capsys):
+    config = tmp_path / "serve.toml"
+    inner = "{type = 'single', candidate = 'release'}"
+    route = f"[route]\ntype = 'guarded'\nguardrails = ['pii']\ninner = {inner}\n"
+    head = f"release = '{release}'\n[guardrails.pii]\n[guardrails.secrets]\n"
+    for rails, code, said in (
+        ("", 0, "guardrail pii in the route\nguardrail secrets asked by moderations ALONE"),
+        ("[guardrails.prompt_injection]\n", 2, "must be the folder of a guard"),
+    ):
+        config.write_text(head + rails + route)
+        with pytest.raises(SystemExit) as caught:
+            main(["serve", "--config", str(config), "--check"])
+        assert caught.value.code == code
+        told = capsys.readouterr()
+        assert said in told.out + told.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,12 +1,16 @@
 """Whether a gateway would start, without listening."""
 
 import asyncio
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args
 
+from jettison.route import Guarded, Route
 from jettison.serve.config import ServeConfig
+from jettison.serve.gateway import open_guardrails
 from jettison.serve.metrics import Metrics
 from jettison.serve.plan import Plan
 from jettison.serve.server import check_ground
+from jettison.serve.tracing import Tracing
 
 
 def check_starts(config: ServeConfig) -> str:
@@ -20,12 +24,29 @@ def check_starts(config: ServeConfig) -> str:
 
 
 async def _started(config: ServeConfig) -> str:
+    rails = open_guardrails(config) or ()
+    if config.tracing.is_on:
+        await Tracing(config.tracing).close()
     plan = Plan(config, Metrics(), lambda record, call: None)
     await plan.start()
     try:
-        return "\n".join(_lines(plan))
+        used = set() if plan.route is None else set(_guardrails_of(plan.route))
+        told = [
+            (rail.name, "in the route" if rail.name in used else "asked by moderations ALONE")
+            for rail in rails
+        ]
+        return "\n".join([*_lines(plan), *(f"guardrail {name} {where}" for name, where in told)])
     finally:
         await plan.close()
+
+
+def _guardrails_of(route: Route) -> Iterator[str]:
+    if isinstance(route, Guarded):
+        yield from route.guardrails
+    for name in route.__struct_fields__:
+        inner = getattr(route, name)
+        if isinstance(inner, get_args(Route)):
+            yield from _guardrails_of(inner)
 
 
 def _lines(plan: Plan) -> list[str]:

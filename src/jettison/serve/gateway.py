@@ -83,7 +83,7 @@ class Gateway:
             JettisonError: A part cannot start; nothing is left running.
         """
         self._salt = _salt(self.state)
-        self._moderation = _moderation(self.config)
+        self._moderation = open_guardrails(self.config)
         if self.config.tracing.is_on:
             self.tracing = Tracing(self.config.tracing)
         plan = Plan(self.config, self.metrics, self.record, self.tracing)
@@ -335,7 +335,7 @@ class Gateway:
             try:
                 config = self._read_again()
                 _check_same_ground(self.config, config)
-                moderation = _moderation(config)
+                moderation = open_guardrails(config)
                 plan = Plan(config, self.metrics, self.record, self.tracing)
                 await plan.start()
             except (JettisonError, ApiError, OSError) as error:
@@ -398,7 +398,12 @@ async def _answers(engine: Any, *, is_embedder: bool) -> str:
     return "ready"
 
 
-def _moderation(config: ServeConfig) -> Any:
+def open_guardrails(config: ServeConfig) -> Any:
+    """All guardrails of a configuration; None where it has none.
+
+    Raises:
+        JettisonError: A setting does not fit, or a model that one needs is not there.
+    """
     if not config.guardrails:
         return None
     try:
