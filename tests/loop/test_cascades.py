@@ -94,6 +94,13 @@ def test_a_fallback_that_is_as_right_but_changes_more_answers_replaces_none(work
     assert ("tiny", "incumbent") not in names
 
 
+def test_a_fallback_of_twice_the_cost_of_one_as_right_is_left_out(workspace, arms):
+    near = contender(workspace, "near", 0.16, accuracy=0.97)
+    twin = contender(workspace, "twin", 0.45, accuracy=0.97, seed=9)
+    pairs = cascade_pairs([arms["tiny"], near, twin, arms["incumbent"]], twin, "label")
+    assert {fallback.name for _, fallback in pairs} == {"near"}
+
+
 def test_every_much_leaner_arm_is_put_in_front_of_a_cascade(workspace, arms):
     config = msgspec.structs.replace(workspace.config, nominate_at=0.0)
     workspace = replace(workspace, config=config)

@@ -19,8 +19,8 @@ def cascade_pairs(
     """Pairs of a lean arm and a fallback worth joining, of arms in order of cost.
 
     An arm that another beats by a hundredth on dev at no greater cost is no use in front; one
-    that another equals for clearly less is no use behind, where equal means as right and no oftener
-    worse than the incumbent: of two models that are right equally often, the gate wants the one that
+    that another equals for less than half, or for clearly less and no oftener worse than the incumbent, is
+    no use behind: of two models that are right equally often at like cost, the gate wants the one that
     changes fewer answers. A fallback need not be better than the lean arm overall: their errors differ,
     and the mean of both is often better than either.
     """
@@ -32,9 +32,11 @@ def cascade_pairs(
 
     def is_equalled(arm: Contender) -> bool:
         return any(
-            cost_ratio(o) < 0.9 * cost_ratio(arm)
-            and _gain(o, arm) > -0.0005
-            and harm[o.name] <= harm[arm.name] + SAME_HARM
+            _gain(o, arm) > -0.0005
+            and (
+                cost_ratio(o) < LEANER * cost_ratio(arm)
+                or (cost_ratio(o) < 0.9 * cost_ratio(arm) and harm[o.name] <= harm[arm.name] + SAME_HARM)
+            )
             for o in transformers
         )
 
