@@ -15,6 +15,7 @@ from jettison.incident import INCIDENTS_FILE, IncidentCount, Incidents
 from jettison.monitor.alerts import Alerts, FileSink
 from jettison.monitor.dashboard.board import Board
 from jettison.monitor.dashboard.pages import Pages, Places
+from jettison.monitor.dashboard.safety import rare
 from jettison.monitor.incidents import IncidentLimit, IncidentWatch, limit_from
 from jettison.monitor.log import News, Place
 from jettison.monitor.watch import Watch
@@ -191,3 +192,11 @@ def test_the_command_counts_and_the_page_shows_it(
 def test_a_limit_that_cannot_be_is_refused(text: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         limit_from(text)
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [(None, "–"), (0.0, "0"), (3e-9, "under 0.0001 %"), (0.00123, "0.12 %"), (0.1, "10 %"), (1.0, "100 %")],
+)
+def test_shares_are_written_for_people(share, shown):
+    assert rare(share) == shown

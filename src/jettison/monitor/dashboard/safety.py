@@ -30,10 +30,13 @@ def incident_row(one: IncidentCount) -> dict[str, Any]:
 
 
 def rare(share: float | None) -> str:
-    """A small share: two digits, however small."""
+    """A share, most often a small one: two digits down to a millionth."""
     if share is None:
         return "–"
-    return "0" if share == 0 else f"{100 * share:.2g} %"
+    if 0 < share < 1e-6:
+        return "under 0.0001 %"
+    # `g` alone would write 100 as 1e+02.
+    return "0" if share == 0 else f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
 def quality_row(one: QualityStatus) -> dict[str, Any]:
