@@ -66,7 +66,7 @@ recipes = "auto"
 budget = "{budget}"
 threads = 1
 seed = 0
-n_shown = 3
+n_shown = 2
 cost_s = 2.0
 cost_openings = 3
 # Left out to keep the demo short; without this line they are tried as well.
