@@ -5,6 +5,7 @@ its settings, its calibration and the digest of every file; the weights stand be
 """
 
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -198,6 +199,20 @@ def find_intact(folder: Path) -> Candidate | None:
     except (JettisonError, OSError):
         return None
     return found if intact else None
+
+
+def find_verified(folder: Path) -> Candidate | None:
+    """Like `find_intact`, but every file is read against its digest, and a damaged folder is removed.
+
+    For what everything else is judged by: the incumbent. Sizes alone would let a flipped bit through.
+    """
+    try:
+        found = Candidate.at(folder)
+        verify_candidate(found)
+    except (BrokenArtifact, InvalidInput):
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    return found
 
 
 def list_files(folder: Path) -> tuple[FileEntry, ...]:

@@ -1,7 +1,6 @@
 """Takes in the model a team runs, whatever form it has, as the first candidate."""
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from jettison.candidate import (
     UNSAFE_SUFFIXES,
     AppliedStep,
     Candidate,
+    find_verified,
     library_versions,
     verify_candidate,
     write_candidate,
@@ -163,7 +163,7 @@ def _take_in_checkpoint(folder: Path, name: str, intake: _Intake) -> Candidate:
     pooling = {} if head else facts.pooling_settings(folder)
     fitted_on = None if head else [intake.data.digest, intake.seed]
     key = _key([folder / file for file in files], [own, intake.out_of_scope, pooling, fitted_on])
-    if (made := _made_before(intake.cache / key)) is not None:
+    if (made := find_verified(intake.cache / key)) is not None:
         return made
     with folder_atomic(intake.cache / key) as partial, _naming(folder, instead_of=partial):
         take_over(folder, partial, (*files, *LICENCE_FILES))
@@ -213,7 +213,7 @@ def _take_in_onnx(path: Path, intake: _Intake) -> Candidate:
     # Weights over 2 GB stand beside the graph, which names their files.
     beside = [p.name for p in sorted(folder.glob("*")) if p.suffix in (".data", ".onnx_data")]
     key = _key([folder / f for f in (path.name, *beside, *TOKENIZER_FILES)], [own, intake.out_of_scope])
-    if (made := _made_before(intake.cache / key)) is not None:
+    if (made := find_verified(intake.cache / key)) is not None:
         return made
     with folder_atomic(intake.cache / key) as partial, _naming(folder, instead_of=partial):
         link_or_copy(path.resolve(), partial / "model.onnx")
@@ -322,19 +322,6 @@ def _check_graph(path: Path) -> int | None:
 def _key(files: Sequence[Path], facts_too: list[Any]) -> str:
     """Identity of a candidate to be: content of its files, and what else decides."""
     return value_sha256([[f.name, file_sha256(f)] for f in files if f.is_file()] + facts_too)[:20]
-
-
-def _made_before(folder: Path) -> Candidate | None:
-    """The candidate of an earlier run, unless its files were damaged since."""
-    if not (folder / MANIFEST).exists():
-        return None
-    try:
-        found = Candidate.at(folder)
-        verify_candidate(found)
-    except (BrokenArtifact, InvalidInput):
-        shutil.rmtree(folder, ignore_errors=True)
-        return None
-    return found
 
 
 def _not_a_model(path: Path) -> InvalidInput | UnsafeArtifact:

@@ -1,6 +1,5 @@
 """Takes in a language model: a causal or encoder-decoder checkpoint, a GGUF file, or an endpoint."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import msgspec
 
 from jettison.backends.gguf_file import read_gguf_facts
 from jettison.backends.open import open_model
-from jettison.candidate import AppliedStep, Candidate, library_versions, verify_candidate, write_candidate
+from jettison.candidate import AppliedStep, Candidate, find_verified, library_versions, write_candidate
 from jettison.compress import checkpoint_facts as facts
 from jettison.compress.checkpoint import LICENCE_FILES, TOKENIZER_FILES, take_over
 from jettison.errors import BrokenArtifact, InvalidInput
@@ -135,7 +134,7 @@ def take_in_endpoint(
     content = file_sha256(logged) if logged is not None and logged.is_file() else None
     key = value_sha256([url, dict(given), content, settings, data.labels, data.out_of_scope])[:20]
     folder = cache / key
-    if (made := _made_before(folder)) is not None:
+    if (made := find_verified(folder)) is not None:
         return made
     with folder_atomic(folder) as partial:
         endpoint_candidate(
@@ -161,7 +160,7 @@ def _taken(
     identity = [[p.name, file_sha256(p)] for p in present]
     key = value_sha256([identity, backend, settings, labels, data.out_of_scope])[:20]
     folder = cache / key
-    if (made := _made_before(folder)) is not None:
+    if (made := find_verified(folder)) is not None:
         return made
     with folder_atomic(folder) as partial:
         if rename is not None:
@@ -201,16 +200,3 @@ def _check_answers(candidate: Candidate, data: Development) -> None:
         model.close()
     if outputs and outputs[0].error is not None:
         raise BrokenArtifact(f"{candidate.name} must answer the task's inputs, got: {outputs[0].error}")
-
-
-def _made_before(folder: Path) -> Candidate | None:
-    """The candidate of an earlier run, unless its files were damaged since."""
-    if not (folder / "candidate.json").exists():
-        return None
-    try:
-        found = Candidate.at(folder)
-        verify_candidate(found)
-    except (BrokenArtifact, InvalidInput):
-        shutil.rmtree(folder, ignore_errors=True)
-        return None
-    return found
