@@ -11,6 +11,8 @@ from onnx import TensorProto, helper
 from jettison.backends.hf import open_hf
 from jettison.backends.machine import cpu_features, describe_machine, has_vnni
 from jettison.backends.onnx import open_onnx
+from jettison.backends.text import load_tokenizer
+from jettison.backends.words import FramedIds
 from jettison.candidate import Candidate, write_candidate
 from jettison.compress.export import Export
 from jettison.compress.step import StepContext, apply_step
@@ -81,7 +83,7 @@ def test_a_graph_of_32_bit_ids_and_token_types_is_fed_what_it_asks_for(tmp_path:
     }
     candidate = graph_candidate(tmp_path, inputs, ("logits", TensorProto.FLOAT, ["n", 5]))
     model = open_onnx(candidate)
-    ids = model._tokenizer.encode(TEXTS[0]).ids
+    ids = load_tokenizer(candidate.path / "tokenizer.json").encode(TEXTS[0]).ids
     # types are 0 and the mask 1 for each token: the mean is that of the ids, plus 1
     wanted = (np.mean(ids) + 1) * np.arange(5)
     np.testing.assert_allclose(model.logits(TEXTS[:1])[0], wanted, rtol=1e-5)
@@ -164,7 +166,10 @@ def test_settings_that_cannot_be_honored_are_refused(
 
 def test_a_text_without_a_token_gets_the_same_answer_alone_and_in_a_batch(exported: Candidate) -> None:
     model = open_onnx(exported)
-    model._tokenizer.post_processor = None  # no [CLS], no [SEP]
+    tokenizer = load_tokenizer(exported.path / "tokenizer.json")
+    tokenizer.post_processor = None  # no [CLS], no [SEP]
+    model._ids = FramedIds(tokenizer, 32)
+    assert model._ids("") == []
     alone, together = model.logits([""]), model.logits(["", TEXTS[0]])
     np.testing.assert_allclose(alone[0], together[0], atol=1e-5)
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from jettison.backends.onnx import MODEL, open_session, read_inputs
 from jettison.backends.tensors import map_tensors
-from jettison.backends.text import length_sorted_batches, load_tokenizer, without_surrogates
+from jettison.backends.text import length_sorted_batches, load_tokenizer
+from jettison.backends.words import without_surrogates
 from jettison.candidate import MANIFEST, Candidate
 from jettison.errors import BrokenArtifact, InvalidInput
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from jettison.backends.text import without_surrogates
+from jettison.backends.words import without_surrogates
 from jettison.candidate import Candidate
 from jettison.errors import BrokenArtifact, InvalidInput
 from jettison.language import Continuation

@@ -19,7 +19,7 @@ import numpy as np
 
 from jettison.backends.gguf_file import read_gguf_facts
 from jettison.backends.prompted import PromptedModel, open_prompted
-from jettison.backends.text import without_surrogates
+from jettison.backends.words import without_surrogates
 from jettison.candidate import Candidate
 from jettison.errors import BrokenArtifact, InvalidInput, Unsupported
 from jettison.language import Ask, Completion, Continuation, Likelihood

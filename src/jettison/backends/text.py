@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from jettison.backends.words import FramedIds
 from jettison.candidate import Candidate
-from jettison.errors import BrokenArtifact, InvalidInput
+from jettison.errors import BrokenArtifact
 from jettison.model import Decoder, Output
 
 # tokenizers spawns its own threads otherwise, which `threads` could not rein in.
@@ -45,20 +46,18 @@ class TokenClassifier(TextClassifier):
 
     def __init__(self, candidate: Candidate) -> None:
         super().__init__(candidate)
-        self._tokenizer = load_tokenizer(candidate.path / "tokenizer.json")
         self._max_tokens = int(candidate.settings.get("max_tokens", 512))
+        self._ids = FramedIds(load_tokenizer(candidate.path / "tokenizer.json"), self._max_tokens)
         self._batch_size = int(candidate.settings.get("batch_size", 32))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length=self._max_tokens)
         self._pad_to = int(candidate.settings.get("pad_to_multiple", 1))
         self._pad_id = int(candidate.settings.get("pad_id", 0))
 
     def logits(self, inputs: Sequence[str]) -> np.ndarray:
         """Length-sorted batches with dynamic padding, put back in the inputs' order."""
         if len(inputs) == 1:
-            alone = self._padded(self._token_ids(inputs))
+            alone = np.array([self._ids(inputs[0]) or [self._pad_id]], np.int64)
             return self._run(alone, np.ones(alone.shape, np.int64))
-        encoded = self._token_ids(inputs)
+        encoded = self._ids.of_many(inputs)
         found = np.empty((len(encoded), len(self.labels)), np.float32)
         for rows in length_sorted_batches([len(ids) for ids in encoded], self._batch_size):
             batch = [encoded[row] for row in rows]
@@ -72,34 +71,14 @@ class TokenClassifier(TextClassifier):
     def _run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Logits, shape (n, n_labels), of token ids and mask, both shape (n, n_tokens), int64."""
 
-    def _token_ids(self, inputs: Sequence[str]) -> list[list[int]]:
-        try:
-            if len(inputs) == 1:
-                return [self._tokenizer.encode(inputs[0]).ids]
-            return [encoding.ids for encoding in self._tokenizer.encode_batch(list(inputs))]
-        except TypeError:  # not text, or half of a surrogate pair in it
-            whole = [without_surrogates(text) for text in inputs]
-            return [encoding.ids for encoding in self._tokenizer.encode_batch(whole)]
-
     def _padded(self, batch: list[list[int]]) -> np.ndarray:
-        width = max(1, *(len(ids) for ids in batch)) if len(batch) > 1 else max(1, len(batch[0]))
+        width = max(1, max(len(ids) for ids in batch))
         if len(batch) > 1:
             width = -(-width // self._pad_to) * self._pad_to
         ids = np.full((len(batch), width), self._pad_id, np.int64)
         for row, tokens in enumerate(batch):
             ids[row, : len(tokens)] = tokens
         return ids
-
-
-def without_surrogates(text: str) -> str:
-    """The text with `?` for each half of a surrogate pair, which no encoding can hold.
-
-    Raises:
-        InvalidInput: It is no text at all.
-    """
-    if not isinstance(text, str):
-        raise InvalidInput(f"inputs must be text, got {type(text).__name__}.")
-    return text.encode("utf-8", "replace").decode()
 
 
 def length_sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
