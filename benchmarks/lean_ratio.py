@@ -6,10 +6,13 @@ Runtime's own tools make of it, and the release answer the same test inputs, one
 one thread, in interleaved blocks. A ratio is printed only for a release that the gate let
 through; otherwise the value is null and the verdict says why.
 
-    python benchmarks/lean_ratio.py [clinc150] [banking77] [sentiment] [--work DIR] [--rehearse]
+    python benchmarks/lean_ratio.py [clinc150] [banking77] [sentiment] [--work DIR] [--rehearse | --retime]
 
 `--rehearse` stops before the test split is read: it times the nominee on dev inputs and prints no
 figure, so that the search can be worked on without tuning it to the test.
+
+`--retime` decides nothing: it opens the release of a finished run, by the code as it is now, holds its
+answers to the test texts against those in its evidence, and times it again. No label is read.
 """
 
 import argparse
@@ -23,13 +26,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.insert(0, str(Path(__file__).parent))
 
 from beside import SHARED, Subject, Timing, figure, measure, ratio
+from jettison.backends.released import open_release_model
 from jettison.cli.progress import Screen
 from jettison.decision import Decision
 from jettison.loop.config import RunConfig, read_config
 from jettison.loop.demo import prepare_demo
-from jettison.loop.run import Outcome, nomination, run
+from jettison.loop.run import nomination, run
 from jettison.loop.search import cost_inputs, cost_ratio
+from jettison.record import read_records
+from jettison.release import Release
+from jettison.release.read import read_decision, verify_release
 from jettison.task.read import read_task
+from jettison.task.types import Task
 from peer_int8 import make_peers
 
 INTENTS = """\
@@ -121,6 +129,7 @@ def sentiment(folder: Path) -> RunConfig:
     return read_config(folder / "jettison.toml")
 
 
+TIMING = "timing of a finished release"
 WARM = 2000
 """Dev texts that each subject answers before it is timed on test texts."""
 TASKS = {"clinc150": clinc150, "banking77": banking77, "sentiment": sentiment}
@@ -132,6 +141,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("bench-runs"))
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--rehearse", action="store_true", help="dev only: no test read, no figure")
+    parser.add_argument("--retime", action="store_true", help="time a finished run's release again")
+    parser.add_argument("--release", type=Path, help="to retime, instead of the last of the run")
     given = parser.parse_args()
     if not SHARED.exists():
         raise SystemExit(f"the shared data must stand in {SHARED}; set JETTISON_SHARED.")
@@ -139,8 +150,14 @@ def main() -> None:
         for name in given.tasks:
             rehearse(name, given.work / name, given.rounds)
         return
-    lines = [line for name in given.tasks for line in bench(name, given.work / name, given.rounds)]
-    print("\n".join(lines))
+    for name in given.tasks:
+        folder = given.work / name
+        timed = (
+            retime(name, folder, given.rounds, given.release)
+            if given.retime
+            else bench(name, folder, given.rounds)
+        )
+        print("\n".join(timed), flush=True)
 
 
 def rehearse(name: str, folder: Path, rounds: int) -> None:
@@ -178,8 +195,39 @@ def bench(name: str, folder: Path, rounds: int) -> list[str]:
     if outcome.release is None:
         empty = {"value": None, "low": None, "high": None, "unit": "ratio", "against": "no release"}
         return [json.dumps({"name": f"{name}_vs_torch", **empty, **facts})]
-    checkpoint = Path(config.incumbent)
-    timings = _timings(config, outcome, _beside(checkpoint, folder), rounds)
+    return _figures(name, config, outcome.release, rounds, facts)
+
+
+def retime(name: str, folder: Path, rounds: int, release: Path | None) -> list[str]:
+    """Time the release of a finished run again, and tell whether it still answers as it did."""
+    config = read_config(folder / "jettison.toml")
+    opened = verify_release(release or Path(config.output) / "release")
+    facts = _facts(read_decision(opened))
+    facts["release_digest"], facts["evidence"] = opened.digest, opened.evidence
+    facts["answers_as_in_evidence"] = _as_recorded(opened, read_task(config.task))
+    return _figures(name, config, opened.path, rounds, facts)
+
+
+def _as_recorded(release: Release, task: Task) -> dict[str, float]:
+    """Test texts asked one at a time, and how many get the label and the arm that the evidence has."""
+    (digest,) = release.candidates.values()
+    files = [release.path / "evidence" / name for name in release.evidence]
+    recorded = {r.example_id: r for path in files for r in read_records(path) if r.candidate == digest}
+    model = open_release_model(release)
+    examples = task.read_test(purpose=TIMING).examples
+    answers = [(model.predict([example.input])[0], recorded[example.id]) for example in examples]
+    return {
+        "n": len(answers),
+        "same_label": sum(a.label == r.output for a, r in answers),
+        "same_arm": sum(a.arm == r.arm for a, r in answers),
+        "largest_difference_of_confidence": max(abs(a.confidence - r.confidence) for a, r in answers),
+    }
+
+
+def _figures(
+    name: str, config: RunConfig, release: Path, rounds: int, facts: dict[str, object]
+) -> list[str]:
+    timings = _timings(config, release, _beside(Path(config.incumbent), Path(config.output).parent), rounds)
     ours, torch, *int8 = timings
     for timing in timings:
         print(f"{name}: {timing.name} {1e3 * timing.median_s:.3f} ms CPU per task", file=sys.stderr)
@@ -199,13 +247,12 @@ def _beside(checkpoint: Path, folder: Path) -> list[Subject]:
     ]
 
 
-def _timings(config: RunConfig, outcome: Outcome, beside: list[Subject], rounds: int) -> list[Timing]:
+def _timings(config: RunConfig, release: Path, beside: list[Subject], rounds: int) -> list[Timing]:
     task = read_task(config.task)
-    test = task.read_test(purpose="timing of a finished release")
-    assert outcome.release is not None
-    subjects = [Subject("release", "release", outcome.release), *beside]
+    test = task.read_test(purpose=TIMING)
     warm = [example.input for example in task.dev][:WARM]
-    return measure(subjects, [example.input for example in test.examples], warm=warm, rounds=rounds)
+    texts = [example.input for example in test.examples]
+    return measure([Subject("release", "release", release), *beside], texts, warm=warm, rounds=rounds)
 
 
 def _facts(decision: Decision) -> dict[str, object]:
