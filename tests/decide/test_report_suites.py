@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from jettison.decide.curves import confidence_curves
+from jettison.decide.curves import confidence_curves, with_refuted
 from jettison.decide.report_evidence import (
     AttackOutcome,
     LostExample,
@@ -50,9 +50,10 @@ def records(name: str, *, typos_right: float, seed: int) -> list[Record]:
 
 @pytest.fixture(scope="module")
 def evidence() -> SuiteEvidence:
-    base, lean = records(NAMES[0], typos_right=0.9, seed=0), records(NAMES[1], typos_right=0.7, seed=1)
+    # Of true confidences one draw in twenty is refuted, as it should be; seed 0 is such a one.
+    base, lean = records(NAMES[0], typos_right=0.9, seed=2), records(NAMES[1], typos_right=0.7, seed=1)
     curves = [
-        confidence_curves(NAMES[0], base, None, "label"),
+        confidence_curves(NAMES[0], base, None, "label", dev=base[:400]),
         confidence_curves(NAMES[1], lean, base, "label"),
     ]
     lost = LostExample(text="wacth it", before="watch it", expected="pos", answer="neg")
@@ -61,7 +62,7 @@ def evidence() -> SuiteEvidence:
         p_value=0.0002, examples=(lost,),
     )  # fmt: skip
     return SuiteEvidence(
-        curves=tuple(one for one in curves if one is not None),
+        curves=with_refuted([one for one in curves if one is not None]),
         comparisons=suite_comparisons(NAMES[1], base, lean, scorer="label"),
         searches=(
             SliceSearch(candidate=NAMES[1], n_searched=165, n_tested=2, n_validate=200, alpha=0.05,
@@ -85,6 +86,57 @@ def test_curves_are_of_what_users_wrote_and_cover_the_truth(evidence: SuiteEvide
     assert first.brier_difference is None
     assert second.brier_difference is not None
     assert first.risk_coverage[-1].coverage == 1.0
+
+
+def test_true_confidences_are_not_refuted_and_dev_stands_beside_test(evidence: SuiteEvidence) -> None:
+    first, second = evidence.curves
+    assert not first.refuted
+    assert not second.refuted
+    assert first.test is not None
+    assert first.dev is not None
+    assert (first.test.n, first.dev.n) == (400, 200)
+    assert first.test.ece.low == 0.0
+    assert first.test.near is not None
+    assert first.test.near.low < first.test.near.confidence < first.test.near.high
+    assert first.ece_difference is None
+    assert second.dev is None
+    assert second.ece_difference is not None
+    assert second.ece_difference.low < 0 < second.ece_difference.high
+
+
+def test_a_calibration_that_test_refutes_is_told_on_both_pages(evidence: SuiteEvidence) -> None:
+    too_sure = [
+        msgspec.structs.replace(r, confidence=1 - (1 - (r.confidence or 0)) / 4)
+        for r in records(NAMES[1], typos_right=0.7, seed=1)
+    ]
+    refuted = confidence_curves(NAMES[1], too_sure, None, "label")
+    assert refuted is not None
+    curves = with_refuted([evidence.curves[0], refuted])
+    assert [one.refuted for one in curves] == [False, True]
+    content = msgspec.structs.replace(
+        example_content(), suites=msgspec.structs.replace(evidence, curves=curves)
+    )
+    said = f"Test refutes the confidences of {NAMES[1]}"
+    page = Page(html_page(content))
+    assert said in page.text
+    assert said in markdown_page(content).replace("\\", "")
+    assert "too sure by 1" in page.text  # 15 points: three quarters of the 20 that are missing to 1
+    assert "refuted (p ≤ 0.002)" in page.text
+    assert f"Test refutes the confidences of {NAMES[0]}" not in page.text
+
+
+def test_out_of_scope_answers_are_no_part_of_a_check(evidence: SuiteEvidence) -> None:
+    base = records(NAMES[0], typos_right=0.9, seed=2)
+    outside = [
+        msgspec.structs.replace(
+            r, example_id=f"out-{i}", scores={"label": 0.0}, slices={"tier": "in_domain", "scope": "out"}
+        )
+        for i, r in enumerate(base[:200])
+    ]
+    inside = [msgspec.structs.replace(r, slices={**r.slices, "scope": "in"}) for r in base]
+    found = confidence_curves(NAMES[0], [*inside, *outside], None, "label")
+    assert found is not None
+    assert found.test == evidence.curves[0].test
 
 
 def test_graded_scores_draw_no_curve() -> None:

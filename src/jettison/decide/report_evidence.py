@@ -25,6 +25,22 @@ class KeptAnswers(msgspec.Struct, frozen=True, kw_only=True):
     high: float
 
 
+class ConfidenceCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What one split's answers say of the confidences they came with."""
+
+    split: str
+    """`test`, or `dev`: there the half that confidences were not fitted on."""
+    n: int
+    ece: Interval
+    """Debiased, in 0-1."""
+    gap: Interval
+    """Mean confidence minus share of right answers: above 0 is too sure."""
+    p_value: float
+    """Chance of an error or a mean gap at least as large if every confidence were true."""
+    near: BinOfAnswers | None = None
+    """Answers of a confidence of 0.85 to 0.95; None where there are fewer than ten."""
+
+
 class ConfidenceCurves(msgspec.Struct, frozen=True, kw_only=True):
     """How far one candidate's confidences can be trusted, on test examples that users wrote."""
 
@@ -41,6 +57,16 @@ class ConfidenceCurves(msgspec.Struct, frozen=True, kw_only=True):
     brier: float
     brier_difference: Interval | None = None
     """Candidate minus incumbent, paired; above 0 is worse. None of the incumbent itself."""
+    test: ConfidenceCheck | None = None
+    """Where answers are right or wrong; None in reports of before 2026-11-27."""
+    dev: ConfidenceCheck | None = None
+    """On the half of dev that was not fitted on; None where it holds too few answers."""
+    ece_difference: Interval | None = None
+    """Candidate minus incumbent on test, paired. None of the incumbent itself."""
+    gap_difference: Interval | None = None
+    """Candidate's gap minus the incumbent's on test, paired."""
+    refuted: bool = False
+    """Whether test refutes the calibration, at 5 % for all candidates together (Holm)."""
 
 
 class SuiteComparison(msgspec.Struct, frozen=True, kw_only=True):

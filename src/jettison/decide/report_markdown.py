@@ -161,13 +161,15 @@ def _found(content: ReportContent) -> list[str]:
 
 
 def _confidence(content: ReportContent) -> list[str]:
-    rows = [
-        [r.name, r.ece, r.brier, r.off, *r.risks] for r in suites.confidence_rows(content.suites.curves)
-    ]
+    rows = [[r.name, r.brier, r.off, *r.risks] for r in suites.confidence_rows(content.suites.curves)]
     if not rows:
         return []
     on = words.slice_words(content.suites.curves[0].on)
-    header = ["Candidate", "ECE, debiased", "Brier (paired difference)", "Bins off"]
+    checks = [
+        [r.name, r.dev, r.test, r.difference, r.gap, r.near, r.verdict]
+        for r in suites.calibration_rows(content.suites.curves)
+    ]
+    header = ["Candidate", "Brier (paired difference)", "Bins off"]
     header += ["Wrong among the surest half", "four fifths", "all"]
     bins = [
         [
@@ -183,6 +185,8 @@ def _confidence(content: ReportContent) -> list[str]:
     return [
         "## Confidence",
         f"On {escaped(on)}: whether a confidence means what it says.",
+        *(f"**Warning:** {escaped(said)}" for said in suites.calibration_warnings(content.suites.curves)),
+        *([suites.CALIBRATION_LEAD, _table(suites.CALIBRATION_HEADS, checks)] if checks else []),
         _table(header, rows),
         "### Reliability",
         _table(["Candidate", "Confidence", "Right", "95 % interval", "n"], bins),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jettison.decide import report_words as words
 from jettison.decide.report_evidence import (
     AttackOutcome,
+    BinOfAnswers,
     ConfidenceCurves,
     KeptAnswers,
     LostExample,
@@ -29,6 +30,20 @@ SECTIONS = {
 }
 ALL_TIERS = ("in_domain", "long_tail", "out_of_domain", "perturbed", "adversarial", "safety")
 COVERAGES = (0.5, 0.8, 1.0)
+CALIBRATION_LEAD = (
+    "Confidences were fitted on one half of dev. The error of calibration (debiased ECE, with its 95 % "
+    "interval) on the other half and on test; an interval from 0 on is that of confidences that may all be "
+    "true. Refuted is what true confidences would show in less than one test of twenty."
+)
+CALIBRATION_HEADS = (
+    "Candidate",
+    "ECE on dev",
+    "ECE on test",
+    "Difference to the incumbent, points",
+    "Too sure by, points",
+    "Right near a confidence of 0.9",
+    "Calibration on test",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +51,29 @@ class ConfidenceRow:
     """What one candidate's confidences are worth."""
 
     name: str
-    ece: str
     brier: str
     off: str
     """Bins whose mean confidence lies outside the interval of right answers, of all."""
     risks: tuple[str, ...]
     """Share wrong among the surest half, four fifths, and all answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationRow:
+    """Whether one candidate's calibration holds on test."""
+
+    name: str
+    dev: str
+    test: str
+    """Debiased error of calibration with its interval, as on dev."""
+    difference: str
+    """To the incumbent's error on test, in points."""
+    gap: str
+    """How much too sure, in points."""
+    near: str
+    """Share of right answers near a confidence of 0.9."""
+    verdict: str
+    refuted: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +121,44 @@ def confidence_rows(curves: Sequence[ConfidenceCurves]) -> list[ConfidenceRow]:
     return [
         ConfidenceRow(
             name=one.candidate,
-            ece=words.percent(one.ece),
             brier=f"{one.brier:.4f}{_brier_words(one.brier_difference)}",
             off=_off_words(one),
             risks=tuple(_risk_at(one.risk_coverage, share) for share in COVERAGES),
         )
         for one in curves
+    ]
+
+
+def calibration_rows(curves: Sequence[ConfidenceCurves]) -> list[CalibrationRow]:
+    """One row a candidate that was checked."""
+    found = []
+    for one in curves:
+        if one.test is None:
+            continue
+        p = "p ≤ 0.002" if one.test.p_value <= 0.002 else f"p = {one.test.p_value:.3f}"
+        found.append(
+            CalibrationRow(
+                name=one.candidate,
+                dev=words.UNKNOWN if one.dev is None else _share_words(one.dev.ece),
+                test=_share_words(one.test.ece),
+                difference=words.points_interval(one.ece_difference) if one.ece_difference else "",
+                gap=words.points_interval(one.test.gap),
+                near=_near_words(one.test.near),
+                verdict=f"refuted ({p})" if one.refuted else f"not refuted ({p})",
+                refuted=one.refuted,
+            )
+        )
+    return found
+
+
+def calibration_warnings(curves: Sequence[ConfidenceCurves]) -> list[str]:
+    """One sentence for each candidate whose calibration test refutes."""
+    return [
+        f"Test refutes the confidences of {one.candidate}: on average they are "
+        f"{_share_words(one.test.ece)} off, {_gap_words(one.test.gap)}. A threshold on them keeps a "
+        'different share right than it says. More dev examples, or `calibration = "auto"`, may mend it.'
+        for one in curves
+        if one.test is not None and one.refuted
     ]
 
 
@@ -246,6 +310,20 @@ def _brier_words(difference: Interval | None) -> str:
         return ""
     signed = [f"{v:+.4f}".replace("-", "−") for v in (difference.value, difference.low, difference.high)]
     return f" ({signed[0]} [{signed[1]}, {signed[2]}])"
+
+
+def _near_words(near: BinOfAnswers | None) -> str:
+    if near is None:
+        return "too few"
+    right = f"{100 * near.right_share:.1f} % [{100 * near.low:.1f}, {100 * near.high:.1f}]"
+    return f"{right} at {near.confidence:.2f}, n = {near.n:,}"
+
+
+def _gap_words(gap: Interval) -> str:
+    if gap.low <= 0 <= gap.high:
+        return "too high in some places and too low in others"
+    too = "too sure" if gap.value > 0 else "not sure enough"
+    return f"{too} by {100 * abs(gap.value):.1f} points"
 
 
 def _off_words(one: ConfidenceCurves) -> str:

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from jettison.compress.incumbent_language import is_language
-from jettison.decide.curves import confidence_curves, written_by_users
+from jettison.decide.curves import as_stored, confidence_curves, with_refuted, written_by_users
 from jettison.decide.pairing import record_score
 from jettison.decide.report_evidence import (
     AttackOutcome,
@@ -19,7 +19,6 @@ from jettison.decide.report_evidence import (
 )
 from jettison.decide.slices import in_slice
 from jettison.decide.suite_comparisons import suite_comparisons
-from jettison.decision import Interval
 from jettison.errors import NotEnoughData
 from jettison.evaluate.suites.attack import Attack, attack_records
 from jettison.evaluate.suites.discover import Discovery, FoundSlice, discover_slices
@@ -29,7 +28,6 @@ from jettison.loop.suites import Attacked, attacked_candidate, drawn, judge_robu
 from jettison.loop.telling import Answers
 from jettison.loop.workspace import Contender, Workspace
 from jettison.record import Record
-from jettison.stats import interval as stats_interval
 from jettison.stats.clustered import mean_difference_ci
 from jettison.task import Example
 
@@ -57,14 +55,16 @@ def suite_evidence(
     known = {example.id for example in examples}
     of_task = [r for r in base.records if r.example_id in known]
     scorer = workspace.scorer
+    unfitted = {example.id for example in workspace.task.development.dev_certify}
     curves = [
         confidence_curves(
             one.name,
             [r for r in one.records if r.example_id in known],
             None if one is base else of_task,
             scorer,
+            dev=[r for r in contender.records if r.example_id in unfitted],
         )
-        for one in answers
+        for one, contender in zip(answers, contenders, strict=True)
     ]
     comparisons = [
         row
@@ -79,7 +79,7 @@ def suite_evidence(
     ]
     searches = [slice_search(workspace, base, one, examples) for one in others]
     return SuiteEvidence(
-        curves=tuple(one for one in curves if one is not None),
+        curves=with_refuted([one for one in curves if one is not None]),
         comparisons=tuple(comparisons),
         searches=tuple(one for one in searches if one is not None),
         attacks=attack_outcomes(workspace, contenders, answers, examples),
@@ -177,7 +177,7 @@ def _outcome(one: Attacked, incumbent: Attacked, *, budget: int) -> AttackOutcom
         candidate=one.name,
         n=len(one.attacks),
         n_right=one.n_right,
-        success=None if one.success_share is None else _stored(one.success_share),
+        success=None if one.success_share is None else as_stored(one.success_share),
         mean_queries=one.mean_queries,
         budget=budget,
         robust_difference=difference,
@@ -218,10 +218,4 @@ def _searched(name: str, found: Discovery, slices: Sequence[WorstSlice]) -> Slic
         n_validate=found.n_validate,
         alpha=found.alpha,
         found=tuple(slices),
-    )
-
-
-def _stored(one: stats_interval.Interval) -> Interval:
-    return Interval(
-        value=one.value, low=one.low, high=one.high, confidence=one.confidence, method=one.method
     )

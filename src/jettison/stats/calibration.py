@@ -23,23 +23,38 @@ def calibration_error(
     Source:
         Kumar, Liang & Ma 2019, "Verified uncertainty calibration", the debiased plug-in.
     """
-    from scipy.special import ndtr
-
     p, y = _pair(confidence, correct)
     order = np.argsort(p, kind="stable")
     parts = np.array_split(order, max(1, min(n_bins, len(p) // 10)))
-    share = np.array([len(part) / len(p) for part in parts])
-    gap = np.array([abs(float(y[part].mean() - p[part].mean())) for part in parts])
-    plain = float(share @ gap)
+    sizes = np.array([len(part) for part in parts])
+    right = np.array([y[part].mean() for part in parts])
+    sure = np.array([p[part].mean() for part in parts])
     if not debiased:
-        return plain
-    noise = np.array([np.sqrt(y[part].mean() * (1 - y[part].mean()) / len(part)) for part in parts])
+        return float(sizes / len(p) @ np.abs(right - sure))
+    return float(debiased_gap(right, sure, sizes, sizes / len(p)))
+
+
+def debiased_gap(right: np.ndarray, sure: np.ndarray, sizes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean distance of bins' confidences and shares of right answers, debiased, never under 0.
+
+    Args:
+        right: Share of right answers, shape (..., n_bins).
+        sure: Mean confidence, the same shape or (n_bins,).
+        sizes: Answers in each bin.
+        weights: Of each bin, summing to 1.
+    """
+    from scipy.special import ndtr
+
+    gap = np.abs(right - sure)
+    noise = np.sqrt(right * (1 - right) / sizes)
     safe = np.where(noise > 0, noise, 1.0)
     folded = noise * np.sqrt(2 / np.pi) * np.exp(-(gap**2) / (2 * safe**2)) + gap * (
         1 - 2 * ndtr(-gap / safe)
     )
     expected = np.where(noise > 0, folded, gap)
-    return float(max(0.0, plain - share @ (expected - gap)))
+    return np.asarray(
+        np.maximum(0.0, (gap * weights).sum(axis=-1) - ((expected - gap) * weights).sum(axis=-1))
+    )
 
 
 def brier(confidence: ArrayLike, correct: ArrayLike) -> float:

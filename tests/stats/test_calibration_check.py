@@ -1,0 +1,91 @@
+"""Whether confidences are refuted, by hand and against exact enumeration."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from jettison.errors import InvalidInput, NotEnoughData
+from jettison.stats.calibration import calibration_error
+from jettison.stats.calibration_check import calibration_difference, check_calibration, right_near
+
+
+def halves(*right_of_ten: int) -> np.ndarray:
+    """Ten answers a bin, so many of them right."""
+    return np.concatenate([[1] * k + [0] * (10 - k) for k in right_of_ten])
+
+
+def test_what_is_right_as_often_as_it_says_is_not_refuted():
+    found = check_calibration(np.full(40, 0.5), halves(5, 5, 5, 5))
+    assert (found.n, found.p_value) == (40, 1.0)
+    assert (found.ece.value, found.ece.low) == (0.0, 0.0)
+    assert found.ece.high > 0.05
+    assert found.gap.value == 0.0
+
+
+def test_the_p_value_is_the_exact_one():
+    # Four bins of ten coin tosses; the statistic is the sum of |heads - 5|. Here 4 + 2 + 1 + 2 = 9.
+    chance = binom.pmf(np.arange(11), 10, 0.5)
+    off = np.abs(np.arange(11) - 5)
+    exact = sum(np.prod(chance[list(k)]) for k in product(range(11), repeat=4) if off[list(k)].sum() >= 9)
+    found = check_calibration(np.full(40, 0.5), halves(9, 3, 6, 3))
+    assert found.p_value == pytest.approx(exact, abs=0.1)  # 999 draws: a standard error of 0.03
+
+
+def test_confidences_that_are_too_sure_are_refuted_by_how_much():
+    found = check_calibration(np.full(200, 0.9), np.tile([1, 1, 1, 0, 0], 40))
+    assert found.p_value == 0.002
+    assert found.gap.value == pytest.approx(0.3)
+    assert found.ece.value == pytest.approx(0.3, abs=0.01)
+    assert 0.2 < found.ece.low < 0.3 < found.ece.high < 0.4
+    assert found.ece.value == calibration_error(np.full(200, 0.9), np.tile([1, 1, 1, 0, 0], 40))
+
+
+def test_copies_of_one_answer_are_no_more_evidence_than_the_answer():
+    rng = np.random.default_rng(0)
+    sure = rng.uniform(0.5, 1, 100)
+    right = (rng.random(100) < sure - 0.1) * 1.0
+    alone = check_calibration(sure, right)
+    copied = [np.repeat(one, 10) for one in (sure, right, np.arange(100))]
+    naive = check_calibration(copied[0], copied[1])
+    grouped = check_calibration(copied[0], copied[1], groups=copied[2])
+    assert naive.p_value < 0.003 < grouped.p_value
+    assert alone.gap.low == pytest.approx(grouped.gap.low, abs=1e-9)
+    assert grouped.ece.high - grouped.ece.low > 1.5 * (naive.ece.high - naive.ece.low)
+
+
+def test_a_difference_is_mirrored_when_the_models_change_places():
+    rng = np.random.default_rng(1)
+    sure = rng.uniform(0.5, 1, 300)
+    right = (rng.random(300) < sure) * 1.0
+    too_sure = np.minimum(1.0, sure + 0.15)
+    there = calibration_difference(too_sure, right, sure, right)
+    back = calibration_difference(sure, right, too_sure, right)
+    assert there.ece.low > 0
+    assert there.gap.value == pytest.approx((too_sure - sure).mean())
+    assert (back.ece.value, back.ece.low) == pytest.approx((-there.ece.value, -there.ece.high), abs=1e-9)
+    itself = calibration_difference(sure, right, sure, right)
+    assert (itself.ece.value, itself.ece.low, itself.ece.high) == (0.0, 0.0, 0.0)
+
+
+def test_answers_near_nine_tenths_are_counted():
+    sure = np.concatenate([np.full(50, 0.9), np.full(50, 0.5)])
+    found = right_near(sure, np.concatenate([np.tile([1, 1, 1, 1, 0], 10), np.zeros(50)]), 0.9)
+    assert found is not None
+    assert (found.n, found.right.value, found.confidence) == (50, 0.8, pytest.approx(0.9))
+    # Wilson, 40 of 50
+    assert (found.right.low, found.right.high) == (
+        pytest.approx(0.670, abs=1e-3),
+        pytest.approx(0.888, abs=1e-3),
+    )
+    assert right_near(sure, np.zeros(100), 0.7) is None
+
+
+def test_what_cannot_be_checked_is_refused():
+    with pytest.raises(NotEnoughData, match="needs at least 40 answers, got 3"):
+        check_calibration([0.5, 0.6, 0.7], [1, 0, 1])
+    with pytest.raises(InvalidInput, match="right \\(1\\) or wrong \\(0\\)"):
+        check_calibration(np.full(40, 0.5), np.full(40, 0.5))
+    with pytest.raises(InvalidInput, match="same examples"):
+        calibration_difference(np.full(40, 0.5), np.ones(40), np.full(50, 0.5), np.ones(50))
