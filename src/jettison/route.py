@@ -72,18 +72,29 @@ class Guarded(msgspec.Struct, frozen=True, kw_only=True, tag="guarded"):
 Route = Union[Single, Cascade, Shadow, Split, Guarded]
 
 
-def candidate_folders(route: Route) -> tuple[str, ...]:
-    """Folders of all candidates a route may ask, first asked first, each once."""
-    inner: tuple[Route, ...]
+def parts_of(route: Route) -> tuple[Route, ...]:
+    """Routes directly within a route, first asked first."""
     match route:
         case Single():
-            return (route.candidate,)
+            return ()
         case Cascade():
-            inner = (route.lean, route.fallback)
+            return (route.lean, route.fallback)
         case Shadow():
-            inner = (route.main, route.shadow)
+            return (route.main, route.shadow)
         case Split():
-            inner = (route.control, route.treatment)
+            return (route.control, route.treatment)
         case Guarded():
-            inner = (route.inner,)
-    return tuple(dict.fromkeys(folder for part in inner for folder in candidate_folders(part)))
+            return (route.inner,)
+
+
+def candidate_folders(route: Route) -> tuple[str, ...]:
+    """Folders of all candidates a route may ask, first asked first, each once."""
+    if isinstance(route, Single):
+        return (route.candidate,)
+    return tuple(dict.fromkeys(folder for part in parts_of(route) for folder in candidate_folders(part)))
+
+
+def guardrails_of(route: Route) -> frozenset[str]:
+    """Names of all guardrails that a route may ask."""
+    own = frozenset(route.guardrails) if isinstance(route, Guarded) else frozenset[str]()
+    return own.union(*(guardrails_of(part) for part in parts_of(route)))

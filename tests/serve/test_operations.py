@@ -32,6 +32,7 @@ from jettison.cli.main import main
 from jettison.decision import Verdict
 from jettison.errors import BrokenArtifact, InvalidInput
 from jettison.record import Record
+from jettison.route import Guarded, Single
 from jettison.serve.config import ProofConfig, ServeConfig, read_serve_config
 from jettison.serve.flags import resolve
 from jettison.serve.proof import open_proven
@@ -426,6 +427,19 @@ def test_the_command_checks_without_serving_and_makes_keys(tmp_path, release, ca
             main(arguments)
         assert caught.value.code == 0
         assert said in capsys.readouterr().out
+
+
+def test_a_start_says_which_guardrails_no_route_asks(tmp_path, release, caplog):
+    inner = Single(candidate="release")
+    rails = {"pii": {}, "secrets": {}}
+    for route, idle in ((Guarded(inner=inner, guardrails=("pii",)), ["secrets"]), (None, [*rails])):
+        with caplog.at_level("INFO", "jettison.serve"):
+            caplog.clear()
+            with running(config_of(tmp_path, release=release, guardrails=rails, route=route)):
+                told = [json.loads(one.message) for one in caplog.records]
+        assert [one["guardrails"] for one in told if one["event"] == "guardrails_idle"] == [idle]
+        (listening,) = (one for one in told if one["event"] == "listening")
+        assert listening["guardrails"] == sorted(set(rails) - set(idle))
 
 
 def test_a_check_opens_guardrails_and_says_which_no_route_asks(tmp_path, release, capsys):

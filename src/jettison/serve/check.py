@@ -1,10 +1,8 @@
 """Whether a gateway would start, without listening."""
 
 import asyncio
-from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
-from jettison.route import Guarded, Route
 from jettison.serve.config import ServeConfig
 from jettison.serve.gateway import open_guardrails
 from jettison.serve.metrics import Metrics
@@ -30,23 +28,13 @@ async def _started(config: ServeConfig) -> str:
     plan = Plan(config, Metrics(), lambda record, call: None)
     await plan.start()
     try:
-        used = set() if plan.route is None else set(_guardrails_of(plan.route))
         told = [
-            (rail.name, "in the route" if rail.name in used else "asked by moderations ALONE")
+            (rail.name, "in the route" if rail.name in plan.guardrails else "asked by moderations ALONE")
             for rail in rails
         ]
         return "\n".join([*_lines(plan), *(f"guardrail {name} {where}" for name, where in told)])
     finally:
         await plan.close()
-
-
-def _guardrails_of(route: Route) -> Iterator[str]:
-    if isinstance(route, Guarded):
-        yield from route.guardrails
-    for name in route.__struct_fields__:
-        inner = getattr(route, name)
-        if isinstance(inner, get_args(Route)):
-            yield from _guardrails_of(inner)
 
 
 def _lines(plan: Plan) -> list[str]:

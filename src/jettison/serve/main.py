@@ -83,6 +83,7 @@ async def run(
         "release": gateway.release_digest[:12] or None,
         "unproven": sorted({d for one in gateway.plan.proven.values() for d in one.doubts}),
         "keys": len(config.keys),
+        "guardrails": sorted(gateway.plan.guardrails),
         "weights": gateway.plan.weights,
     }
     announce(config, port, facts)

@@ -13,7 +13,7 @@ from jettison.control import Control, RouteControl
 from jettison.errors import BrokenArtifact, InvalidInput
 from jettison.record import Record
 from jettison.release.read import read_candidate
-from jettison.route import Cascade, Guarded, Route, Shadow, Single, Split
+from jettison.route import Cascade, Guarded, Route, Shadow, Single, Split, guardrails_of
 from jettison.serve.calls import Call
 from jettison.serve.config import ServeConfig, UpstreamConfig
 from jettison.serve.engine import Child, Engine, InProcess
@@ -95,6 +95,9 @@ class Plan:
         await asyncio.gather(
             *(engine.start() for engine in (*self.engines.values(), *self.embedders.values()))
         )
+        idle = sorted(set(config.guardrails) - self.guardrails)
+        if idle:
+            tell("guardrails_idle", guardrails=idle, why="no route asks them, /v1/moderations alone does")
         self._tell_metrics()
 
     def _default_route(self) -> Route | None:
@@ -339,6 +342,11 @@ class Plan:
     def weights(self) -> dict[str, dict[str, float]]:
         """Shares and thresholds in force, by place."""
         return {place: node.weights for place, node in self._steerable.items()}
+
+    @property
+    def guardrails(self) -> frozenset[str]:
+        """Names of those that requests and replies go through."""
+        return frozenset() if self.route is None else guardrails_of(self.route)
 
     @property
     def is_unproven(self) -> bool:
