@@ -95,6 +95,24 @@ def test_with_a_fallback_nobody_notices(tmp_path, release):
             assert any(one.headers["x-jettison-escalated"] == "true" for one in found)
 
 
+def test_an_engine_that_only_probes_ask_is_found_to_hang_and_asked_once_however_many_probe(
+    tmp_path, release, monkeypatch
+):
+    monkeypatch.setattr("jettison.serve.gateway.PROBE_S", 0.3)
+    config = config_of(tmp_path, release=release, engine=EngineConfig(in_process=(), hang_s=0.6))
+    with running(config) as gateway, ThreadPoolExecutor(20) as pool:
+        pid = engine_of(gateway).pid
+        os.kill(pid, signal.SIGSTOP)
+        asked = [pool.submit(request, gateway.port, "GET", "/health/ready") for _ in range(20)]
+        found = [one.result(10) for one in asked]
+        assert {one.status for one in found} == {503}
+        assert set(found[0].json["engines"].values()) == {"slow"}
+        assert engine_of(gateway)._last_id == 1
+        wait_until(lambda: engine_of(gateway).is_ready and engine_of(gateway).pid != pid, 15)
+        assert ask(gateway, "pear").status == 200
+        assert engine_of(gateway)._n_waiting == 0
+
+
 def test_an_engine_that_hangs_is_killed_and_started_anew(tmp_path, release):
     config = config_of(tmp_path, release=release, engine=EngineConfig(in_process=(), hang_s=0.5))
     with running(config) as gateway:

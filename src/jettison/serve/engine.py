@@ -182,15 +182,13 @@ class Child:
         self._last_id += 1
         number = self._last_id
         future: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+        data = msgspec.msgpack.encode(Asked(number, op, inputs))
+        # It stays until the child has answered, whoever waits: an asker that went away, as probes do, takes
+        # nothing off the child's queue, and a hang is seen by the oldest of what is unanswered.
         self._asked[number] = (future, time.monotonic(), len(inputs))
         self._n_waiting += len(inputs)
-        try:
-            data = msgspec.msgpack.encode(Asked(number, op, inputs))
-            self._writer.write(HEAD.pack(len(data)) + data)
-            told = await future
-        finally:
-            self._asked.pop(number, None)
-            self._n_waiting -= len(inputs)
+        self._writer.write(HEAD.pack(len(data)) + data)
+        told = await future
         if told.error is not None:
             raise ApiError(500, "engine_failed", f"engine {self.name!r}: {told.error[:300]}")
         return told
@@ -287,9 +285,13 @@ class Child:
         try:
             while True:
                 told = decoder.decode(await _frame(reader))
-                entry = self._asked.get(told.id)
-                if entry is not None and not entry[0].done():
-                    entry[0].set_result(told)
+                entry = self._asked.pop(told.id, None)
+                if entry is None:
+                    continue
+                future, _, n_inputs = entry
+                self._n_waiting -= n_inputs
+                if not future.done():
+                    future.set_result(told)
         except (asyncio.IncompleteReadError, msgspec.DecodeError, OSError):
             return
 
@@ -315,7 +317,8 @@ class Child:
             writer.close()
 
     def _fail_all(self) -> None:
-        for future, _, _ in list(self._asked.values()):
+        failed, self._asked, self._n_waiting = self._asked, {}, 0
+        for future, _, _ in failed.values():
             if not future.done():
                 future.set_exception(
                     ApiError(

@@ -73,6 +73,7 @@ class Gateway:
         self._reloading = asyncio.Lock()
         self._moderation: Any = None
         self._probe: tuple[float, dict[str, Any]] | None = None
+        self._probing: asyncio.Task[dict[str, Any]] | None = None
         self._n_told = (0, 0)
         self._incidents_stamp: Any = None
 
@@ -97,11 +98,11 @@ class Gateway:
 
     async def close(self) -> None:
         """Stop everything, the log last."""
-        for task in self._tasks:
+        under_way = [*self._tasks, *self._retiring]
+        probing: list[asyncio.Task[Any]] = [] if self._probing is None else [self._probing]
+        for task in (*under_way, *probing):
             task.cancel()
-        for task in list(self._retiring):
-            task.cancel()
-        await asyncio.gather(*self._tasks, *self._retiring, return_exceptions=True)
+        await asyncio.gather(*under_way, *probing, return_exceptions=True)
         await self.plan.close()
         await self.ui.close()
         self._save_usage()
@@ -215,18 +216,23 @@ class Gateway:
     # Health
 
     async def health(self) -> dict[str, Any]:
-        """All that readiness depends on, and what is merely broken; asked anew at most once a second."""
+        """All that readiness depends on, and what is merely broken; asked anew at most once a second.
+
+        However many ask at once, an engine is asked once: one that hangs is not buried in probes.
+        """
         now = time.monotonic()
-        if self._probe is None or now - self._probe[0] > 1.0 or self.is_draining:
-            self._probe = now, await self._asked_health()
+        if self._probe is not None and now - self._probe[0] <= 1.0 and not self.is_draining:
+            return self._probe[1]
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.create_task(self._asked_health())
+        self._probe = now, await asyncio.shield(self._probing)
         return self._probe[1]
 
     async def _asked_health(self) -> dict[str, Any]:
-        engines = {}
-        for engine in (*self.plan.engines.values(), *self.plan.embedders.values()):
-            engines[engine.name] = await _answers(
-                engine, is_embedder=engine in self.plan.embedders.values()
-            )
+        embedders = self.plan.embedders.values()
+        asked = (*self.plan.engines.values(), *embedders)
+        states = await asyncio.gather(*(_answers(one, is_embedder=one in embedders) for one in asked))
+        engines = {one.name: state for one, state in zip(asked, states, strict=True)}
         found: dict[str, Any] = {
             "status": "ready",
             "engines": engines,
