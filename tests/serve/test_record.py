@@ -7,7 +7,7 @@ import msgspec
 import openai
 import pytest
 
-from gateways import Faulty, client, completion, config_of, records_in, running, upstream_of
+from gateways import Faulty, client, completion, config_of, records_in, request, running, upstream_of
 from jettison.cli.main import main
 from jettison.serve.config import LogConfig
 from jettison.task.read import read_task
@@ -107,3 +107,39 @@ def test_what_an_upstream_refuses_is_the_clients_to_see_and_no_example(tmp_path)
             (row,) = records_in(gateway)
             assert (row.status, row.output) == (401, None)
             assert msgspec.json.encode(row)
+
+
+def test_a_pass_through_names_the_models_of_its_upstream(tmp_path):
+    listed = [{"id": name, "object": "model", "created": 1, "owned_by": "them"} for name in ("big", "a/b")]
+
+    async def lists(exchange):
+        at = exchange.path.removeprefix("/v1/models")
+        named = [one for one in listed if at == "/" + one["id"].replace("/", "%2F")]
+        if exchange.headers.get("authorization") != "Bearer sk-theirs":
+            await exchange.reply({"error": {"message": "bad key", "code": "invalid_api_key"}}, 401)
+        elif named or not at:
+            await exchange.reply(named[0] if named else {"object": "list", "data": listed})
+        else:
+            await exchange.reply(b"<html>no such page", 404)
+
+    with Faulty() as upstream:
+        upstream.behave = lists
+        config = config_of(
+            tmp_path, upstreams={"incumbent": upstream_of(upstream.url, pass_key=True)}, pass_other=True
+        )
+        with running(config) as gateway:
+            ours = client(gateway, api_key="sk-theirs")
+            assert [one.id for one in ours.models.list()] == ["big", "a/b"]
+            assert ours.models.retrieve("a/b").owned_by == "them"
+            with pytest.raises(openai.NotFoundError, match="refused the request"):
+                ours.models.retrieve("nothing")
+            with pytest.raises(openai.AuthenticationError, match="bad key"):
+                client(gateway).models.list()
+            n_asked = upstream.n
+            assert request(gateway.port, "GET", "/v1/models/..").status == 404
+            assert upstream.n == n_asked
+        with running(msgspec.structs.replace(config, model="ours", state=str(tmp_path / "b"))) as gateway:
+            assert [one.id for one in client(gateway).models.list()] == ["ours"]
+    with running(msgspec.structs.replace(config, state=str(tmp_path / "c"))) as gateway:
+        found = request(gateway.port, "GET", "/v1/models")
+        assert (found.status, found.json["error"]["code"]) == (502, "upstream_unreachable")

@@ -12,6 +12,7 @@ from jettison.incident import KIND
 from jettison.serve.access import Key
 from jettison.serve.api_error import ApiError, bad_request
 from jettison.serve.http_io import (
+    JSON,
     Receive,
     Send,
     new_request_id,
@@ -55,9 +56,20 @@ async def metrics(gateway: "Gateway", scope: Any, receive: Receive, send: Send) 
 
 
 async def models(gateway: "Gateway", scope: Any, receive: Receive, send: Send) -> None:
-    """`/v1/models`: what may be asked for, and what is known of its proof."""
-    _check_key(gateway, scope)
+    """`/v1/models`: what may be asked for, with its proof; of a pass-through, what its upstream says."""
+    authorization = _check_key(gateway, scope)
+    if gateway.is_pass_through:
+        await _upstreams_models(gateway, None, authorization, send)
+        return
     await send_json(send, 200, {"object": "list", "data": gateway.models()})
+
+
+async def _upstreams_models(
+    gateway: "Gateway", name: str | None, authorization: bytes | None, send: Send
+) -> None:
+    (upstream,) = gateway.plan.upstreams.values()
+    given = None if authorization is None else authorization.decode("latin-1")
+    await send_body(send, 200, [JSON], await upstream.models(name, given))
 
 
 async def openapi(gateway: "Gateway", scope: Any, receive: Receive, send: Send) -> None:
@@ -100,7 +112,7 @@ async def find(
         await _moderations(gateway, scope, receive, send, key)
         return None
     if method in ("GET", "HEAD") and path.startswith("/v1/models/"):
-        await _model(gateway, path[11:], send)
+        await _model(gateway, path[11:], scope, send)
         return None
     if path.startswith("/v2/models/"):
         name, _, rest = path[11:].partition("/")
@@ -114,12 +126,17 @@ async def find(
     raise ApiError(404, "not_found", f"there is nothing at {path[:200]}.", should_retry=False)
 
 
-def _check_key(gateway: "Gateway", scope: Any) -> None:
-    headers = read_headers(scope, gateway.config.limits)
-    gateway.access.key_of(headers.get(b"authorization"))
+def _check_key(gateway: "Gateway", scope: Any) -> bytes | None:
+    """The header that a client brings, once it is known to do."""
+    authorization = read_headers(scope, gateway.config.limits).get(b"authorization")
+    gateway.access.key_of(authorization)
+    return authorization
 
 
-async def _model(gateway: "Gateway", name: str, send: Send) -> None:
+async def _model(gateway: "Gateway", name: str, scope: Any, send: Send) -> None:
+    if gateway.is_pass_through and name not in (".", ".."):
+        await _upstreams_models(gateway, name, _check_key(gateway, scope), send)
+        return
     for one in gateway.models():
         if one["id"] == name:
             await send_json(send, 200, one)

@@ -140,6 +140,12 @@ class Gateway:
         return self.config.pass_other and bool(self.plan.upstreams)
 
     @property
+    def is_pass_through(self) -> bool:
+        """Whether all it does is pass on: then the models are the upstream's, under its own names."""
+        is_bare = not self.plan.proven and not self.plan.embedders and self.config.model is None
+        return self.passes_other and is_bare and len(self.plan.upstreams) == 1
+
+    @property
     def has_guardrails(self) -> bool:
         """Whether `/v1/moderations` has anything to say."""
         return self._moderation is not None

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import msgspec
 
@@ -157,12 +158,52 @@ class Upstream:
             )
         return self._reply(facts, raw, started, len(data))
 
+    async def models(self, name: str | None, authorization: str | None) -> bytes:
+        """Its own list of models, or what it says of one, as it came; nothing is asked again.
+
+        Args:
+            name: Of one model; None asks for all.
+            authorization: The client's own header, for an upstream that is told to hand it on.
+
+        Raises:
+            ApiError: There is none, or the upstream refuses.
+        """
+        at = "/models" if name is None else "/models/" + quote(name, safe="")
+        url = self._http.client.URL(self._base + at, encoded=True)
+        response: Any = None
+        try:
+            async with asyncio.timeout(self.config.first_byte_s):
+                response = await (self._session or self._open()).get(
+                    url, headers=self._authorized(authorization), allow_redirects=False
+                )
+                if response.status != 200:
+                    await self._refused(response)
+                raw = await self._whole(response)
+        except _Failed as failed:
+            raise failed.error from failed
+        except (TimeoutError, self._http.ClientError, OSError, ValueError) as error:
+            try:
+                self._translate(error, "over its models")
+            except _Failed as failed:
+                raise failed.error from error
+        finally:
+            if response is not None:
+                response.close()  # of what was read to its end the connection has been given back
+        if _is_object(raw):
+            return raw
+        message = f"upstream {self.name!r} answered 200 with no list of models."
+        raise ApiError(502, "bad_upstream_reply", message, should_retry=False)
+
+    def _authorized(self, authorization: str | None) -> dict[str, str]:
+        if self._key is not None:
+            return {"authorization": f"Bearer {self._key}"}
+        if self.config.pass_key and authorization is not None:
+            return {"authorization": authorization}
+        return {}
+
     def _headers(self, call: Call) -> dict[str, str]:
         headers = {"content-type": "application/json", "x-request-id": call.request_id}
-        if self._key is not None:
-            headers["authorization"] = f"Bearer {self._key}"
-        elif self.config.pass_key and call.authorization is not None:
-            headers["authorization"] = call.authorization
+        headers |= self._authorized(call.authorization)
         if call.traceparent is not None:
             headers["traceparent"] = call.traceparent
         return headers
@@ -469,3 +510,11 @@ def _is_error_body(raw: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
     return isinstance(body, dict) and isinstance(body.get("error"), dict)
+
+
+def _is_object(raw: bytes) -> bool:
+    """Whether an answer is a JSON object."""
+    try:
+        return isinstance(msgspec.json.decode(raw), dict)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
