@@ -4,7 +4,6 @@ import pytest
 
 from gateways import (
     Faulty,
-    answers,
     ask,
     completion,
     config_of,
@@ -238,17 +237,3 @@ def test_moderations_are_the_guardrails(tmp_path, upstream):
         raw = post(gateway, "/v1/moderations", {"input": "fine"}).json["results"][0]
         assert raw["categories"] == {"pii": False, "length": False}
         assert post(gateway, "/v1/moderations", {"input": []}).status == 400
-
-
-def test_other_choices_and_tools_in_a_guarded_stream_end_it(tmp_path, upstream):
-    async def two(exchange):
-        await exchange.begin_stream()
-        await exchange.event(delta("a "))
-        await exchange.event(delta("b", index=1))
-        await exchange.event("[DONE]")
-        await exchange.end_stream()
-
-    upstream.behave = two
-    with guarded(tmp_path, upstream, pii={"action": "redact"}) as gateway:
-        assert ask(gateway, "x", stream=True).events[-1]["error"]["code"] == "unguardable"
-    upstream.behave = answers

@@ -306,7 +306,7 @@ async def _infer(gateway: "Gateway", plan: "Plan", call: Call, send: Send) -> To
         raise cannot_answer("the route answers in a shape that has no labels.")
     arms = [reply.place or "single" for reply in found]
     body = shapes.infer_response(name, gateway.release_digest[:12], asked, answers, arms)
-    headers = reply_headers(gateway, plan, call, _least_sure(found))
+    headers = reply_headers(gateway, plan, _noted(call, calls), _least_sure(found))
     for one, reply in zip(calls, found, strict=True):
         _finish(gateway, one, reply, 200)
     await send_body(send, 200, [JSON, *headers], body)
@@ -318,6 +318,13 @@ def _part(call: Call, text: str, i: int, n: int) -> Call:
     key = call.key if call.is_sticky else request_id
     fresh: dict[str, Any] = {"side": [], "notes": {}, "output_notes": {}}
     return dataclasses.replace(call, text=text, request_id=request_id, key=key, **fresh)
+
+
+def _noted(call: Call, parts: list[Call]) -> Call:
+    """The whole call with what guardrails did to any of its parts."""
+    for part in parts:
+        call.notes.update(part.notes)
+    return call
 
 
 def _least_sure(replies: list[Reply]) -> Reply:
@@ -352,7 +359,7 @@ async def _completions(gateway: "Gateway", plan: "Plan", call: Call, send: Send)
         for reply, prompt in zip(found, prompts, strict=True)
         if reply.answer is not None
     ]
-    headers = reply_headers(gateway, plan, call, _least_sure(found))
+    headers = reply_headers(gateway, plan, _noted(call, calls), _least_sure(found))
     for one, reply in zip(calls, found, strict=True):
         _finish(gateway, one, reply, 200)
     if call.stream:

@@ -1,5 +1,6 @@
 """Every text of a request and of a reply that a guardrail must see, and how each is put back changed."""
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
@@ -8,45 +9,81 @@ import msgspec
 
 from jettison.serve.calls import Call, Reply
 
-_IN_MESSAGE = ("content", "refusal", "reasoning_content", "reasoning")
+_NO_TEXT = frozenset({"role", "type", "id", "name", "index", "object", "tool_call_id", "detail", "format"})
+"""Keys of a message whose values are names and kinds."""
+_MEDIA = frozenset({"data", "file_data", "b64_json", "input_audio", "image_url", "file"})
+"""Keys of pictures, sounds and files, which no guardrail reads."""
 
 
-def texts_of(call: Call) -> list[str]:
-    """Every text of a request that a model would read: messages of all roles, prompts, the task's text."""
-    messages = call.body.get("messages")
-    if call.operation == "chat" and isinstance(messages, list):
-        return [text for one in messages if (text := _content_text(one.get("content")))]
-    if call.operation in ("completion", "embedding"):
-        given = call.body.get("prompt" if call.operation == "completion" else "input")
-        listed = given if isinstance(given, list) else [given]
-        return [one for one in listed if isinstance(one, str)]
-    return [call.text] if call.text else []
+class Place:
+    """Where one text stands, within a body that may be changed."""
+
+    def __init__(self, holder: Any, key: Any, *, is_aside: bool = False) -> None:
+        self._holder, self._key = holder, key
+        self.is_aside = is_aside
+        """Whether it stands beside what is asked or answered: reasoning, a refusal, a call of a tool."""
+
+    @property
+    def text(self) -> str:
+        """As it stands there now."""
+        return str(self._holder[self._key])
+
+    @property
+    def is_arguments(self) -> bool:
+        """Whether a program reads it as JSON."""
+        return bool(self._key == "arguments")
+
+    def put(self, text: str) -> None:
+        """Put another in its place."""
+        self._holder[self._key] = text
 
 
-def with_texts(call: Call, texts: list[str], changed: dict[int, str]) -> Call:
-    """The call with some of its texts replaced, in its body and for lean models alike."""
-    by_old = {texts[i]: new for i, new in changed.items()}
-    body = dict(call.body)
-    if call.operation == "chat":
-        body["messages"] = [
-            {**one, "content": _with_content(one["content"], by_old[text])}
-            if (text := _content_text(one.get("content"))) in by_old
-            else one
-            for one in body["messages"]
-        ]
-    elif call.operation in ("completion", "embedding"):
-        name = "prompt" if call.operation == "completion" else "input"
-        given = body.get(name)
-        if isinstance(given, list):
-            body[name] = [by_old.get(one, one) if isinstance(one, str) else one for one in given]
-        elif isinstance(given, str):
-            body[name] = by_old.get(given, given)
+class _Parts(Place):
+    """All parts of a message's content that are text, read as one, for what stands across them."""
+
+    @property
+    def text(self) -> str:
+        return "".join(text for part in self._holder[self._key] if (text := _part_text(part)) is not None)
+
+    def put(self, text: str) -> None:
+        """Put it in place of the first; other parts stay where they are."""
+        content, parts, is_put = self._holder[self._key], [], False
+        for part in content:
+            if _part_text(part) is None:
+                parts.append(part)
+            elif not is_put:
+                parts.append({**part, "text": text} if isinstance(part, dict) else text)
+                is_put = True
+        self._holder[self._key] = parts
+
+
+def texts_of(call: Call) -> list[Place]:
+    """Places of every text of a request that a model would read: to be looked at, not to be changed."""
+    return list(_places_of_call(call, call.body))
+
+
+def has_token_ids(call: Call) -> bool:
+    """Whether it holds a text as token ids, which no guardrail reads."""
+    if call.operation not in ("completion", "embedding"):
+        return False
+    given = call.body.get("prompt" if call.operation == "completion" else "input")
+    return isinstance(given, list) and any(not isinstance(one, str) for one in given)
+
+
+def with_texts(call: Call, changed: dict[int, str]) -> Call:
+    """The call with some of the texts of `texts_of` replaced, for lean models and upstreams alike."""
+    body = copy.deepcopy(call.body)
     inner = call.text
-    if inner is not None:
-        for old, new in by_old.items():
+    held = {"text": inner}
+    for i, place in enumerate(list(_places_of_call(call, body, held))):
+        if i not in changed:
+            continue
+        old, new = place.text, changed[i]
+        place.put(new)
+        if inner is not None and not place.is_aside:
             # The task's text is a part of the message that was checked.
             inner = new if inner == old else _same_part(inner, old, new)
-    if call.operation == "decision" and inner is not None:
+    if call.operation == "decision" and inner is not None and inner != call.text:
         # Whatever else its input held, an upstream sees no more of it than the guardrails let through.
         name = "state" if call.path == "/systemone" else "input"
         given = body.get(name)
@@ -54,32 +91,93 @@ def with_texts(call: Call, texts: list[str], changed: dict[int, str]) -> Call:
     return dataclasses.replace(call, body=body, text=inner)
 
 
-def _content_text(content: Any) -> str:
-    """Text of all parts that are text; pictures and sounds are no part of it."""
+def _places_of_call(call: Call, body: Any, held: dict[str, Any] | None = None) -> Iterator[Place]:
+    if call.operation == "chat":
+        for message in body["messages"]:
+            yield from _of_message(message)
+        for name in ("tools", "functions", "response_format"):
+            yield from _described(body.get(name))
+        if isinstance(body.get("prediction"), dict):
+            yield from _of_content(body["prediction"])
+    elif call.operation in ("completion", "embedding"):
+        name = "prompt" if call.operation == "completion" else "input"
+        yield from _listed(body, name)
+        if call.operation == "completion" and isinstance(body.get("suffix"), str):
+            yield Place(body, "suffix")
+    else:
+        if call.text:
+            yield Place(held or {"text": call.text}, "text")
+        if call.operation == "decision":
+            questions = body.get("questions")
+            listed = questions.values() if isinstance(questions, dict) else questions or ()
+            for question in listed:
+                if isinstance(question, dict) and "instructions" in question:
+                    yield from aside_places(question, only="instructions")
+
+
+def _listed(body: Any, name: str) -> Iterator[Place]:
+    given = body.get(name)
+    if isinstance(given, str):
+        yield Place(body, name)
+    elif isinstance(given, list):
+        for i, one in enumerate(given):
+            if isinstance(one, str):
+                yield Place(given, i)
+
+
+def _of_message(message: dict[str, Any]) -> Iterator[Place]:
+    yield from _of_content(message)
+    for key in message:
+        if key != "content" and key not in _NO_TEXT:
+            yield from aside_places(message, only=key)
+
+
+def _of_content(message: dict[str, Any]) -> Iterator[Place]:
+    content = message.get("content")
     if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        return ""
-    return "".join(text for part in content if (text := _part_text(part)) is not None)
+        if content:
+            yield Place(message, "content")
+    elif isinstance(content, list):
+        if any(_part_text(part) for part in content):
+            yield _Parts(message, "content")
+        for part in content:
+            if _part_text(part) is None:
+                yield from aside_places(part)
+
+
+def aside_places(value: Any, *, only: Any = None) -> Iterator[Place]:
+    """Every text within a value, but names, kinds and media; `only` looks at what is under one key."""
+    if isinstance(value, dict):
+        keys: list[Any] = [key for key in value if key not in _NO_TEXT and key not in _MEDIA]
+    elif isinstance(value, list):
+        keys = list(range(len(value)))
+    else:
+        return
+    for key in keys if only is None else [only]:
+        inner = value[key]
+        if isinstance(inner, str):
+            if inner and not inner.startswith("data:"):
+                yield Place(value, key, is_aside=True)
+        else:
+            yield from aside_places(inner)
+
+
+def _described(value: Any) -> Iterator[Place]:
+    """Every description within a value: what models read of tools and of forms."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "description" and isinstance(inner, str):
+                yield Place(value, key, is_aside=True)
+            else:
+                yield from _described(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _described(inner)
 
 
 def _part_text(part: Any) -> str | None:
     text = part.get("text") if isinstance(part, dict) else part
     return text if isinstance(text, str) else None
-
-
-def _with_content(content: Any, text: str) -> Any:
-    """The content with one text in place of all of its texts; other parts stay where they are."""
-    if isinstance(content, str) or all(_part_text(part) is not None for part in content):
-        return text
-    parts, is_put = [], False
-    for part in content:
-        if _part_text(part) is None:
-            parts.append(part)
-        elif not is_put:
-            parts.append({**part, "text": text} if isinstance(part, dict) else text)
-            is_put = True
-    return parts
 
 
 def _same_part(text: str, old: str, new: str) -> str:
@@ -93,16 +191,16 @@ def _same_part(text: str, old: str, new: str) -> str:
     return new
 
 
-def texts_of_reply(reply: Reply) -> list[str]:
-    """Every text of a whole reply: of each choice, and what is asked of tools; at least one."""
+def texts_of_reply(reply: Reply) -> list[Place]:
+    """Places of all texts of a whole reply, in a copy: to be looked at; at least one."""
     if reply.body is None:
-        return [reply.output or ""]
-    found = [str(holder[key]) for holder, key in _places(msgspec.json.decode(reply.body))]
-    return found or [""]
+        return [Place({"text": reply.output or ""}, "text")]
+    found = list(_places_of_choices(msgspec.json.decode(reply.body)))
+    return found or [Place({"text": ""}, "text")]
 
 
 def rewrite(reply: Reply, texts: list[str]) -> None:
-    """Put other texts in the places of those that `texts_of_reply` gave."""
+    """Put other texts in the places that `texts_of_reply` gave."""
     if reply.body is None:
         reply.output = texts[0]
         if reply.answer is not None:
@@ -110,37 +208,31 @@ def rewrite(reply: Reply, texts: list[str]) -> None:
         return
     body = msgspec.json.decode(reply.body)
     before: str | None = reply.output
-    for (holder, key), text in zip(_places(body), texts, strict=True):
-        if holder[key] == before:
+    for place, text in zip(list(_places_of_choices(body)), texts, strict=True):
+        if place.text == before and not place.is_aside:
             reply.output, before = text, None
-        holder[key] = text
+        place.put(text)
     for choice in body["choices"]:
         choice["logprobs"] = None
     reply.body = msgspec.json.encode(body)
 
 
-def _places(body: Any) -> Iterator[tuple[Any, Any]]:
-    """Where texts stand in the choices of an answer, as holder and key, in order."""
+def _places_of_choices(body: Any) -> Iterator[Place]:
     for choice in body["choices"]:
         if isinstance(choice.get("text"), str):
-            yield choice, "text"
-        message = choice.get("message")
-        if not isinstance(message, dict):
-            continue
-        for name in _IN_MESSAGE:
-            if isinstance(message.get(name), str):
-                yield message, name
-        parts = message.get("content")
-        for part in parts if isinstance(parts, list) else ():
-            if isinstance(part, dict) and isinstance(part.get("text"), str):
-                yield part, "text"
-        yield from _asked_of_tools(message)
+            yield Place(choice, "text")
+        if isinstance(choice.get("message"), dict):
+            yield from _of_message(choice["message"])
 
 
-def _asked_of_tools(message: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
-    calls = message.get("tool_calls")
-    listed = calls if isinstance(calls, list) else []
-    asked = [one.get("function") for one in listed if isinstance(one, dict)]
-    for function in (*asked, message.get("function_call")):
-        if isinstance(function, dict) and isinstance(function.get("arguments"), str):
-            yield function, "arguments"
+def breaks_arguments(place: Place, text: str) -> bool:
+    """Whether a changed text would no longer be the JSON that a program expects there."""
+    return place.is_arguments and _is_json(place.text) and not _is_json(text)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return False
+    return True

@@ -17,11 +17,12 @@ from jettison.route import Cascade, Guarded, Route, Shadow, Single, Split, guard
 from jettison.serve.calls import Call
 from jettison.serve.config import ServeConfig, UpstreamConfig
 from jettison.serve.engine import Child, Engine, InProcess
-from jettison.serve.guarded import QUICK, GuardedNode
+from jettison.serve.guarded import GuardedNode
 from jettison.serve.local import LocalArm
 from jettison.serve.metrics import Metrics
 from jettison.serve.prompted_arm import UpstreamArm
 from jettison.serve.proof import Proven, open_proven
+from jettison.serve.rails import QUICK, Rails
 from jettison.serve.routing import Behind, CascadeNode, Node, ShadowNode, SplitNode
 from jettison.serve.tell import tell
 from jettison.serve.tracing import Tracing
@@ -186,13 +187,13 @@ class Plan:
         is_quick = all(
             one.get("use", name) in QUICK and one.get("timeout_s") is None for name, one in table.items()
         )
-        return GuardedNode(
-            self._node(route.inner, place),
-            chain=guardrails.Chain(opened),
-            stream_guard=lambda: guardrails.StreamGuard(opened),
+        rails = Rails(
+            guardrails.Chain(opened),
+            stream_guard=guardrails.StreamGuard,
             metrics=self.metrics,
             is_quick=is_quick,
         )
+        return GuardedNode(self._node(route.inner, place), rails)
 
     def _target(self, name: str, place: str) -> Node:
         if name.startswith("upstream:"):

@@ -38,8 +38,8 @@ class UpstreamArm:
         Raises:
             ApiError: There is none.
         """
-        as_text = call.operation in ("decision", "infer") and self._upstream.config.decisions == "prompt"
-        if not as_text:
+        is_asked = call.operation == "decision" and self._upstream.config.decisions == "prompt"
+        if not (is_asked or call.operation == "infer"):
             reply = await self._upstream.answer(call)
             reply.is_label = reply.output in self._labels
             reply.model = reply.model or str(call.body.get("model") or self._upstream.name)
@@ -49,9 +49,10 @@ class UpstreamArm:
     async def _asked(self, call: Call) -> Reply:
         """A bare text through the prompt, and the label that the answer names."""
         if self._prompt is None or not self._labels or call.text is None:
+            or_pass = ', or `decisions = "pass"`' if call.operation == "decision" else ""
             raise cannot_answer(
                 f"upstream {self._upstream.name!r} has no prompt to ask a bare text with; "
-                'set `prompt`, or `decisions = "pass"`.'
+                f"set `prompt`{or_pass}."
             )
         prompt = self._prompt
         messages = prompt.messages(call.text, (), self._labels)

@@ -1,6 +1,7 @@
 """Asks several guardrails in order: each sees what the one before made of the text."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import msgspec
 
@@ -28,6 +29,11 @@ class Chain:
 
     def __init__(self, guardrails: Sequence[Opened]) -> None:
         self.guardrails = tuple(guardrails)
+
+    @cached_property
+    def aside(self) -> "Chain":
+        """The same for what stands beside an answer: reasoning, refusals, calls of tools, descriptions."""
+        return Chain([one for one in self.guardrails if not one.is_for_answers])
 
     def check(self, text: str, *, where: Where) -> Outcome:
         """Judge one text; never raises."""

@@ -26,6 +26,7 @@ class JsonSchema:
     """
 
     Settings = JsonSchemaSettings
+    is_for_answers = True
 
     def __init__(self, settings: JsonSchemaSettings) -> None:
         if settings.action == "redact":

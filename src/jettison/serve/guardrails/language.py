@@ -23,6 +23,7 @@ class Language:
     """Catches texts in other languages than those allowed. Needs the extra `language` (py3langid)."""
 
     Settings = LanguageSettings
+    is_for_answers = True
 
     def __init__(self, settings: LanguageSettings) -> None:
         if not settings.allowed:

@@ -19,6 +19,7 @@ class Length:
     """Catches texts that are too long or too short; `redact` cuts off what is over `most_characters`."""
 
     Settings = LengthSettings
+    is_for_answers = True
 
     def __init__(self, settings: LengthSettings) -> None:
         limits = (settings.most_characters, settings.least_characters, settings.most_words)

@@ -28,6 +28,7 @@ class Opened:
         self.name = name
         self.guardrail = guardrail
         self.settings = settings
+        self.is_for_answers: bool = getattr(guardrail, "is_for_answers", False)
         self._hanging = threading.BoundedSemaphore(_MOST_LATE)
         self._pass = Verdict(action="pass", guardrail=name)
 

@@ -50,6 +50,10 @@ class Guardrail(Protocol):
     after `start` where `text` may be cut in two that can be checked each for itself, whatever follows; 0 if
     there is none. Outputs that are streamed are then held back up to there alone. It must then block,
     redact or flag by those finds alone, and its redacted parts joined must be the redacted whole.
+
+    One that judges messages and answers as such, their form or their length, may say so by a class
+    attribute `is_for_answers = True`: it is then not asked of reasoning, refusals, calls of tools and
+    descriptions of tools.
     """
 
     def check(self, text: str, *, where: Where) -> Verdict:
