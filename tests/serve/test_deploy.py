@@ -1,6 +1,8 @@
 """What stands in `deploy/` fits the program: options, settings, paths and times."""
 
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -64,6 +66,35 @@ def test_the_container_file_installs_extras_that_exist_and_asks_a_page_that_does
     for source in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.M):
         for name in source.split():
             assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("version", ["1.30", "1.37"])
+def test_the_manifest_is_of_kubernetes_own_schemas(version):
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="it is no part of this install")
+    parts = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    for part in parts:
+        assert kubernetes_validate.validate(part, version, strict=True) == version
+    (container,) = parts[1]["spec"]["template"]["spec"]["containers"]
+    container["imagePullPolcy"] = "Always"
+    with pytest.raises(kubernetes_validate.ValidationError, match="imagePullPolcy"):
+        kubernetes_validate.validate(parts[1], version, strict=True)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_takes_the_unit_and_finds_it_closed(tmp_path):
+    unit = tmp_path / "jettison.service"
+    text = (DEPLOY / "jettison.service").read_text()
+    unit.write_text(text.replace("/opt/jettison/bin/jettison", "/bin/true"))
+    for command in (
+        ["verify", str(unit)],
+        # Exposure, from 0 to 100, by systemd's own measure; without the unit's settings it is 96.
+        ["security", "--no-pager", "--offline=true", "--threshold=20", str(unit)],
+    ):
+        found = subprocess.run(
+            ["systemd-analyze", *command], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert found.returncode == 0, found.stdout + found.stderr
+        assert "Unknown" not in found.stderr
 
 
 @pytest.mark.parametrize("name", ["Containerfile", "jettison.service", "kubernetes.yaml"])
