@@ -249,6 +249,7 @@ def test_unknown_paths_and_methods(gateway):
     assert request(gateway.port, "GET", "/nowhere").json["error"]["code"] == "not_found"
     assert request(gateway.port, "GET", "/v1/chat/completions").status == 405
     assert request(gateway.port, "POST", "/health/live", {}).status == 405
+    assert request(gateway.port, "GET", "/v2").json["name"] == "jettison"
     assert post(gateway, "/v1/responses", {"input": "x"}).status == 404
     assert post(gateway, "/v1/embeddings", {"input": "x"}).status == 400  # a classifier embeds nothing
 
@@ -270,6 +271,12 @@ def test_embeddings_come_as_base64_or_floats_and_take_token_ids(tmp_path):
         assert by_client.data[0].embedding == pytest.approx(floats)
         ids = post(gateway, "/v1/embeddings", {"model": "mini", "input": [1], "encoding_format": "float"})
         assert len(ids.json["data"][0]["embedding"]) == len(floats)
+        for unknown in (5, 2**33, 2**63):
+            found = post(gateway, "/v1/embeddings", {"model": "mini", "input": [[1], [1, unknown]]})
+            assert (found.status, found.json["error"]["message"]) == (
+                400,
+                f"token ids must be in 0-4, got {unknown}.",
+            )
         asked = {"inputs": [{"name": "t", "datatype": "BYTES", "shape": [1], "data": ["pear"]}]}
         found = post(gateway, "/v2/models/mini/infer", asked).json["outputs"][0]
         assert found["data"] == pytest.approx(floats)

@@ -85,13 +85,13 @@ def test_systemd_takes_the_unit_and_finds_it_closed(tmp_path):
     unit = tmp_path / "jettison.service"
     text = (DEPLOY / "jettison.service").read_text()
     unit.write_text(text.replace("/opt/jettison/bin/jettison", "/bin/true"))
-    for command in (
+    for words in (
         ["verify", str(unit)],
         # Exposure, from 0 to 100, by systemd's own measure; without the unit's settings it is 96.
         ["security", "--no-pager", "--offline=true", "--threshold=20", str(unit)],
     ):
         found = subprocess.run(
-            ["systemd-analyze", *command], capture_output=True, text=True, timeout=60, check=False
+            ["systemd-analyze", *words], capture_output=True, text=True, timeout=60, check=False
         )
         assert found.returncode == 0, found.stdout + found.stderr
         assert "Unknown" not in found.stderr

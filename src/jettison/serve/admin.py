@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -72,6 +73,11 @@ async def _upstreams_models(
     await send_body(send, 200, [JSON], await upstream.models(name, given))
 
 
+async def server(gateway: "Gateway", scope: Any, receive: Receive, send: Send) -> None:
+    """Open Inference Protocol's word on the server itself."""
+    await send_json(send, 200, {"name": "jettison", "version": version("jettison"), "extensions": []})
+
+
 async def openapi(gateway: "Gateway", scope: Any, receive: Receive, send: Send) -> None:
     """The schema of all this."""
     await send_json(send, 200, OPENAPI)
@@ -81,6 +87,7 @@ PAGES: dict[str, Page] = {
     "/health": ready,
     "/health/live": live,
     "/health/ready": ready,
+    "/v2": server,
     "/v2/health/live": live,
     "/v2/health/ready": ready,
     "/metrics": metrics,

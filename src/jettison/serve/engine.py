@@ -13,7 +13,7 @@ import msgspec
 
 from jettison.candidate import Candidate
 from jettison.errors import BrokenArtifact
-from jettison.serve.api_error import ApiError
+from jettison.serve.api_error import ApiError, bad_request
 from jettison.serve.config import EngineConfig
 from jettison.serve.engine_child import HEAD, Asked, Hello, Told, WireAnswer, wire_output
 from jettison.serve.metrics import Metrics
@@ -189,6 +189,8 @@ class Child:
         self._n_waiting += len(inputs)
         self._writer.write(HEAD.pack(len(data)) + data)
         told = await future
+        if told.error is not None and told.is_refused:
+            raise bad_request(told.error)
         if told.error is not None:
             raise ApiError(500, "engine_failed", f"engine {self.name!r}: {told.error[:300]}")
         return told

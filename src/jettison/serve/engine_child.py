@@ -41,6 +41,8 @@ class Told(msgspec.Struct, array_like=True):
     answers: list["WireAnswer"] = []
     vectors: list[list[float]] = []
     error: str | None = None
+    is_refused: bool = False
+    """Whether the error is the input's own fault."""
 
 
 class WireAnswer(msgspec.Struct, array_like=True):
@@ -146,6 +148,8 @@ def _gather(
 
 
 def _answer(sock: socket.socket, model: Any, batch: Sequence[Asked], spending: "Spending") -> None:
+    from jettison.errors import InvalidInput
+
     op = batch[0].op
     inputs = [one for asked in batch for one in asked.inputs]
     if op == "embed":
@@ -154,6 +158,8 @@ def _answer(sock: socket.socket, model: Any, batch: Sequence[Asked], spending: "
                 send(sock, Told(asked.id, vectors=model.embed(asked.inputs)))
             except OSError:
                 raise
+            except InvalidInput as error:
+                send(sock, Told(asked.id, error=str(error), is_refused=True))
             except Exception as error:  # noqa: BLE001 - a foreign runtime may raise anything
                 send(sock, Told(asked.id, error=f"{type(error).__name__}: {error}"))
         return
@@ -229,9 +235,18 @@ class _Embedding:
         self._tokenizer = load_tokenizer(folder / "tokenizer.json")
 
     def embed(self, inputs: list[Any]) -> list[list[float]]:
+        self._check_ids(inputs)
         texts = [self._tokenizer.decode(one) if isinstance(one, list) else one for one in inputs]
         found: list[list[float]] = self._embedder.embed(texts).tolist()
         return found
+
+    def _check_ids(self, inputs: list[Any]) -> None:
+        from jettison.errors import InvalidInput
+
+        size = self._tokenizer.get_vocab_size()
+        unknown = [i for one in inputs if isinstance(one, list) for i in one if i >= size]
+        if unknown:
+            raise InvalidInput(f"token ids must be in 0-{size - 1}, got {unknown[0]}.")
 
 
 class _Ranking(_Embedding):
