@@ -36,9 +36,16 @@ N_OURS, N_LITELLM, CONCURRENCY = 2000, 120, 8
 
 
 @contextlib.contextmanager
-def ours(folder: Path, upstream: str) -> Iterator[tuple[Any, dict[str, str]]]:
+def ours(
+    folder: Path, upstream: str, *, more: str = "", guardrail: str | None = None
+) -> Iterator[tuple[Any, dict[str, str]]]:
+    """A gateway with keys, limits, log, metrics and a split, perhaps with one guardrail around it."""
     key, digest = new_key()
     config = folder / "serve.toml"
+    split = "route"
+    if guardrail is not None:
+        split = "route.inner"
+        more += f'\n[route]\ntype = "guarded"\nguardrails = ["{guardrail}"]\n'
     config.write_text(
         f"""
 [upstreams.a]
@@ -47,7 +54,8 @@ usd_per_million_input = 1.0
 usd_per_million_output = 2.0
 [upstreams.b]
 url = "{upstream}"
-[route]
+{more}
+[{split}]
 type = "split"
 treatment_share = 0.5
 salt = "s"
