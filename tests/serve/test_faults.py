@@ -419,6 +419,75 @@ def test_a_client_that_goes_away_ends_the_upstreams_stream(faulty):
     wait_until(lambda: records_in(gateway)[-1].error == "client_gone")
 
 
+def test_a_client_that_goes_away_before_a_whole_answer_leaves_its_record(faulty):
+    gateway, upstream = faulty
+
+    async def soon(exchange):
+        await asyncio.sleep(0.2)
+        await exchange.reply(completion("nobody reads this"))
+
+    upstream.behave = soon
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=5)
+    connection.request("POST", "/v1/chat/completions", json.dumps({"messages": [{"role": "user"}]}))
+    wait_until(lambda: upstream.asked)
+    connection.close()
+    wait_until(lambda: records_in(gateway)[-1].output == "nobody reads this")
+    assert records_in(gateway)[-1].error is None
+
+
+@pytest.mark.slow
+def test_a_slow_reader_slows_the_upstream_and_is_not_taken_for_its_fault(faulty):
+    gateway, upstream = faulty
+    breaker = gateway.gateway.plan.upstreams["big"].breaker
+    sent = []
+
+    async def for_ever(exchange):
+        await exchange.begin_stream()
+        while True:
+            await exchange.event(delta("w" * 2**16))
+            sent.append(2**16)
+
+    upstream.behave = for_ever
+    body = json.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}]})
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: "
+    head += f"{len(body)}\r\n\r\n"
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        slow.connect(("127.0.0.1", gateway.port))
+        slow.sendall(head.encode() + body.encode())
+        time.sleep(1.0)  # far longer than the buffers take
+        full = len(sent)
+        assert sum(sent) < 24 * 2**20  # what the kernel's buffers hold, and some
+        time.sleep(0.5)
+        assert len(sent) == full
+        time.sleep(2.0)  # past total_s
+        slow.settimeout(5)
+        last = b""
+        while piece := slow.recv(2**20):  # now it reads: at once it is told that its time is over
+            last = (last + piece)[-1000:]
+        assert b"upstream_timeout" in last
+    wait_until(lambda: records_in(gateway)[-1].error == "upstream_timeout")
+    assert breaker._n_failed == 0
+
+
+def test_nothing_is_passed_on_after_an_error_in_mid_stream(faulty):
+    gateway, upstream = faulty
+
+    async def goes_on(exchange):
+        await exchange.begin_stream()
+        await exchange.event(delta("a word"))
+        await asyncio.sleep(0.05)
+        events = ({"error": {"message": "broken", "code": "x"}}, delta("more"))
+        await exchange.chunk(b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in events))
+        await exchange.event("[DONE]")
+        await exchange.end_stream()
+
+    upstream.behave = goes_on
+    events = ask(gateway, "x", stream=True).events
+    assert events[-1]["error"]["code"] == "x"
+    assert len(events) == 2
+
+
 def test_the_breaker_opens_is_said_and_closes_again(tmp_path):
     with Faulty() as upstream:
         upstream.behave = status(500)

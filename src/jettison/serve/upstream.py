@@ -311,6 +311,7 @@ class Upstream:
         n_frames = len(held.frames)
         is_done = held.is_done
         usage = held.usage
+        client_s = 0.0  # that the client let us wait: the upstream's health is not told by it
         try:
             for frame in held.frames:
                 yield frame
@@ -322,7 +323,7 @@ class Upstream:
             while not is_done:
                 left_s = self.config.total_s - (time.monotonic() - started)
                 if left_s <= 0:  # one that never falls silent is not told by any wait
-                    raise self._overtime()
+                    raise self._overtime(is_sick=left_s + client_s <= 0)
                 async with asyncio.timeout(min(self.config.idle_s, left_s)):
                     part = await response.content.readany()
                 if not part:
@@ -346,10 +347,19 @@ class Upstream:
                             self.breaker.failed()
                     elif needs_done and is_garbled(data):
                         raise self._garbled()
+                    asked = time.monotonic()
                     yield frame
+                    client_s += time.monotonic() - asked
+                    if is_done:  # nothing after the end, or after an error, is a part of the answer
+                        break
         except GeneratorExit:
             reply.error = reply.error or "client_gone"
             raise
+        except _Failed as overtime:
+            reply.error = overtime.error.code
+            if overtime.is_sick:
+                self.breaker.failed()
+            yield overtime.error.frame
         except ApiError as error:
             reply.error = error.code
             self.breaker.failed()
@@ -371,9 +381,10 @@ class Upstream:
             else:
                 response.close()
 
-    def _overtime(self) -> ApiError:
+    def _overtime(self, *, is_sick: bool) -> "_Failed":
         message = f"upstream {self.name!r} took more than {self.config.total_s:g} s for one stream."
-        return ApiError(504, "upstream_timeout", message, should_retry=False)
+        error = ApiError(504, "upstream_timeout", message, should_retry=False)
+        return _Failed(error, may_pass=False, is_sick=is_sick)
 
     def _garbled(self) -> ApiError:
         message = f"upstream {self.name!r} sent an event that is no JSON."
