@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -45,8 +47,14 @@ def languages_of(texts: Sequence[str]) -> list[str] | None:
         langid = need("py3langid.langid", "language")
     except MissingExtra:
         return None
-    identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=False)
+    identifier = _identifier(langid)
     return [str(identifier.classify(text[:500])[0]) for text in texts]
+
+
+@cache
+def _identifier(langid: Any) -> Any:
+    """Unpacked once a process: that takes as long as looking at a thousand texts."""
+    return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=False)
 
 
 def answer_scores(record: Record) -> dict[str, float]:

@@ -129,7 +129,7 @@ def means_differ(
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierDiffers:
-    """A classifier of "reference or not", learned on one half and tested on the other."""
+    """A classifier of "reference or not", learned on one part and tested on the rest."""
 
     z: float
     p_value: float
@@ -144,12 +144,17 @@ def classifier_differs(
 ) -> ClassifierDiffers:
     """Classifier two-sample test by a linear discriminant, from the reference's moments alone.
 
+    The discriminant is learned on the reference and on a part of `other`, at most as many; the rest is
+    tested against all of these together. Against the reference alone it would be too eager: the chance
+    differences of the reference that the discriminant has learned would be found again in the test.
+    Under the null the mean of all that was learned on is uncorrelated with what was learned.
+
     Args:
         mean: Of the reference, shape (n_features,).
         covariance: Of the reference.
         n: Vectors in the reference.
-        other: Vectors, shape (n_other, n_features): one half fits, the other is tested.
-        seed: Of the halves.
+        other: Vectors, shape (n_other, n_features): a part fits, the rest is tested.
+        seed: Of the parts.
 
     Raises:
         NotEnoughData: Fewer than 60 vectors, or 30 in the reference.
@@ -162,17 +167,21 @@ def classifier_differs(
         raise NotEnoughData(
             f"a classifier needs 30 reference and 60 other vectors, got {n} and {len(other)}."
         )
+    n_fitted = min(len(other) // 2, n)
     order = np.random.default_rng(seed).permutation(len(other))
-    fitted, tested = other[order[::2]], other[order[1::2]]
+    fitted, tested = other[order[:n_fitted]], other[order[n_fitted:]]
     scale = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
     spread = covariance / np.outer(scale, scale)
     shift = (fitted.mean(axis=0) - mean) / scale
     direction = np.linalg.solve(spread + RIDGE * np.eye(len(mean)), shift) / scale
-    apart = direction * (tested.mean(axis=0) - mean)
+    learned = (n * mean + n_fitted * fitted.mean(axis=0)) / (n + n_fitted)
     var_reference = float(direction @ covariance @ direction)
-    var_tested = float((tested @ direction).var(ddof=1))
-    error = np.sqrt(var_reference / n + var_tested / len(tested))
+    var_fitted, var_tested = (float((some @ direction).var(ddof=1)) for some in (fitted, tested))
+    var_learned = (n * var_reference + n_fitted * var_fitted) / (n + n_fitted) ** 2
+    # What was learned on holds a part of `other`: the difference from the reference is larger by so much.
+    apart = direction * (tested.mean(axis=0) - learned) * (n + n_fitted) / n
     difference = float(apart.sum())
+    error = np.sqrt(var_learned + var_tested / len(tested)) * (n + n_fitted) / n
     z = difference / error if error > 0 else 0.0
     wide = np.sqrt(var_reference + var_tested)
     return ClassifierDiffers(
