@@ -108,13 +108,25 @@ def test_choices_are_weighed_by_the_rule_asked_for(tmp_path: Path, rule: str, ch
             self.likely = before
             return found
 
-    # By character, with its space: no -2/3, certainly -3/10, maybe -2.5/6.
+    # By character, without its space: no -2/2, certainly -3/9, maybe -2.5/5.
     # Against alone: -0.5, -1.0, +3.5.
     engine = Alone(likely={" no": -2.0, " certainly": -3.0, " maybe": -2.5}, chat=False)
     asking = model(tmp_path, engine, labels=(), kind="choose", normalise=rule)
     [output] = asking.predict([Question(text="is it?", choices=("no", "certainly", "maybe"))])
     assert output.label == chosen
     assert output.logits.shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "after"),
+    [({}, "Answer:"), ({"answer_prefix": " So:"}, "So:"), ({"answer_prefix": " So:", "alone": ""}, "")],
+)
+def test_what_stands_for_the_question_when_choices_are_weighed_alone(prompt, after, tmp_path):
+    engine = Told(likely={" a": -2.0, " b": -1.0}, chat=False)
+    asking = model(tmp_path, engine, labels=(), kind="choose", normalise="unconditional", prompt=prompt)
+    asking.predict([Question(text="q", choices=("a", "b"))])
+    alone = [Continuation(context=after, text=text) for text in (" a", " b")]
+    assert [one for one in engine.continuations if not one.context.startswith("q")] == alone
 
 
 def test_ranking_gives_the_choices_best_first(tmp_path: Path) -> None:

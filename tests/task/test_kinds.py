@@ -187,7 +187,7 @@ def test_a_text_that_dev_or_test_has_too_never_becomes_a_shot(tmp_path: Path) ->
 def test_a_prompt_is_read_whole_and_is_part_of_the_digest(tmp_path: Path) -> None:
     rest = (
         '[prompt]\ntemplate = "Labels: {labels}\\n{input} {json: 1}"\nsystem = "Be brief."\nchat = false\n'
-        'answer_prefix = "Label:"\nstop = ["\\n"]\nwords = {buy = "kaufen"}\n'
+        'answer_prefix = "Label:"\nnormalise = "unconditional"\nalone = "Label"\nstop = ["\\n"]\nwords = {buy = "kaufen"}\n'
         '[[prompt.shots]]\ninput = "my own"\nanswer = "sell"'
     )
     task = read_task(write_task(tmp_path, rest=rest))
@@ -196,6 +196,8 @@ def test_a_prompt_is_read_whole_and_is_part_of_the_digest(tmp_path: Path) -> Non
         system="Be brief.",
         chat=False,
         answer_prefix="Label:",
+        normalise="unconditional",
+        alone="Label",
         stop=("\n",),
         words={"buy": "kaufen"},
         shots=(Shot(input="my own", answer="sell"),),

@@ -84,6 +84,15 @@ def test_shots_are_of_train_and_the_metric_says_what_likelihoods_are_set_against
     assert task.n_test == 3
 
 
+def test_mutual_information_is_taken_against_nothing_as_lm_eval_does(folder: Path) -> None:
+    text = (folder / "choose_letters.yaml").read_text()
+    (folder / "mutual.yaml").write_text(f"{text}metric_list: [{{metric: acc_mutual_info}}]\n")
+    prompt = read_task(folder / "mutual.yaml").development.prompt
+    assert prompt is not None
+    assert (prompt.normalise, prompt.alone) == ("unconditional", "")
+    assert read_task(folder / "choose_letters.yaml").development.prompt != prompt
+
+
 def test_shots_drawn_at_random_are_the_same_for_all_and_it_is_said(folder: Path) -> None:
     text = (folder / "choose_shots.yaml").read_text().replace("fewshot_config: {sampler: first_n}\n", "")
     (folder / "drawn.yaml").write_text(text)

@@ -168,9 +168,14 @@ class PromptedModel:
         return likelihood.logprob
 
     def _weigh_alone(self, texts: set[str]) -> None:
-        """Learn how likely options are after the bare answer prefix: how common each is by itself."""
+        """Learn how likely options are without a question: how common each is by itself.
+
+        Source: after the answer prefix, Brown et al. 2020 (GPT-3), section 2.4; after nothing, lm-eval.
+        """
         new = sorted(texts - self._alone.keys())
-        bare = self._prompt.answer_prefix.strip() or "Answer:"
+        bare = self._prompt.alone
+        if bare is None:
+            bare = self._prompt.answer_prefix.strip() or "Answer:"
         found = self._engine.likelihoods([Continuation(context=bare, text=t) for t in new]) if new else []
         self._alone.update((text, one.logprob) for text, one in zip(new, found, strict=True))
 

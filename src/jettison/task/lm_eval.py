@@ -117,6 +117,7 @@ def _shots(config: LmEvalTask, folder: Path) -> tuple[tuple[Shot, ...], tuple[Fi
 
 def _prompt(config: LmEvalTask, shots: tuple[Shot, ...]) -> Prompt:
     generation = config.generation_kwargs
+    normalise = _normalise(config)
     until = [generation.until] if isinstance(generation.until, str) else generation.until
     return Prompt(
         system=template_of_nothing(config.description, "description"),
@@ -125,7 +126,8 @@ def _prompt(config: LmEvalTask, shots: tuple[Shot, ...]) -> Prompt:
         between=config.fewshot_delimiter,
         before_answer=config.target_delimiter,
         chat=False,
-        normalise=_normalise(config),
+        normalise=normalise,
+        alone="" if normalise == "unconditional" else None,
         max_tokens=generation.max_gen_toks,
         stop=tuple([config.fewshot_delimiter] if until is None else until),
     )

@@ -49,6 +49,9 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     normalise: Literal["none", "length", "unconditional"] = "none"
     """What the likelihood of a choice is set against: nothing, its length in characters, or its
     likelihood without the question."""
+    alone: str | None = None
+    """What choices follow to be weighed without the question: None is the answer prefix, or `Answer:`
+    where there is none; an empty text is nothing at all, as in lm-eval."""
     chat: bool | None = None
     """Whether the model's chat template is used; None uses it where there is one."""
     words: dict[str, str] = msgspec.field(default_factory=dict)
@@ -62,7 +65,10 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def digest(self) -> str:
         """Identity of everything said: equal prompts have equal digests."""
         # Not of `self`: whether a string is left out as a default goes by identity in msgspec.
-        return value_sha256(msgspec.structs.asdict(self))
+        facts = msgspec.structs.asdict(self)
+        if facts["alone"] is None:  # younger than prompts that evidence names
+            del facts["alone"]
+        return value_sha256(facts)
 
     def word(self, label: str) -> str:
         """How a label is said."""

@@ -113,6 +113,7 @@ class PromptSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     after_system: str | None = None
     before_answer: str = " "
     normalise: Literal["none", "length", "unconditional"] = "none"
+    alone: str | None = None
     chat: bool | None = None
     words: dict[str, str] = msgspec.field(default_factory=dict)
     max_tokens: int = 64
