@@ -19,7 +19,9 @@ TEXTS = [example.input for example in DATA.dev]
 
 def as_candidate(folder: Path, data: Development = DATA, **settings: Any) -> Candidate:
     """The checkpoint in a folder, asked the prompt of these tests."""
-    given = {"kind": data.kind, "prompt": msgspec.to_builtins(PROMPT), "threads": 1, **settings}
+    given = {"kind": data.kind, "prompt": msgspec.to_builtins(PROMPT), "threads": 1}
+    # Steps are held to float32 references; on a GPU `auto` would be bfloat16.
+    given |= {"dtype": "float32", **settings}
     labels = data.labels if data.kind == "classify" else ()
     return write_candidate(folder, name=folder.name, backend="hf_causal", labels=labels, settings=given)
 

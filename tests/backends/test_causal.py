@@ -29,6 +29,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def candidate(folder: Path, **settings: object) -> Candidate:
     labels = settings.pop("labels", ())
+    # The references are float32; on a GPU `auto` would be bfloat16.
+    settings = {"dtype": "float32", **settings}
     return write_candidate(folder, name="tiny", backend="hf_causal", labels=labels, settings=settings)
 
 

@@ -20,7 +20,8 @@ TEXTS = [example.input for example in make_tiny_development(train=60, dev=10, un
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Candidate:
     folder = make_tiny_language(tmp_path_factory.mktemp("engines") / "tiny", TEXTS)
-    return write_candidate(folder, name="tiny", backend="hf_causal", labels=(), settings={"batch_size": 4})
+    settings = {"batch_size": 4, "dtype": "float32"}
+    return write_candidate(folder, name="tiny", backend="hf_causal", labels=(), settings=settings)
 
 
 def test_the_causal_engine(tiny: Candidate) -> None:
@@ -29,7 +30,8 @@ def test_the_causal_engine(tiny: Candidate) -> None:
 
 def test_the_causal_backend(tiny: Candidate) -> None:
     labels = ("music", "alarm")
-    settings = {"kind": "classify", "prompt": {"template": "Text: {input}\nLabel:", "chat": False}}
+    prompt = {"template": "Text: {input}\nLabel:", "chat": False}
+    settings = {"kind": "classify", "prompt": prompt, "dtype": "float32"}
     check_backend(
         write_candidate(tiny.path, name="tiny", backend="hf_causal", labels=labels, settings=settings),
         TEXTS[:3],

@@ -59,6 +59,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def candidate(folder: Path, **settings: object) -> Candidate:
+    # The references are float32; on a GPU `auto` would be bfloat16.
+    settings = {"dtype": "float32", **settings}
     return write_candidate(folder, name="tiny", backend="hf_seq2seq", labels=(), settings=settings)
 
 
@@ -85,7 +87,8 @@ def plain_logprob(folder: Path, context: str, text: str) -> tuple[float, bool]:
 
 def test_it_keeps_the_promises_of_an_engine_and_of_a_backend(folder: Path) -> None:
     check_language_model(Seq2SeqEngine(candidate(folder)), TEXTS[:3], consistent=False)
-    settings = {"kind": "classify", "prompt": {"template": "Text: {input}\nLabel:", "chat": False}}
+    prompt = {"template": "Text: {input}\nLabel:", "chat": False}
+    settings = {"kind": "classify", "prompt": prompt, "dtype": "float32"}
     labels = ("music", "alarm")
     check_backend(
         write_candidate(folder, name="t", backend="hf_seq2seq", labels=labels, settings=settings), TEXTS[:3]

@@ -40,7 +40,9 @@ class Told:
 
 
 def candidate(folder: Path, backend: str = "hf_causal") -> Candidate:
-    return write_candidate(folder, name="tiny", backend=backend, labels=(), settings={"kind": "generate"})
+    # The references are computed on the CPU, with the engine's own weights.
+    settings = {"kind": "generate", "device": "cpu"}
+    return write_candidate(folder, name="tiny", backend=backend, labels=(), settings=settings)
 
 
 def test_known_divergence_agreement_and_perplexity() -> None:
