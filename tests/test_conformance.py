@@ -46,6 +46,7 @@ STEPS_ELSEWHERE = {
     "quantize_openvino_language": "backends/test_openvino_causal.py",
     "to_gguf": "compress/test_gguf.py",
     "quantize_gguf": "compress/test_gguf.py",
+    "verify": "compress/test_cascade_language.py",
 }
 INT8 = 0.05
 """Tolerance where a runtime quantizes activations by what is in the batch."""

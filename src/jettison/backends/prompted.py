@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from jettison.backends.verifier import answer_features, read_verifier
 from jettison.candidate import Candidate
 from jettison.errors import BrokenArtifact, Unsupported
 from jettison.language import Ask, Completion, Continuation, LanguageModel, Likelihood
@@ -77,6 +78,7 @@ class PromptedModel:
         self._samples = int(settings.get("samples", 1))
         self._decoder = Decoder(candidate.labels, candidate.out_of_scope, candidate.calibration)
         self._temperature = candidate.calibration.temperature
+        self._verifier = read_verifier(candidate.path)
         self._likely = True
         """Whether the engine says likelihoods; learned from the first time it is asked."""
         self._chat: bool | None = self._prompt.chat
@@ -110,6 +112,18 @@ class PromptedModel:
                 # An engine that only completes puts a chat through its template itself.
                 self._likely, self._chat = False, self._prompt.chat
         return self._completed(inputs)
+
+    def answered(self, inputs: Sequence[Input]) -> tuple[list[Output], np.ndarray]:
+        """Free answers, and what a verifier sees of each, shape (n_inputs, n_features)."""
+        k = self._samples
+        answers = self._engine.complete([self._ask(one, i) for one in inputs for i in range(k)])
+        rows = [answers[i * k : (i + 1) * k] for i in range(len(inputs))]
+        outputs = [self._read(asked, row) for asked, row in zip(inputs, rows, strict=True)]
+        features = [
+            answer_features(_parts(asked)[0], row, output.label)
+            for asked, row, output in zip(inputs, rows, outputs, strict=True)
+        ]
+        return outputs, np.array(features)
 
     def close(self) -> None:
         """Close the engine."""
@@ -239,6 +253,8 @@ class PromptedModel:
             labels = [answer.text.strip() for answer in answers]
         label, n_agree = Counter(labels).most_common(1)[0]
         confidence = n_agree / len(labels) if len(labels) > 1 else self._sureness(answers[0], label)
+        if self._verifier is not None and self._kind not in WEIGHED:
+            confidence = self._verifier.chance(answer_features(_parts(asked)[0], answers, label))
         return Output(
             label=label,
             confidence=mapped_confidence(confidence, self._settings) if label else 0.0,
