@@ -78,7 +78,8 @@ def test_each_method_keeps_the_answers(
     fidelity = made.lineage[-1].notes["fidelity"]
     assert fidelity["agreement_share"] == pytest.approx(agreement)
     assert fidelity["n_texts"] == len(TEXTS)
-    assert (made.backend, made.settings) == (source.backend, source.settings)
+    alone = {"batch_size": 1} if method == "dynamic" else {}
+    assert (made.backend, made.settings) == (source.backend, {**source.settings, **alone})
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,18 @@ def test_a_checkpoint_is_exported_as_the_method_needs_it(
     assert made.backend == backend
     assert made.lineage[-1].notes["export"]["parity"]["max_abs_difference"] < 1e-4
     assert len(made.lineage) == 1
+
+
+@pytest.mark.parametrize("step", [Quantize(), MixedPrecision(quality_loss=0.5)])
+def test_an_answer_of_dynamic_int8_does_not_depend_on_what_else_is_asked(
+    step: Quantize | MixedPrecision, exports: dict[str, Candidate], context: StepContext
+) -> None:
+    made = applied(step, exports["fused"], context)
+    model = open_model(made)
+    alone = np.concatenate([model.logits([text]) for text in TEXTS])  # type: ignore[attr-defined]
+    assert np.array_equal(model.logits(TEXTS), alone)  # type: ignore[attr-defined]
+    batched = msgspec.structs.replace(made, settings={**made.settings, "batch_size": 32})
+    assert not np.array_equal(open_model(batched).logits(TEXTS), alone)  # type: ignore[attr-defined]
 
 
 def test_static_is_never_taken_to_be_better_than_dynamic(

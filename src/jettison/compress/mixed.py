@@ -43,7 +43,7 @@ class MixedPrecision(msgspec.Struct, frozen=True, kw_only=True):
     """Texts that sensitivities are measured on; the quality, on all of the first half of dev."""
 
     name: ClassVar[str] = "mixed_precision"
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")
 
@@ -73,11 +73,11 @@ class MixedPrecision(msgspec.Struct, frozen=True, kw_only=True):
             with quiet_converters():
                 counted = quantize_onnx.quantize_dynamic(parent.path / MODEL, context.folder / MODEL, plan)
             link_or_copy(parent.path / "tokenizer.json", context.folder / "tokenizer.json")
-            made = msgspec.structs.replace(parent, path=context.folder)
+            made = _one_by_one(parent, context.folder)
             fidelity = measure_fidelity(parent, made, fidelity_texts(context, self.n_texts))
         return Made(
             backend="onnx",
-            settings=parent.settings,
+            settings=made.settings,
             notes={
                 **notes,
                 **counted,
@@ -191,12 +191,18 @@ class _Search:
             quantize_onnx.quantize_dynamic(self._source, self._scratch / MODEL, self.plan(kept))
         if not (self._scratch / "tokenizer.json").exists():
             link_or_copy(self._parent.path / "tokenizer.json", self._scratch / "tokenizer.json")
-        return msgspec.structs.replace(self._parent, path=self._scratch)
+        return _one_by_one(self._parent, self._scratch)
 
     def _check_time(self) -> None:
         deadline = self._context.deadline
         if deadline is not None and time.monotonic() > deadline:
             raise StepFailed("mixed_precision must end before its deadline, got no result in time.")
+
+
+def _one_by_one(parent: Candidate, folder: Path) -> Candidate:
+    """The parent as quantized into a folder."""
+    settings = {**parent.settings, **quantize_onnx.ONE_BY_ONE}
+    return msgspec.structs.replace(parent, path=folder, settings=settings)
 
 
 def _growing(n: int) -> list[int]:

@@ -38,7 +38,8 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True):
     """Give an `onnx` or `openvino` candidate int8 or int4 weights; an `hf` one is exported first."""
 
     method: Method = "dynamic"
-    """`dynamic`: int8, activations quantized on the fly, ONNX alone, no calibration. `static`: int8 by
+    """`dynamic`: int8, activations quantized on the fly, ONNX alone, no calibration; it answers one text
+    at a time (`batch_size` 1), so that an answer does not depend on others. `static`: int8 by
     ONNX Runtime with fixed activation ranges. `nncf`: int8 by NNCF with SmoothQuant and bias
     correction, for either runtime. `weights8`, `weights4`: weights alone."""
     per_channel: bool = True
@@ -57,7 +58,7 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True):
     """Weights that share a scale in `weights8` and `weights4` of ONNX, and `weights4` of OpenVINO."""
 
     name: ClassVar[str] = "quantize"
-    code_version: ClassVar[int] = 3
+    code_version: ClassVar[int] = 4
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx", "openvino", "nncf")
 
@@ -86,11 +87,13 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True):
                 raise StepFailed(
                     f"quantize by {self.method!r} must take this graph, got {first}"
                 ) from error
-            made = msgspec.structs.replace(parent, path=context.folder)
+            alone = quantize_onnx.ONE_BY_ONE if self.method == "dynamic" else {}
+            settings = {**parent.settings, **alone}
+            made = msgspec.structs.replace(parent, path=context.folder, settings=settings)
             notes["fidelity"] = measure_fidelity(parent, made, fidelity_texts(context, N_FIDELITY))
         return Made(
             backend=parent.backend,
-            settings=parent.settings,
+            settings=settings,
             notes={**exported, **notes},
             resolved=resolved,
         )
