@@ -121,7 +121,7 @@ def test_a_calibration_that_test_refutes_is_told_on_both_pages(evidence: SuiteEv
     assert said in page.text
     assert said in markdown_page(content).replace("\\", "")
     assert "too sure by 1" in page.text  # 15 points: three quarters of the 20 that are missing to 1
-    assert "refuted (p ≤ 0.002)" in page.text
+    assert "refuted (p\u00a0≤\u00a00.002)" in page.text
     assert f"Test refutes the confidences of {NAMES[0]}" not in page.text
 
 

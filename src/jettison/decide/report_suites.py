@@ -135,7 +135,7 @@ def calibration_rows(curves: Sequence[ConfidenceCurves]) -> list[CalibrationRow]
     for one in curves:
         if one.test is None:
             continue
-        p = "p ≤ 0.002" if one.test.p_value <= 0.002 else f"p = {one.test.p_value:.3f}"
+        p = "p\u00a0≤\u00a00.002" if one.test.p_value <= 0.002 else f"p\u00a0=\u00a0{one.test.p_value:.3f}"
         found.append(
             CalibrationRow(
                 name=one.candidate,
@@ -156,7 +156,8 @@ def calibration_warnings(curves: Sequence[ConfidenceCurves]) -> list[str]:
     return [
         f"Test refutes the confidences of {one.candidate}: on average they are "
         f"{_share_words(one.test.ece)} off, {_gap_words(one.test.gap)}. A threshold on them keeps a "
-        'different share right than it says. More dev examples, or `calibration = "auto"`, may mend it.'
+        "different share right than it says. More dev examples, or a finer map (calibration in "
+        "jettison.toml), may mend it."
         for one in curves
         if one.test is not None and one.refuted
     ]
