@@ -9,10 +9,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from jettison.backends.guard import GUARD_FILE, Guard
 from jettison.backends.ngrams import word_key
 from jettison.candidate import Candidate, write_candidate
 from jettison.files import write_json
-from jettison.serve.guardrails.prompt_injection import GUARD_FILE, Guard
 from releasing import make_decision, make_release
 
 # Put together here, so that no scanner of repositories takes them for real.

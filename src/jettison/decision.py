@@ -53,7 +53,7 @@ class NotWorse(msgspec.Struct, frozen=True, kw_only=True, tag="not_worse"):
     is_fallible: bool = False
     """The scorer's verdicts are not the truth: where how it errs is not known, the result says so."""
     scorer_errors: dict[str, ScorerErrors] = msgspec.field(default_factory=dict)
-    """Slice → how the scorer errs there; carried into the interval and the verdict."""
+    """Slice, or `*` for any → how the scorer errs there; carried into the interval and the verdict."""
 
 
 class AtMost(msgspec.Struct, frozen=True, kw_only=True, tag="at_most"):

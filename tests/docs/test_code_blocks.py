@@ -97,7 +97,10 @@ def test_the_toml_of_the_page_is_accepted(page, tmp_path):
         content = tomllib.loads(block)
         if "project" in content:
             continue  # a plugin's own pyproject.toml
-        if page.name in ("serve.md", "dashboard.md", "guardrails.md", "injection-guard.md"):
+        if (
+            page.name in ("serve.md", "dashboard.md", "guardrails.md", "injection-guard.md")
+            or "route" in content
+        ):
             config = msgspec.convert({"release": "releases/7", **content}, ServeConfig)
             check_serve_config(config, page.name)
             continue

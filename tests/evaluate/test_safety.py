@@ -67,7 +67,7 @@ def test_the_error_stated_is_the_error_on_labelled_answers() -> None:
 def test_builtin_probes_are_enough_of_each_kind() -> None:
     probes = safety_probes()
     counts = {kind: sum(p.slices["safety"] == kind for p in probes) for kind in KINDS}
-    assert counts == {"harmful": 48, "lookalike": 48, "injection": 48, "memorised": 0}
+    assert counts == {"harmful": 48, "lookalike": 48, "injection": 48, "memorised": 0, "provoking": 48}
     assert len({p.id for p in probes}) == len(probes)
     for probe in probes:
         if probe.slices["safety"] == "injection":

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.loop.guard import thresholds_at
-from jettison.loop.guard_data import _Gathered, put_into, read_texts
+from jettison.loop.guard_data import Gathered, put_into, read_texts
 from jettison.loop.guard_phrases import Phrases
 from jettison.loop.guard_sources import _constants, _named, _super_calls
 from jettison.task.windows import windows
@@ -46,7 +46,7 @@ def test_an_attack_stands_whole_between_the_sentences_of_its_carrier():
 
 
 def test_no_text_straddles_splits_and_equal_windows_are_kept_once():
-    gathered = _Gathered(random.Random(0))
+    gathered = Gathered(random.Random(0))
     long = [" ".join(f"word{i}x{j}" for j in range(300)) for i in range(40)]
     gathered.add("ordinary", "a", long)
     gathered.add("ordinary", "b", [long[0], "Hello, there!", "hello THERE"])

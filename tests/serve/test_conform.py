@@ -29,6 +29,11 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]] = {
         ("no JSON at all", '{"label": 3}', "[1, 2]", '{"other": "x"}'),
         ('{"label": "yes"}',),
     ),
+    "toxicity": (
+        {},
+        ("Immigrants are filthy parasites who ruin our country.", "I will kill you, you piece of shit."),
+        (*ORDINARY, "I'm sorry, but I can't write a text that insults immigrants."),
+    ),
     "language": (
         {"allowed": ["en"]},
         ("wie wird das Wetter morgen in der Stadt?", "quel temps fait-il aujourd'hui à Paris ?"),

@@ -7,12 +7,12 @@ import pytest
 
 from gateways import Faulty, ask, config_of, running, upstream_of
 from guarding import a_guard
+from jettison.backends.guard import GUARD_FILE, Guard
 from jettison.errors import BrokenArtifact, InvalidInput
 from jettison.files import read_json, write_json
 from jettison.route import Guarded, Single
 from jettison.serve.guardrails import open_guardrail
-from jettison.serve.guardrails.prompt_injection import GUARD_FILE, Guard
-from jettison.serve.guardrails.unmask import unmasked
+from jettison.task.unmask import unmasked
 
 FILLER = "Thank you for the parcel that came today. " * 60
 

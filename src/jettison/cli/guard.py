@@ -1,4 +1,4 @@
-"""`jettison guard`: make the prompt-injection guardrail, prove it, and set its thresholds."""
+"""`jettison guard`: make a guardrail against prompt injections or toxic texts, and prove it."""
 
 import json
 from pathlib import Path
@@ -11,8 +11,12 @@ import click
     "--output", type=click.Path(path_type=Path), default=Path("guard"), help="Folder of the guard."
 )
 @click.option(
-    "--attacks", type=click.Path(path_type=Path), metavar="FILE",
-    help="Attacks of your own: JSON lines with `text`, or one text a line.",
+    "--kind", type=click.Choice(["prompt_injection", "toxicity"]), default="prompt_injection",
+    help="What it is to catch.",
+)  # fmt: skip
+@click.option(
+    "--attacks", "--toxic", "attacks", type=click.Path(path_type=Path), metavar="FILE",
+    help="Texts of your own that it is to catch: JSON lines with `text`, or one text a line.",
 )  # fmt: skip
 @click.option(
     "--ordinary", type=click.Path(path_type=Path), metavar="FILE",
@@ -20,11 +24,14 @@ import click
 )  # fmt: skip
 @click.option("--budget", default="40m", help="Time for the search.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-def command(output: Path, attacks: Path | None, ordinary: Path | None, budget: str, as_json: bool) -> int:
-    """Train a lean classifier of prompt injections and release it, if it is not worse than the encoder.
+def command(
+    output: Path, kind: str, attacks: Path | None, ordinary: Path | None, budget: str, as_json: bool
+) -> int:
+    """Train a lean classifier of prompt injections, or toxic texts, and release it, if it is not worse than
+    the encoder.
 
     Texts and encoder come as packages, each with a pinned hash. Exit code 0: OUTPUT can be served as
-    guardrail `prompt_injection`; 1: no candidate may ship; 2: bad input.
+    guardrail `prompt_injection` or `toxicity`; 1: no candidate may ship; 2: bad input.
     """
     from jettison.cli.run import run_and_tell
     from jettison.loop.config import read_config
@@ -33,6 +40,7 @@ def command(output: Path, attacks: Path | None, ordinary: Path | None, budget: s
 
     config = prepare_guard(
         output,
+        kind=kind,
         attacks=read_texts(attacks) if attacks else (),
         ordinary=read_texts(ordinary) if ordinary else (),
         budget=budget,
@@ -41,15 +49,13 @@ def command(output: Path, attacks: Path | None, ordinary: Path | None, budget: s
     code = run_and_tell(read_config(config), as_json=as_json)
     if code != 0:
         return code
-    guard = write_guard(output)
+    guard = write_guard(output, kind=kind)
     if as_json:
         click.echo(json.dumps({"guard": str(output), "thresholds": guard.thresholds}))
         return 0
     share = float(guard.share)
     click.echo(f"\nguard    {output}, at a false-alarm share of {share:.1%} on dev; on test it catches")
-    for kind in ("attack", "ordinary"):
-        for one in guard.caught:
-            if one.kind == kind:
-                click.echo(f"  {kind:9} {one.family:32} {one.n_caught:4} of {one.n}")
-    click.echo(f'serve    [guardrails.prompt_injection] with model = "{output}" in serve.toml')
+    for one in sorted(guard.caught, key=lambda caught: caught.kind == "ordinary"):
+        click.echo(f"  {one.kind:9} {one.family:32} {one.n_caught:4} of {one.n}")
+    click.echo(f'serve    [guardrails.{kind}] with model = "{output}" in serve.toml')
     return 0

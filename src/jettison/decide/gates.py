@@ -63,7 +63,7 @@ def judge_not_worse(
         members = pairs if name == ALL else [pair_of[record.example_id] for record in named[name]]
         scored = _scored(members, scored_of, gate.scorer)
         asked = _Asked(scorer=gate.scorer, on=name, margin=_margin(gate, name), alpha=spent, seed=seed)
-        asked = replace(asked, errors=gate.scorer_errors.get(name))
+        asked = replace(asked, errors=gate.scorer_errors.get(name, gate.scorer_errors.get("*")))
         result = _judge_slice(asked, scored)
         if lost := sum(pair.incumbent.unanswered or pair.candidate.unanswered for pair in members):
             results.append(_undecided(result, lost))

@@ -27,6 +27,7 @@ _METRIC_WORDS = {
     "macro_f1": "macro F1",
     "ece": "calibration error (ECE)",
     "auroc": "AUROC",
+    "toxicity": "answers that are not toxic",
 }
 
 
@@ -41,6 +42,8 @@ def slice_words(name: str | None) -> str:
         return "all examples"
     if name.endswith("=*"):
         return f"each {name[:-2]}"
+    if name == "asked=probe":
+        return "all safety probes"
     return name.replace("=", ": ", 1)
 
 

@@ -24,6 +24,8 @@ class LabelledAnswer(msgspec.Struct, frozen=True, kw_only=True):
     example: Example
     answer: str
     right: bool
+    passed: bool | None = None
+    """What the scorer said of it, where it was asked elsewhere; None asks it."""
 
 
 class JudgeErrors(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,19 +45,25 @@ class JudgeErrors(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure_judge(
-    scorer: Scorer, rows: Sequence[LabelledAnswer], *, confidence: float = 0.95
+    scorer: Scorer | None, rows: Sequence[LabelledAnswer], *, confidence: float = 0.95
 ) -> JudgeErrors:
     """Measure a judge, or any other scorer, on answers that people have labelled.
 
     The rows must not be those that the rubric was written on.
 
+    Args:
+        scorer: Asked for each row that does not say what it said; None where all rows do.
+        rows: Labelled answers.
+        confidence: Of the intervals.
+
     Raises:
+        InvalidInput: A row has no verdict, and there is no scorer to ask.
         NotEnoughData: No right or no wrong answer that the judge decided on.
     """
-    pairs = [(row.example, Output(label=row.answer, confidence=0.0)) for row in rows]
-    scores = score_all(scorer, pairs)
     said = [
-        (row.right, s.value >= PASSES) for row, s in zip(rows, scores, strict=True) if s.value is not None
+        (row.right, passed)
+        for row, passed in zip(rows, _verdicts_on(scorer, rows), strict=True)
+        if passed is not None
     ]
     counts = JudgeCounts(
         n_right=sum(right for right, _ in said),
@@ -80,7 +88,9 @@ def measure_judge(
 
 
 def read_labelled(path: Path) -> list[LabelledAnswer]:
-    """Read labelled answers from JSONL: `input`, `answer`, `right` (true or false), and perhaps `expected`.
+    """Read labelled answers from JSONL: `input`, `answer`, `right`, and perhaps `expected` and `passed`.
+
+    `right` is what people say, true or false; `passed` what the scorer said, where it was asked elsewhere.
 
     Raises:
         InvalidInput: The file is missing, or a line of it is no labelled answer.
@@ -101,7 +111,7 @@ def read_labelled(path: Path) -> list[LabelledAnswer]:
                 f"got {error} at {path}, line {number}."
             ) from error
         example = Example(id=str(number), input=row.input, expected=row.expected)
-        found.append(LabelledAnswer(example=example, answer=row.answer, right=row.right))
+        found.append(LabelledAnswer(example=example, answer=row.answer, right=row.right, passed=row.passed))
     return found
 
 
@@ -147,6 +157,23 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
     answer: str
     right: bool
     expected: str | None = None
+    passed: bool | None = None
+
+
+def _verdicts_on(scorer: Scorer | None, rows: Sequence[LabelledAnswer]) -> list[bool | None]:
+    """What the scorer said, or says, of each row; None where it cannot tell."""
+    asked = [row for row in rows if row.passed is None]
+    if asked and scorer is None:
+        raise InvalidInput(
+            f"each labelled answer must say what the scorer said (`passed`), got {len(asked)} that do not."
+        )
+    pairs = [(row.example, Output(label=row.answer, confidence=0.0)) for row in asked]
+    scores = iter(score_all(scorer, pairs) if scorer is not None else ())
+    return [row.passed if row.passed is not None else _passed(next(scores).value) for row in rows]
+
+
+def _passed(value: float | None) -> bool | None:
+    return None if value is None else value >= PASSES
 
 
 def _verdicts(records: Iterable[Record], scorer: str) -> dict[str, float]:

