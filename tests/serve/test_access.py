@@ -13,6 +13,7 @@ from gateways import (
     Faulty,
     ask,
     client,
+    completion,
     config_of,
     delta,
     post,
@@ -23,6 +24,7 @@ from gateways import (
     wait_until,
 )
 from jettison.errors import InvalidInput
+from jettison.route import Cascade, Guarded, Single
 from jettison.serve.access import Access, new_key
 from jettison.serve.api_error import ApiError
 from jettison.serve.config import KeyConfig, LimitsConfig
@@ -283,6 +285,44 @@ def test_a_stream_that_counts_no_tokens_spends_the_budget_all_the_same(tmp_path)
             assert records_in(gateway)[-1].cost.price_usd is None
             found = post(gateway, "/v1/chat/completions", body, headers)
             assert found.json["error"]["code"] == "insufficient_quota"
+
+
+def test_what_was_paid_for_is_booked_though_it_does_not_reach_the_client(tmp_path):
+    async def by_text(exchange):
+        said = exchange.body["messages"][-1]["content"]
+        if "fail" in said:
+            await exchange.reply({"error": {"message": "no"}}, 400)
+        else:
+            await exchange.reply(completion("pear" if "infer" in said else "far too long"))
+
+    make_release(tmp_path)
+    key, config = keyed(budget_usd=1e9)
+    with Faulty() as upstream:
+        upstream.behave = by_text
+        # An answer is of 10 tokens in and 3 out: 13 dollars.
+        prompt = {"template": "infer {input}"}
+        priced = upstream_of(
+            upstream.url, usd_per_million_input=1e6, usd_per_million_output=1e6, prompt=prompt
+        )
+        big = Single(candidate="upstream:big")
+        rails = {"length": {"action": "escalate", "most_characters": 5, "where": ["output"]}}
+        given = {"release": str(tmp_path / "7"), "upstreams": {"big": priced}, "guardrails": rails}
+        route = Guarded(inner=Cascade(lean=big, fallback=big, threshold=0.0), guardrails=("length",))
+        with running(config_of(tmp_path, route=route, keys=(config,), **given)) as gateway:
+            headers = {"authorization": f"Bearer {key}"}
+            used = gateway.gateway.access._keys[0].used
+            chat = {"messages": [{"role": "user", "content": "x"}]}
+            found = post(gateway, "/v1/chat/completions", chat, headers)
+            assert found.json["error"]["code"] == "content_filter"
+            assert (upstream.n, used.usd, used.tokens) == (2, 26.0, 26)
+            lean, last = records_in(gateway)
+            assert {lean.role, last.role} == {"lean", "answer"}
+            assert lean.output is None
+            tensor = {"name": "t", "datatype": "BYTES", "shape": [2], "data": ["one", "fail"]}
+            found = post(gateway, "/v2/models/fruit/infer", {"inputs": [tensor]}, headers)
+            assert found.status == 400
+            assert used.usd == 39.0
+            assert sorted(str(one.output) for one in records_in(gateway)[2:]) == ["None", "pear"]
 
 
 def test_moderations_are_limited_as_other_requests_are(tmp_path):

@@ -3,14 +3,13 @@
 import asyncio
 import dataclasses
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from jettison.serve import shapes
 from jettison.serve.api_error import ApiError, cannot_answer
-from jettison.serve.calls import Answer, Call, Reply
+from jettison.serve.calls import Answer, Call, Reply, Took, took_of
 from jettison.serve.decisions import decide, decision_body, systemone_body
 from jettison.serve.http_io import EVENTS, JSON, Headers, Receive, Send, send_body
 from jettison.serve.records import record_of
@@ -19,14 +18,6 @@ from jettison.serve.tell import tell
 if TYPE_CHECKING:
     from jettison.serve.gateway import Gateway
     from jettison.serve.plan import Plan
-
-
-@dataclass(slots=True)
-class Took:
-    """What a request took, as far as is known."""
-
-    tokens: int | None
-    usd: float | None
 
 
 async def answer_request(gateway: "Gateway", call: Call, receive: Receive, send: Send) -> Took:
@@ -71,6 +62,8 @@ async def _asked(gateway: "Gateway", plan: "Plan", call: Call) -> Reply:
     except ApiError as error:
         gateway.record(record_of(call, None, role="answer", error=error), call)
         _finish(gateway, call, None, error.status, error=error)
+        if call.side or error.took is not None:
+            error.took = _with_leans(error.took or Took(0, None), call)
         raise
     if reply.latency_s is None:
         reply.latency_s = time.monotonic() - call.started_s
@@ -104,11 +97,21 @@ def _finish(
         )
 
 
-def _took(reply: Reply) -> Took:
-    n_in, n_out = reply.prompt_tokens, reply.completion_tokens
-    if n_in is not None and n_out is not None:
-        return Took(n_in + n_out, reply.price_usd)
-    return Took(None, None) if reply.guess is None else Took(reply.guess.tokens, reply.guess.usd)
+def _took(call: Call, reply: Reply) -> Took:
+    return _with_leans(took_of(reply), call)
+
+
+def _with_leans(took: Took, call: Call) -> Took:
+    """With the lean answers before it that did not stand: they were paid for too."""
+    costs = [side.cost for side in call.side if side.role == "lean" and side.cost is not None]
+    if not costs:
+        return took
+    tokens = [n for cost in costs for n in (cost.prompt_tokens, cost.completion_tokens) if n is not None]
+    usd = [cost.price_usd for cost in costs if cost.price_usd is not None]
+    return Took(
+        None if took.tokens is None else took.tokens + sum(tokens),
+        took.usd if not usd else (took.usd or 0.0) + sum(usd),
+    )
 
 
 def reply_headers(gateway: "Gateway", plan: "Plan", call: Call, reply: Reply) -> Headers:
@@ -137,7 +140,7 @@ async def _whole(gateway: "Gateway", plan: "Plan", call: Call, reply: Reply, sen
     # Recorded first: whoever has the answer can find its record.
     _finish(gateway, call, reply, 200)
     await send_body(send, 200, [JSON, *headers], body)
-    return _took(reply)
+    return _took(call, reply)
 
 
 def _body(gateway: "Gateway", call: Call, reply: Reply) -> bytes:
@@ -175,7 +178,7 @@ async def _stream_whole(gateway: "Gateway", call: Call, reply: Reply, headers: H
     _finish(gateway, call, reply, 200)
     await send({"type": "http.response.start", "status": 200, "headers": [EVENTS, *headers]})
     await send({"type": "http.response.body", "body": b"".join(frames)})
-    return _took(reply)
+    return _took(call, reply)
 
 
 def frames_of_body(call: Call, raw: bytes) -> Any:
@@ -240,7 +243,7 @@ async def _stream(
         await _close(frames)
         _finish(gateway, call, reply, 200)
     await send({"type": "http.response.body", "body": b""})
-    return _took(reply)
+    return _took(call, reply)
 
 
 async def _close(frames: Any) -> None:
@@ -283,7 +286,7 @@ async def _embedding(gateway: "Gateway", plan: "Plan", call: Call, send: Send) -
     reply.latency_s = time.monotonic() - call.started_s
     _finish(gateway, call, reply, 200)
     await send_body(send, 200, [JSON, *reply_headers(gateway, plan, call, reply)], body)
-    return _took(reply)
+    return _took(call, reply)
 
 
 async def _infer(gateway: "Gateway", plan: "Plan", call: Call, send: Send) -> Took:
@@ -296,11 +299,7 @@ async def _infer(gateway: "Gateway", plan: "Plan", call: Call, send: Send) -> To
         await send_body(send, 200, [JSON], shapes.embedding_infer(name, asked, vectors))
         return Took(None, None)
     calls = [_part(call, text, i, len(texts)) for i, text in enumerate(texts)]
-    replies = await asyncio.gather(*(_asked(gateway, plan, one) for one in calls), return_exceptions=True)
-    failed = next((one for one in replies if isinstance(one, BaseException)), None)
-    if failed is not None:
-        raise failed
-    found = [one for one in replies if isinstance(one, Reply)]
+    found = await _all_asked(gateway, plan, calls)
     answers = [reply.answer for reply in found if reply.answer is not None]
     if len(answers) != len(found):
         raise cannot_answer("the route answers in a shape that has no labels.")
@@ -310,7 +309,27 @@ async def _infer(gateway: "Gateway", plan: "Plan", call: Call, send: Send) -> To
     for one, reply in zip(calls, found, strict=True):
         _finish(gateway, one, reply, 200)
     await send_body(send, 200, [JSON, *headers], body)
-    return _sum(found)
+    return _sum([_took(*one) for one in zip(calls, found, strict=True)])
+
+
+async def _all_asked(gateway: "Gateway", plan: "Plan", calls: list[Call]) -> list[Reply]:
+    """One reply a call. Where one fails, those that came are recorded, and booked, all the same.
+
+    Raises:
+        ApiError: The first failure, with what the others took.
+    """
+    replies = await asyncio.gather(*(_asked(gateway, plan, one) for one in calls), return_exceptions=True)
+    came = [(one, reply) for one, reply in zip(calls, replies, strict=True) if isinstance(reply, Reply)]
+    failed = next((one for one in replies if isinstance(one, BaseException)), None)
+    if failed is None:
+        return [reply for _, reply in came]
+    for one, reply in came:
+        _finish(gateway, one, reply, 200)
+    if isinstance(failed, ApiError):
+        lost = [one.took for one in replies if isinstance(one, ApiError) and one.took is not None]
+        took = [*lost, *(_took(*one) for one in came)]
+        failed.took = _sum(took) if took else None
+    raise failed
 
 
 def _part(call: Call, text: str, i: int, n: int) -> Call:
@@ -331,8 +350,7 @@ def _least_sure(replies: list[Reply]) -> Reply:
     return min(replies, key=lambda reply: -1.0 if reply.confidence is None else reply.confidence)
 
 
-def _sum(replies: list[Reply]) -> Took:
-    took = [_took(reply) for reply in replies]
+def _sum(took: list[Took]) -> Took:
     tokens = [one.tokens for one in took if one.tokens is not None]
     usd = [one.usd for one in took if one.usd is not None]
     return Took(sum(tokens) if len(tokens) == len(took) else None, sum(usd) if usd else None)
@@ -353,7 +371,7 @@ async def _completions(gateway: "Gateway", plan: "Plan", call: Call, send: Send)
         part = _part(call, text or "", i, len(prompts))
         part.text, part.why_no_text, part.body = text, why, {**call.body, "prompt": prompt}
         calls.append(part)
-    found = await asyncio.gather(*(_asked(gateway, plan, one) for one in calls))
+    found = await _all_asked(gateway, plan, calls)
     said: list[tuple[Answer, str, str]] = [
         (reply.answer, gateway.said(reply), prompt)
         for reply, prompt in zip(found, prompts, strict=True)
@@ -369,4 +387,4 @@ async def _completions(gateway: "Gateway", plan: "Plan", call: Call, send: Send)
     else:
         body = shapes.completion(call, said, gateway.model_name)
         await send_body(send, 200, [JSON, *headers], body)
-    return _sum(found)
+    return _sum([_took(*one) for one in zip(calls, found, strict=True)])

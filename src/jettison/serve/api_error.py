@@ -56,6 +56,8 @@ class ApiError(Exception):
         self.arm: str | None = None
         self.place = ""
         self.propensity: float | None = None
+        self.took: Any = None
+        """What parts of the request took that were answered before another failed."""
 
     @property
     def detail(self) -> dict[str, Any]:

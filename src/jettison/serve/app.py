@@ -137,6 +137,9 @@ class App:
         try:
             call = parse(gateway, body, headers, request_id, name, key.name)
             took = await answer_request(gateway, call, receive, send)
+        except ApiError as error:
+            took = error.took
+            raise
         finally:
             key.leave(
                 estimate if took is not None else 0,

@@ -145,6 +145,22 @@ class Reply:
         )
 
 
+@dataclass(slots=True, frozen=True)
+class Took:
+    """What a request took, as far as is known."""
+
+    tokens: int | None
+    usd: float | None
+
+
+def took_of(reply: Reply) -> Took:
+    """Of the answer alone; by a guess where nobody counted."""
+    n_in, n_out = reply.prompt_tokens, reply.completion_tokens
+    if n_in is not None and n_out is not None:
+        return Took(n_in + n_out, reply.price_usd)
+    return Took(None, None) if reply.guess is None else Took(reply.guess.tokens, reply.guess.usd)
+
+
 def buffered(call: Call) -> Call:
     """The call as one that wants its answer whole; side records go to the same list."""
     if not call.stream:

@@ -3,8 +3,10 @@
 import dataclasses
 from typing import Any
 
+import msgspec
+
 from jettison.serve.api_error import ApiError
-from jettison.serve.calls import Call, Reply
+from jettison.serve.calls import Call, Reply, took_of
 from jettison.serve.guarded_stream import GuardedStream
 from jettison.serve.guarded_texts import (
     breaks_arguments,
@@ -15,6 +17,7 @@ from jettison.serve.guarded_texts import (
     with_texts,
 )
 from jettison.serve.rails import LONG_TEXT, Rails
+from jettison.serve.records import record_of
 from jettison.serve.routing import Node
 
 
@@ -39,7 +42,10 @@ class GuardedNode:
         asked = await self._checked_input(call)
         reply = await self._inner.answer(asked)
         outcome = await self._checked_output(reply, call)
-        if outcome is not None and outcome.action == "escalate" and not asked.escalate:
+        if outcome is not None and outcome.action == "escalate" and not (asked.escalate or reply.escalated):
+            reply.escalated = True
+            lean = record_of(asked, reply, role="lean")
+            call.side.append(msgspec.structs.replace(lean, output=None))  # it was caught: nobody reads it
             # The fallback too sees no more of the input than the guardrails let through.
             reply = await self._inner.answer(dataclasses.replace(asked, escalate=True))
             outcome = await self._checked_output(reply, call)
@@ -118,4 +124,5 @@ def _no_arguments() -> ApiError:
 def _of_reply(error: ApiError, reply: Reply) -> ApiError:
     """The error in place of an answer, with whose it was."""
     error.arm, error.place, error.propensity = reply.arm, reply.place, reply.propensity
+    error.took = took_of(reply)
     return error
