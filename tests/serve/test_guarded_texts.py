@@ -256,6 +256,15 @@ def test_what_else_stands_in_a_piece_is_guarded_or_left_out(tmp_path, upstream, 
         assert found.events[-1] == "[DONE]"
 
 
+def test_of_a_guarded_streams_usage_only_counts_go_on(tmp_path, upstream):
+    used = {"total_tokens": 3, "note": CARD, "details": {"cached_tokens": 1, "note": CARD}}
+    upstream.behave = streams(delta("fine", finish="stop"), {"choices": [], "usage": used}, {"usage": CARD})
+    with guarded(tmp_path, upstream, pii={"action": "redact"}) as gateway:
+        found = ask(gateway, "x", stream=True)
+        assert CARD.encode() not in found.raw
+        assert found.events[-2]["usage"] == {"total_tokens": 3, "details": {"cached_tokens": 1}}
+
+
 def test_an_error_of_the_upstream_in_mid_stream_is_guarded(tmp_path, upstream):
     upstream.behave = streams(delta("a word"), {"error": {"message": f"no such card {CARD}", "code": "x"}})
     with guarded(tmp_path, upstream, pii={"action": "redact"}) as gateway:

@@ -86,7 +86,7 @@ class GuardedStream:
         found: list[list[dict[str, Any]]] = []
         for given in body.get("choices") or ():
             found += [[one] for one in await self._choice(given)]
-        used = {"usage": body["usage"]} if body.get("usage") is not None else {}
+        used = {"usage": counts} if (counts := _counts(body.get("usage"))) else {}
         if not found and used:
             found = [[]]
         last = len(found) - 1
@@ -241,6 +241,19 @@ def _join(held: dict[str, Any], piece: dict[str, Any]) -> int:
             held[name] = value
             n += len(value) if isinstance(value, str) else 1
     return n
+
+
+def _counts(usage: Any) -> dict[str, Any]:
+    """Of a usage what is counts, and nothing that could be a text."""
+    if not isinstance(usage, dict):
+        return {}
+    found: dict[str, Any] = {}
+    for name, value in usage.items():
+        if isinstance(value, int | float):
+            found[name] = value
+        elif isinstance(value, dict):
+            found[name] = _counts(value)
+    return found
 
 
 class _Ended(Exception):
