@@ -12,8 +12,9 @@ from jettison import registry
 from jettison.cli.main import main
 from jettison.errors import InvalidInput
 from jettison.evaluate.profile import reference_sketch
-from jettison.monitor.drift import Window, judge_drift, sketch_of
+from jettison.monitor.drift import judge_drift, sketch_of
 from jettison.monitor.drift_stream import DriftWatch
+from jettison.monitor.drift_window import Window
 from jettison.monitor.log import News, Place
 from jettison.record import Record
 from jettison.release import open_release, read_profile

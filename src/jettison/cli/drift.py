@@ -26,8 +26,15 @@ if TYPE_CHECKING:
     show_default=True,
     help="Probability of any false finding at this look.",
 )
+@click.option(
+    "--least-moved",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="Of a distribution, in 0-1: what moved less is no drift, however surely it moved.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(log: Path, release: Path, last: int, alpha: float, as_json: bool) -> int:
+def command(log: Path, release: Path, last: int, alpha: float, least_moved: float, as_json: bool) -> int:
     """Compare the newest records of the traffic LOG with what the release was proved on.
 
     Exit code 1: something moved. One look is one test: to look every day, let `jettison monitor
@@ -45,7 +52,7 @@ def command(log: Path, release: Path, last: int, alpha: float, as_json: bool) ->
     opened = open_release(release)
     candidates = tuple(opened.candidates.values())
     window = newest_window(log, sketch_of(read_profile(opened)), candidates=candidates, last=last)
-    found = judge_drift(window, alpha=alpha)
+    found = judge_drift(window, alpha=alpha, least_moved=least_moved)
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(found), indent=2))
     else:
@@ -54,9 +61,11 @@ def command(log: Path, release: Path, last: int, alpha: float, as_json: bool) ->
 
 
 def _show(found: "DriftReport") -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from jettison.cli.tables import wide_console
+    from jettison.monitor.drift_changes import ranking_words
 
     colors = {"DRIFT": "red", "NONE": "green", "NOT ENOUGH DATA": "yellow"}
     console = wide_console()
@@ -65,14 +74,15 @@ def _show(found: "DriftReport") -> None:
     for header in ("what", "slice", "of", "n", "moved", "p, all tests", ""):
         table.add_column(header, no_wrap=True)
     for one in found.tests:
-        moved = "–" if one.moved is None else f"{one.moved:.1%}"
         sign = "[red]moved[/]" if one.has_drifted else ""
         p = f"{one.p_adjusted:.2g}"
-        table.add_row(one.name, one.slice, one.side, f"{one.n:,}", moved, p, sign)
+        table.add_row(one.name, one.slice, one.side, f"{one.n:,}", f"{one.moved:.1%}", p, sign)
     console.print(table)
-    if found.changed:
-        parts = ", ".join(f"{name} {part:.0%}" for name, part in found.changed if part > 0.02)
-        console.print(f"[dim]the classifier tells live from reference by: {parts}[/]", soft_wrap=True)
+    for one in found.tests:
+        if one.changed and (one.has_drifted or (one.slice == "all" and found.changed)):
+            where = "all" if one.slice == "all" else escape(one.slice)
+            said = f"what changed on {where}: {ranking_words(one.changed)}"
+            console.print(f"[dim]{said}[/]", soft_wrap=True)
     for line in found.not_looked_at:
         console.print(f"[dim]not looked at: {line}[/]", soft_wrap=True)
     console.print(f"[dim]{found.n_records:,} requests, {found.n_texts:,} texts[/]")

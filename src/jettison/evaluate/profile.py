@@ -20,6 +20,7 @@ from jettison.release.sketch import (
     N_GRAM_BUCKETS,
     N_WORD_BUCKETS,
     Sketch,
+    SliceMean,
     TextScorer,
     binned,
     count_table,
@@ -32,7 +33,7 @@ N_CONFIDENCE_BINS = 20
 N_QUANTILES = 21
 FEWEST_BACKGROUND = 200
 """With fewer background texts, half of the inputs are taken for it."""
-MOST_SLICES, FEWEST_IN_SLICE = 20, 100
+MOST_SLICES, FEWEST_IN_SLICE, FEWEST_TEXTS = 20, 100, 30
 
 
 def reference_profile(
@@ -105,6 +106,7 @@ def reference_sketch(
     for record in records:
         for name, value in answer_categories(record, is_text=is_text).items():
             categories.setdefault(name, Counter())[value] += 1
+    slices = _large_slices(records)
     of_texts = {name: binned(name, values) for name, values in described.scores.items()}
     return Sketch(
         n=len(places),
@@ -112,8 +114,9 @@ def reference_sketch(
         gram_counts=tables[1],
         scores={**of_texts, **_answer_bins(records)},
         categories={name: dict(sorted(counts.items())) for name, counts in categories.items()},
-        slices=_slice_bins(records),
+        slices={name: _answer_bins([records[place] for place in some]) for name, some in slices.items()},
         features=moments_of(described.features),
+        slice_features=_slice_means(slices, places, described.features),
     )
 
 
@@ -125,14 +128,28 @@ def _answer_bins(records: Sequence[Record]) -> dict[str, tuple[int, ...]]:
     return {name: binned(name, some) for name, some in sorted(values.items())}
 
 
-def _slice_bins(records: Sequence[Record]) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Scores of the answers on each of the largest slices."""
-    members: dict[str, list[Record]] = {}
-    for record in records:
+def _large_slices(records: Sequence[Record]) -> dict[str, list[int]]:
+    """The largest slices as `name=value`, with the places of their records."""
+    members: dict[str, list[int]] = {}
+    for place, record in enumerate(records):
         for name, value in record.slices.items():
-            members.setdefault(f"{name}={value}", []).append(record)
+            members.setdefault(f"{name}={value}", []).append(place)
     large = sorted(members, key=lambda name: (-len(members[name]), name))[:MOST_SLICES]
-    return {name: _answer_bins(members[name]) for name in large if len(members[name]) >= FEWEST_IN_SLICE}
+    return {name: members[name] for name in large if len(members[name]) >= FEWEST_IN_SLICE}
+
+
+def _slice_means(
+    slices: dict[str, list[int]], places: Sequence[int], features: np.ndarray
+) -> dict[str, SliceMean]:
+    """Means of the features of the texts at `places` that are in each slice."""
+    row_of = {place: row for row, place in enumerate(places)}
+    found = {}
+    for name, members in slices.items():
+        rows = [row_of[place] for place in members if place in row_of]
+        if len(rows) >= FEWEST_TEXTS:
+            mean = features[rows].mean(axis=0).astype(np.float32).tobytes()
+            found[name] = SliceMean(n=len(rows), mean=mean)
+    return found
 
 
 def _quantiles(values: Sequence[float]) -> tuple[float, ...] | None:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from jettison.monitor.alerts import Alert
+from jettison.monitor.drift_changes import ranking_words, surest
 from jettison.monitor.drift_stream import DriftStatus, DriftWatch
 from jettison.monitor.log import News
 
@@ -24,6 +25,7 @@ class DriftPart:
         if not self.watch.has_drifted:
             return ()
         drifted = [one for one in self.watch.status() if one.has_drifted]
+        changes = surest(self.watch.newest.changes())
         return (
             Alert(
                 name="drift",
@@ -31,7 +33,11 @@ class DriftPart:
                 severity="warning",
                 message=self.watch.reading().reason,
                 time=now,
-                evidence={"streams": msgspec.to_builtins(drifted), "alpha": self.watch.alpha},
+                evidence={
+                    "streams": msgspec.to_builtins(drifted),
+                    "alpha": self.watch.alpha,
+                    "changes": msgspec.to_builtins(changes),
+                },
             ),
         )
 
@@ -40,7 +46,14 @@ class DriftPart:
 
     def lines(self) -> list[str]:
         reading = self.watch.reading()
-        return [f"drift: {'DRIFT' if reading.alarm else 'NONE'}. {reading.reason}"]
+        said = [f"drift: {'DRIFT' if reading.alarm else 'NONE'}. {reading.reason}"]
+        if reading.alarm:
+            said += [
+                f"what changed on {one.slice}: {ranking_words(one.changed)}. A classifier tells the newest "
+                f"{one.n:,} inputs from the reference with AUC {one.auc:.2f}"
+                for one in surest(self.watch.newest.changes())
+            ]
+        return said
 
     def state(self) -> dict[str, Any]:
         return self.watch.state()

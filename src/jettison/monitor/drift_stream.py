@@ -15,6 +15,7 @@ import numpy as np
 from jettison.errors import InvalidInput
 from jettison.files import value_sha256
 from jettison.monitor.detectors import Reading
+from jettison.monitor.drift_changes import NewestTexts
 from jettison.monitor.drift_window import is_lean_answer
 from jettison.monitor.log import News
 from jettison.record import Record
@@ -81,6 +82,8 @@ class DriftWatch:
                 references[name] = [0] * N_CODES
                 for value, count in sketch.categories[name].items():
                     references[name][_code(value)] += count
+        self.newest = NewestTexts(sketch)
+        """What changed, told of the newest texts since this watch was made; not part of `state`."""
         whole = alpha / 2 if slices else alpha
         self._streams = {
             name: ConformalMartingale(references[name], alpha=whole * part, seed=_seed(seed, name))
@@ -90,9 +93,11 @@ class DriftWatch:
     def take(self, news: News) -> None:
         """Take in the next part of the log; its bounds may fall anywhere."""
         values: dict[str, list[int]] = {}
-        texts = [r.input for r in news.records if r.role in (None, "answer") and r.input is not None]
-        if texts:
-            for name, some in describe_texts(texts, self._scorer).scores.items():
+        asked = [r for r in news.records if r.role in (None, "answer") and r.input is not None]
+        if asked:
+            described = describe_texts([str(r.input) for r in asked], self._scorer)
+            self.newest.take(described.features, [r.slices for r in asked])
+            for name, some in described.scores.items():
                 values[name] = bin_of(name, some).tolist()
         for record in news.records:
             if is_lean_answer(record, self.candidates):

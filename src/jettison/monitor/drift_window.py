@@ -6,6 +6,7 @@ Scores and categories are counted of every answer; texts are looked at on an eve
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -54,6 +55,10 @@ class Window:
         """An even sample of the inputs, at most `MOST_TEXTS`."""
         return self._inputs.texts
 
+    def places_in(self, one: str) -> np.ndarray:
+        """Places among `texts` of those in a slice, `name=value`."""
+        return np.array([place for place, some in enumerate(self._inputs.slices) if one in some], np.int64)
+
     def category(self, name: str) -> Counter[str]:
         """How often each value of a category came; refusals are told on a sample of the answers."""
         if name == "refused":
@@ -70,7 +75,8 @@ class Window:
         """Take in records by `COLUMNS`, as `take` does."""
         is_asked = columns.is_one_of("role", None, "answer")
         self.n_records += int(is_asked.sum())
-        self._inputs.take(columns, "input", is_asked & ~columns.is_null("input"))
+        keeps_slices = bool(self.sketch.slice_features)
+        self._inputs.take(columns, "input", is_asked & ~columns.is_null("input"), keeps_slices=keeps_slices)
         is_lean = _is_lean(columns, self.candidates)
         has_failed = ~columns.is_null("error")
         self._count("error", is_lean & has_failed, "true")
@@ -100,11 +106,9 @@ class Window:
     def _slices(self, columns: RecordColumns, answered: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         if not self.sketch.slices:
             return
-        places, words = columns.codes("slices")
-        named = [set(msgspec.json.decode(word, type=dict[str, str]).items()) for word in words]
+        places, named = _named_slices(columns)
         for one in self.sketch.slices:
-            name, _, value = one.partition("=")
-            has = np.array([(name, value) in some for some in named] + [False])
+            has = np.array([one in some for some in named])
             yield one, answered & has[places]
 
     def _take_outputs(self, columns: RecordColumns, answered: np.ndarray) -> None:
@@ -178,15 +182,27 @@ def _is_lean(columns: RecordColumns, candidates: Collection[str] | None) -> np.n
     return np.asarray(rows & ~is_fallback[places])
 
 
+def _named_slices(columns: RecordColumns) -> tuple[np.ndarray, list[frozenset[str]]]:
+    """Of each record a place in a list of different sets of slices, `name=value`, the last one empty."""
+    places, words = columns.codes("slices")
+    decoded = [msgspec.json.decode(word, type=dict[str, str]) for word in words]
+    named = [frozenset(f"{name}={value}" for name, value in some.items()) for some in decoded]
+    return places, [*named, frozenset()]
+
+
 class _Sample:
     """Algorithm R: every text has the same chance, however the stream is cut."""
 
     def __init__(self, seed: int) -> None:
         self.texts: list[str] = []
+        self.slices: list[frozenset[str]] = []
+        """Of each text, where they are kept."""
         self._n = 0
         self._rng = np.random.default_rng(seed)
 
-    def take(self, columns: RecordColumns, name: str, wanted: np.ndarray) -> None:
+    def take(
+        self, columns: RecordColumns, name: str, wanted: np.ndarray, *, keeps_slices: bool = False
+    ) -> None:
         rows = np.flatnonzero(wanted)
         ranks = self._n + 1 + np.arange(len(rows))
         places = np.floor(self._rng.random(len(rows)) * ranks).astype(np.int64)
@@ -195,8 +211,15 @@ class _Sample:
         self._n += len(rows)
         # Of several texts for one place the last stays: only that one is read.
         latest = dict(zip(places[is_taken].tolist(), rows[is_taken].tolist(), strict=True))
-        for place, text in zip(latest, columns.texts(name, list(latest.values())), strict=True):
-            if place < len(self.texts):
-                self.texts[place] = text
-            else:
-                self.texts.append(text)
+        _put(self.texts, list(latest), columns.texts(name, list(latest.values())))
+        if keeps_slices and latest:
+            codes, named = _named_slices(columns)
+            _put(self.slices, list(latest), [named[code] for code in codes[list(latest.values())]])
+
+
+def _put(kept: list[Any], places: list[int], values: list[Any]) -> None:
+    for place, value in zip(places, values, strict=True):
+        if place < len(kept):
+            kept[place] = value
+        else:
+            kept.append(value)

@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 
 from jettison.errors import NotEnoughData
-from jettison.monitor.drift import FEWEST, LEAST_MOVED
+from jettison.monitor.drift import LEAST_MOVED
+from jettison.monitor.drift_comparison import FEWEST
 from jettison.monitor.tally import AMOUNTS, SCORES, Counts, Tally
 from jettison.release.sketch import Sketch
 from jettison.stats.binomial import clopper_pearson

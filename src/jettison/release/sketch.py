@@ -83,6 +83,19 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
         return found + np.triu(found, 1).T
 
 
+class SliceMean(msgspec.Struct, frozen=True, kw_only=True):
+    """Mean of the features of the inputs of one slice."""
+
+    n: int
+    mean: bytes
+    """Float32, shape (n_features,)."""
+
+    @property
+    def mean_array(self) -> np.ndarray:
+        """Shape (n_features,), float64."""
+        return np.frombuffer(self.mean, np.float32).astype(float)
+
+
 class Sketch(msgspec.Struct, frozen=True, kw_only=True):
     """Distributions of the reference, for drift."""
 
@@ -100,6 +113,8 @@ class Sketch(msgspec.Struct, frozen=True, kw_only=True):
     """Slice as `name=value` → the same scores on it alone."""
     features: Moments | None
     """Of `FEATURES` of each input; None where the inputs were not looked at."""
+    slice_features: dict[str, SliceMean] = {}
+    """Slice as `name=value` → the same on it alone; none in releases written before there were any."""
 
 
 def moments_of(vectors: np.ndarray) -> Moments:

@@ -91,6 +91,9 @@ class MeansDiffer:
     statistic: float
     """Squared distance of the means; of random features it is the squared MMD."""
     p_value: float
+    moved: float
+    """How much better than chance a score along the difference tells the two apart, in 0-1: twice the area
+    under its curve, less 1, by the normal law; what chance alone makes of the distance is taken off."""
 
 
 def means_differ(
@@ -117,14 +120,18 @@ def means_differ(
         raise NotEnoughData(f"means are compared from 30 vectors on each side, got {n} and {m}.")
     pooled = (n * covariance + m * np.cov(other, rowvar=False)) / (n + m)
     weights = np.clip(np.linalg.eigvalsh(pooled), 0, None) * (1 / n + 1 / m)
-    statistic = float(((other.mean(axis=0) - mean) ** 2).sum())
+    difference = other.mean(axis=0) - mean
+    statistic = float((difference**2).sum())
     rng = np.random.default_rng(seed)
     drawn = rng.chisquare(1, (N_DRAWS, len(weights))) @ weights
     p = (1 + int((drawn >= statistic).sum())) / (1 + N_DRAWS)
     if p < 10 / N_DRAWS:
         total, squares = weights.sum(), (weights**2).sum()
         p = min(p, float(stats.gamma.sf(statistic, total**2 / (2 * squares), scale=2 * squares / total)))
-    return MeansDiffer(statistic=statistic, p_value=max(p, 1e-300))
+    along = float(difference @ pooled @ difference) / statistic if statistic > 0 else 0.0
+    surplus = max(0.0, statistic - float(weights.sum()))
+    moved = 2 * float(stats.norm.cdf(np.sqrt(surplus / (2 * along)))) - 1 if along > 0 else 0.0
+    return MeansDiffer(statistic=statistic, p_value=max(p, 1e-300), moved=moved)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +147,13 @@ class ClassifierDiffers:
 
 
 def classifier_differs(
-    mean: np.ndarray, covariance: np.ndarray, n: int, *, other: np.ndarray, seed: int = 0
+    mean: np.ndarray,
+    covariance: np.ndarray,
+    n: int,
+    *,
+    other: np.ndarray,
+    is_own_covariance: bool = True,
+    seed: int = 0,
 ) -> ClassifierDiffers:
     """Classifier two-sample test by a linear discriminant, from the reference's moments alone.
 
@@ -154,6 +167,8 @@ def classifier_differs(
         covariance: Of the reference.
         n: Vectors in the reference.
         other: Vectors, shape (n_other, n_features): a part fits, the rest is tested.
+        is_own_covariance: Whether `covariance` is the reference's. One of like vectors will do to learn
+            by; the reference's scores are then taken to vary as those of `other` do.
         seed: Of the parts.
 
     Raises:
@@ -175,8 +190,8 @@ def classifier_differs(
     shift = (fitted.mean(axis=0) - mean) / scale
     direction = np.linalg.solve(spread + RIDGE * np.eye(len(mean)), shift) / scale
     learned = (n * mean + n_fitted * fitted.mean(axis=0)) / (n + n_fitted)
-    var_reference = float(direction @ covariance @ direction)
     var_fitted, var_tested = (float((some @ direction).var(ddof=1)) for some in (fitted, tested))
+    var_reference = float(direction @ covariance @ direction) if is_own_covariance else var_tested
     var_learned = (n * var_reference + n_fitted * var_fitted) / (n + n_fitted) ** 2
     # What was learned on holds a part of `other`: the difference from the reference is larger by so much.
     apart = direction * (tested.mean(axis=0) - learned) * (n + n_fitted) / n

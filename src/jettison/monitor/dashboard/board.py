@@ -14,6 +14,7 @@ from jettison.errors import JettisonError
 from jettison.monitor.dashboard.quality import Point, Quality
 from jettison.monitor.dashboard.tally import Tally
 from jettison.monitor.drift import sketch_of
+from jettison.monitor.drift_changes import Change, surest
 from jettison.monitor.drift_stream import DriftStatus, DriftWatch
 from jettison.monitor.evidence import Finding
 from jettison.monitor.experiment import Experiment, ExperimentStatus
@@ -192,6 +193,12 @@ class Board:
     def drift_status(self) -> tuple[DriftStatus, ...]:
         """Streams, the strongest evidence first."""
         return () if self.drift is None else self.drift.status()
+
+    def drift_changes(self) -> tuple[Change, ...]:
+        """What changed in the newest inputs, on all and by slice; nothing before a stream has alarmed."""
+        if self.drift is None or not self.drift.has_drifted:
+            return ()
+        return surest(self.drift.newest.changes())
 
 
 def pieces(news: News) -> Iterator[News]:

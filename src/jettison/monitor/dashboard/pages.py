@@ -150,6 +150,7 @@ class Pages:
             "title": "Drift",
             "streams": [views.stream(one) for one in streams[:60]],
             "reading": reading,
+            "changes": [views.change(one) for one in board.drift_changes()],
             "drift_problem": board.drift_problem,
         }
 

@@ -11,6 +11,7 @@ from jettison.monitor.dashboard.plots import Bars, Line, bar_plot, figure, line_
 from jettison.monitor.dashboard.quality import Point
 from jettison.monitor.dashboard.sources import ReleaseView
 from jettison.monitor.dashboard.tally import ArmCount, Stretch, Tally
+from jettison.monitor.drift_changes import Change
 from jettison.monitor.drift_stream import DriftStatus
 from jettison.monitor.evidence import Finding
 
@@ -268,6 +269,12 @@ def stream(one: DriftStatus) -> dict[str, Any]:
         "has_drifted": one.has_drifted,
         "side": {"small": "smaller", "large": "larger"}.get(one.side, ""),
     }
+
+
+def change(one: Change) -> dict[str, Any]:
+    """How a slice's inputs differ from the reference's, with what makes at least 2 % of it."""
+    parts = [(name, round(100 * min(1.0, part))) for name, part in one.changed if part > 0.02]
+    return {"slice": one.slice, "n": f"{one.n:,}", "auc": f"{one.auc:.2f}", "parts": parts}
 
 
 def release(one: ReleaseView) -> dict[str, Any]:
