@@ -1,9 +1,6 @@
 """Burn rates against the textbook's windows, by hand, and on a real stream with a known incident."""
 
-import csv
-import json
-import os
-from datetime import UTC, datetime
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +14,8 @@ from jettison.monitor.watch import Watch
 from jettison.record import Cost, Record
 from jettison.testing.traffic import TrafficWriter
 
-SHARED = Path(os.environ.get("JETTISON_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+from nab_slo import SHARED, Found, found_by, read_stream  # noqa: E402
 
 
 def record(time, *, latency_s=0.1, error=None, role="answer", price_usd=None):
@@ -77,6 +75,15 @@ def test_no_answer_misses_a_latency_and_an_unmeasured_one_is_unknown():
     assert rates.status()[0].n_unknown == 1
 
 
+def test_an_answer_that_comes_too_soon_is_as_bad_as_one_too_late():
+    took_s = (0.019, 0.02, 0.1, 0.2, 0.21)
+    rates = took("latency_s:0.9:0.02..0.2", [record(100 + i, latency_s=s) for i, s in enumerate(took_s)])
+    window = rates.window(0, 300, 120)
+    assert (window.n, window.bad) == (5, 2)
+    assert rates.state()["slos"] == ["latency_s:0.9:0.02..0.2"]
+    assert slo_from("latency_s:0.9:1e-3..2e-1").least == 0.001
+
+
 def test_a_mean_counts_what_shadows_cost_and_a_request_once():
     rates = took("price_usd:mean:0.001", [
         record(100, price_usd=0.001), record(100, price_usd=0.003, role="shadow"),
@@ -124,6 +131,11 @@ def test_a_watcher_tells_once_and_goes_on_where_it_stopped(tmp_path):
         ("latency_s:0.9", "a limit above 0"),
         ("latency_s:0.9:-1", "a limit above 0"),
         ("errors:mean", "must have a share"),
+        ("latency_s:0.9:0.2..0.1", "must be LEAST..LIMIT"),
+        ("latency_s:0.9:0..0.1", "must be LEAST..LIMIT"),
+        ("latency_s:0.9:0.1..", "must be METRIC:SHARE:LIMIT"),
+        ("latency_s:0.9:..0.1", "must be METRIC:SHARE:LIMIT"),
+        ("price_usd:mean:0.1..0.2", "must be LEAST..LIMIT"),
     ],
 )
 def test_a_service_level_that_says_nothing_is_refused(text, rule):
@@ -132,32 +144,15 @@ def test_a_service_level_that_says_nothing_is_refused(text, rule):
 
 
 @pytest.mark.shared
-def test_the_incident_of_a_real_latency_stream_is_found_and_nothing_before():
+def test_the_incidents_of_a_real_latency_stream_are_found_and_nothing_else():
     folder = SHARED / "data" / "nab_streams"
     if not folder.is_dir():
         pytest.skip("needs the NAB streams in ../shared/data")
-    name = "ec2_request_latency_system_failure.csv"
-    with (folder / name).open() as file:
-        rows = [
-            (datetime.fromisoformat(row["timestamp"]).replace(tzinfo=UTC).timestamp(), float(row["value"]))
-            for row in csv.DictReader(file)
-        ]
-    windows = json.loads((folder / "windows.json").read_text())
-    spans = next(spans for key, spans in windows.items() if key.endswith(name))
-    spans = [[datetime.fromisoformat(t).replace(tzinfo=UTC).timestamp() for t in span] for span in spans]
-    # The slowest of the first five days, before any incident, is what is slow.
-    learned = rows[0][0] + 5 * 86400
-    limit = max(value for time, value in rows if time < learned) / 1000
-    rates = BurnRates([slo_from(f"latency_s:0.99:{limit}")])
-    found, outside = set(), 0
-    for time, value in rows:
-        # A point of the stream is a five-minute mean: it stands for twenty requests.
-        same = tuple(record(time + i, latency_s=value / 1000) for i in range(20))
-        rates.take(News(records=same, feedback=(), place=Place(), is_all=True))
-        if time >= learned and rates.alerts(time + 20):
-            hit = [i for i, (low, high) in enumerate(spans) if low <= time <= high]
-            found.update(hit)
-            outside += not hit
-    # Of the first incident no point is slower than those of clean days: no limit on latency shows it.
-    assert found == {1, 2}
-    assert outside == 0
+    stream = read_stream(folder)
+    # Of the first incident no point is slower than those of clean days: no upper limit on latency shows it.
+    assert found_by(f"latency_s:0.99:{stream.slowest_s}", stream) == Found(incidents={1, 2}, n_outside=0)
+    # One point of it is far too fast. Limits beyond which a clean point falls with 1 % in the rest of
+    # the stream, by the normal law of the clean days, show all three.
+    least_s, most_s = stream.normal_range_s(alpha=0.01)
+    found = found_by(f"latency_s:0.995:{least_s}..{most_s}", stream)
+    assert found == Found(incidents={0, 1, 2}, n_outside=0)

@@ -56,8 +56,8 @@ _SAVE_EVERY_S = 30.0
     "slos",
     multiple=True,
     metavar="METRIC:SHARE:LIMIT",
-    help="Alert on the burn rate of a service level, as latency_s:0.99:0.2, errors:0.999 or "
-    "price_usd:mean:0.002. Repeatable.",
+    help="Alert on the burn rate of a service level, as latency_s:0.99:0.2, errors:0.999, "
+    "price_usd:mean:0.002 or, too soon being bad too, latency_s:0.99:0.02..0.2. Repeatable.",
 )
 @click.option(
     "--quality",

@@ -51,12 +51,15 @@ class Slo(msgspec.Struct, frozen=True, kw_only=True):
     """Share of requests that must be good, in (0, 1); None holds the mean to the limit."""
     limit: float | None
     """Most that a good request has, in the metric's unit; None for `errors`."""
+    least: float | None = None
+    """Least that a good request has, as `latency_s:0.99:0.02..0.2`: what fails fast answers too soon."""
 
     @property
     def text(self) -> str:
         """As it was written."""
         share = "mean" if self.objective is None else f"{self.objective:g}"
-        return f"{self.metric}:{share}" + ("" if self.limit is None else f":{self.limit:g}")
+        least = "" if self.least is None else f"{self.least:g}.."
+        return f"{self.metric}:{share}" + ("" if self.limit is None else f":{least}{self.limit:g}")
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,18 +86,22 @@ class SloStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def slo_from(text: str) -> Slo:
-    """A service level as the command line writes it: METRIC:SHARE[:LIMIT], or METRIC:mean:LIMIT.
+    """A service level as the command line writes it.
+
+    METRIC:SHARE[:LIMIT], METRIC:SHARE:LEAST..LIMIT or METRIC:mean:LIMIT.
 
     Raises:
         InvalidInput: It is neither, or a number is out of range.
     """
     metric, _, rest = text.partition(":")
-    share, _, limit = rest.partition(":")
+    share, _, limits = rest.partition(":")
+    least, dots, limit = limits.rpartition("..")
     try:
         slo = Slo(
             metric=metric,
             objective=None if share == "mean" else float(share),
-            limit=float(limit) if limit else None,
+            limit=float(limit) if limits else None,
+            least=float(least) if dots else None,
         )
     except ValueError as error:
         raise InvalidInput(
@@ -108,6 +115,12 @@ def slo_from(text: str) -> Slo:
         raise InvalidInput(f"--slo must have a limit above 0, and none for errors, got {text!r}.")
     if metric == "errors" and slo.objective is None:
         raise InvalidInput(f"errors must have a share, as errors:0.999, got {text!r}.")
+    if slo.least is not None and (
+        slo.objective is None or slo.limit is None or not 0 < slo.least < slo.limit < float("inf")
+    ):
+        raise InvalidInput(
+            f"a range of --slo must be LEAST..LIMIT of single requests, above 0, got {text!r}."
+        )
     return slo
 
 
@@ -160,10 +173,9 @@ class BurnRates:
         if value is None and record.error is None:
             self._unknown[at] += 1
             return
-        assert slo.limit is not None
         held[0] += 1
         # No answer is a miss, however soon it failed.
-        held[1] += record.error is not None or (value is not None and value > slo.limit)
+        held[1] += record.error is not None or (value is not None and not _is_within(slo, value))
 
     def window(self, at: int, seconds: float, now: float) -> Window:
         """One service level over the last so many seconds."""
@@ -240,6 +252,11 @@ class BurnRates:
         self._unknown = list(state["unknown"])
         self._last = float(state["last"])
         return True
+
+
+def _is_within(slo: Slo, value: float) -> bool:
+    assert slo.limit is not None
+    return value <= slo.limit and (slo.least is None or value >= slo.least)
 
 
 def _span(seconds: float) -> str:
