@@ -1,4 +1,4 @@
-"""Which labelled incidents of NAB's stream of EC2 request latencies a service level's alarms find, and what else.
+"""What a service level's alarms find of NAB's stream of EC2 latencies: labelled incidents, and what else.
 
     python benchmarks/nab_slo.py
 
@@ -56,7 +56,7 @@ class Stream:
         return float(self.clean_s.max())
 
     def normal_range_s(self, *, alpha: float) -> tuple[float, float]:
-        """Range that no later point leaves with probability 1 - alpha, by the normal law of the clean days."""
+        """Range that no later point leaves with probability 1 - alpha, were all as in the clean days."""
         n_later = len(self.points) - len(self.clean_s)
         wide = float(stats.norm.isf(alpha / n_later / 2)) * float(self.clean_s.std(ddof=1))
         return float(self.clean_s.mean()) - wide, float(self.clean_s.mean()) + wide

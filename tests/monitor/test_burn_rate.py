@@ -15,7 +15,7 @@ from jettison.record import Cost, Record
 from jettison.testing.traffic import TrafficWriter
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-from nab_slo import SHARED, Found, found_by, read_stream  # noqa: E402
+from nab_slo import SHARED, Found, found_by, read_stream
 
 
 def record(time, *, latency_s=0.1, error=None, role="answer", price_usd=None):
