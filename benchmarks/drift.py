@@ -170,7 +170,7 @@ def _tell_speed(told: dict[str, list[dict]], small: dict, *, with_text: bool) ->
 
 
 def windows(answers: Answers, python: Path, given: argparse.Namespace) -> None:
-    """Of windows of one size and share of out-of-scope queries, in how many each finds drift; no query twice.
+    """Of windows of one size and share of out-of-scope queries, none twice, in how many each finds drift.
 
     CLINC150's test queries against its val queries, which are of another kind (`drift_split.py`), then both
     as one pool, of which reference and windows are drawn.
