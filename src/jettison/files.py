@@ -17,7 +17,7 @@ from jettison.errors import CannotWrite, InvalidInput, JettisonError
 T = TypeVar("T")
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | memoryview | str) -> None:
     """Write a whole file or leave what was there.
 
     Raises:

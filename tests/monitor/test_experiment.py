@@ -405,7 +405,7 @@ def test_answers_without_a_shadow_are_forgotten_after_an_hour() -> None:
     ]
     running.take(News(records=tuple(alone), feedback=(), place=Place(), is_all=True))
     assert isinstance(running._observer, ShadowObserver)
-    assert len(running._observer._half) == 37  # 9,900 - 3,600 s and later
+    assert len(running._observer.half) == 37  # 9,900 - 3,600 s and later
     late = msgspec.structs.replace(pairs[0].records[1], example_id="a99", time=9900.0 + 3601)
     running.take(News(records=(late,), feedback=(), place=Place(), is_all=True))
     assert running.status().n_units == 0  # its other half came too long before

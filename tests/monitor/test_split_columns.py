@@ -19,7 +19,6 @@ from jettison.monitor.evidence import evidence_for
 from jettison.monitor.experiment import Experiment
 from jettison.monitor.hashed import HashSet, hash_texts
 from jettison.monitor.log import News, Place, TrafficLog
-from jettison.monitor.observe_shadow import score_of
 from jettison.monitor.observe_split import SplitObserver
 from jettison.monitor.plan import ExperimentPlan, Metric, experiment_folder
 from jettison.monitor.waiting import ROW, Waiting
@@ -126,6 +125,27 @@ class Loop:
             self.evidence["feedback"].update([min(1.0, said.score)], [treated], [share])
 
 
+def score_of(metric: Metric, record: Record) -> float | None:
+    """What one record scores on a metric that needs no label; None: not known."""
+    name = metric.name
+    if name == "errors":
+        return float(record.error is None)
+    if record.unanswered:
+        return None
+    if name == "guardrails":
+        return float(not record.guardrails)
+    if name == "escalated":
+        return float(not record.escalated)
+    if name.startswith("score:"):
+        score = record.scores.get(name.removeprefix("score:"))
+        return None if score is None else min(1.0, max(0.0, score))
+    spent: float | None = getattr(record.cost, name)
+    if name == "latency_s" or spent is None:
+        return spent
+    assert metric.most is not None
+    return 1.0 - min(max(spent, 0.0), metric.most) / metric.most
+
+
 Traffic = Sequence[tuple[Record, Feedback | None]]
 
 
@@ -195,14 +215,15 @@ def test_cut_anywhere_and_kept_between_the_status_is_the_same_to_the_last_digit(
     start_experiment(folder, PLAN)
     with pytest.MonkeyPatch.context() as patch, TrafficWriter(folder / "traffic") as writer:
         patch.setattr(waiting, "CHUNK", chunk)
-        patch.setattr("jettison.monitor.kept_split.CHUNK", chunk)
+        patch.setattr("jettison.monitor.kept_observer.CHUNK", chunk)
+        patch.setattr("jettison.monitor.kept_observer.HASHES", chunk)
         for number, (record, said) in enumerate(traffic, 1):
             writer.write([record], [said] if said else [])
             if number in rolls:
                 writer.roll()
             if number in stops:
                 piecewise = Experiment.open(folder, PLAN)
-                piecewise.catch_up(TrafficLog(folder))
+                piecewise.catch_up(TrafficLog(folder), state=folder)  # writes while it reads
                 piecewise.save(folder)
         piecewise = Experiment.open(folder, PLAN)
         piecewise.catch_up(TrafficLog(folder))
@@ -293,6 +314,26 @@ def test_rows_that_are_gone_are_told_with_the_way_out(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(BrokenArtifact, match=r"must hold \d+ rows, got no file. Delete evidence.msgpack"):
         Experiment.open(tmp_path, PLAN)
+
+
+def test_what_cannot_be_written_while_reading_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, made(60), rolls=(20, 40))
+    start_experiment(tmp_path, PLAN)
+    monkeypatch.setattr("jettison.monitor.kept_observer.HASHES", 4)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "experiments").write_text("a file where a folder is needed")
+    running = Experiment(PLAN)
+    running.catch_up(TrafficLog(tmp_path), state=elsewhere)
+    running.save(tmp_path)
+    again = Experiment.open(tmp_path, PLAN)
+    again.catch_up(TrafficLog(tmp_path))
+    assert again.status() == running.status()
+    # The keys are all there: none of them counts a second time.
+    again.take(News(records=tuple(r for r, _ in made(60)), feedback=(), place=Place(), is_all=False))
+    assert again.status().n_units == running.status().n_units > 8
 
 
 def test_full_files_of_rows_are_written_once(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def status(name: str, state: Path, as_json: bool) -> int:
 
     plan, outcome = read_plan(state, name), read_outcome(state, name)
     experiment = Experiment.open(state, plan)
-    experiment.catch_up(TrafficLog(state))
+    experiment.catch_up(TrafficLog(state), state=state)
     found = experiment.status()
     with contextlib.suppress(CannotWrite):  # whoever may only read waits longer the next time
         experiment.save(state)

@@ -66,7 +66,7 @@ def conduct(
         The status, and what was done in words; None when nothing was.
     """
     plan = experiment.plan
-    experiment.catch_up(log)
+    experiment.catch_up(log, state=state)
     status = experiment.status()
     if read_outcome(state, plan.name) is not None:
         return status, None

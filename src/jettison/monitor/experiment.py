@@ -1,10 +1,10 @@
 """An experiment as it stands: the log's records in, a verdict out, the same after any restart."""
 
+import contextlib
 import fcntl
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,22 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from jettison.errors import BrokenArtifact
+from jettison.errors import BrokenArtifact, CannotWrite
 from jettison.files import said_when_unwritable, write_atomic
 from jettison.monitor.evidence import Finding, evidence_for
 from jettison.monitor.hashed import hash_texts
-from jettison.monitor.kept_split import WAITING, clean, restore, save_rows
+from jettison.monitor.kept_observer import WAITING, clean, restore, save_full, save_rows
 from jettison.monitor.log import News, Place, TrafficLog
 from jettison.monitor.log_columns import RecordBatch, feedback_batches, record_batches
 from jettison.monitor.observe_shadow import ShadowObserver
-from jettison.monitor.observe_split import FeedbackColumns, SplitObserved, SplitObserver
+from jettison.monitor.observe_split import SplitObserver
+from jettison.monitor.observed import FeedbackColumns, Observed, Observer
 from jettison.monitor.pieces import open_moment
 from jettison.monitor.plan import STATE_FILE, ExperimentPlan, experiment_folder
 from jettison.monitor.record_columns import RecordColumns
 from jettison.monitor.sample_ratio import RatioFinding, SampleRatio
-from jettison.record import Record
 
-FORMAT = 3
+FORMAT = 4
 LOCK_FILE = "evidence.lock"
 TRIES = 3
 
@@ -54,8 +54,8 @@ class ExperimentStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Experiment:
     """Reads the log on and keeps one statistic a metric.
 
-    A split is read by columns, and remembers keys and waiting requests as numbers, so that tens of millions
-    of records are a matter of seconds; the pairs of a shadow are read record by record.
+    The log is read by columns, and keys and waiting requests are remembered as numbers, so that tens of
+    millions of records are a matter of seconds.
     """
 
     def __init__(self, plan: ExperimentPlan) -> None:
@@ -66,39 +66,33 @@ class Experiment:
         """Know nothing yet."""
         plan = self.plan
         self.place = Place()
-        self._observer: SplitObserver | ShadowObserver = (
-            SplitObserver(plan) if plan.kind == "split" else ShadowObserver(plan)
-        )
+        self._observer: Observer = SplitObserver(plan) if plan.kind == "split" else ShadowObserver(plan)
         self._evidence = {metric.name: evidence_for(metric, plan) for metric in plan.metrics}
         self._ratio = SampleRatio(plan.srm_alpha)
         self._n_units, self._n_late = 0, 0
         self._last: float | None = None
         self._ends = _Ends()
         self._saved: dict[str, int] = {}
+        self._ahead: Path | None = None
+        """Where full files are written while more is read; None: nowhere."""
         self._is_checked = True
 
     def take(self, news: News) -> None:
         """Take in the next part of the log; its bounds may fall anywhere."""
-        if isinstance(self._observer, SplitObserver):
-            if news.records:
-                self._take_records(RecordColumns.of(news.records), self._observer)
-            if news.feedback:
-                self._count(self._observer.take_feedback(FeedbackColumns.of_said(news.feedback)))
-            if news.is_all:
-                self._forget(self._observer)
-        else:
-            observed = self._observer.take(news.records, news.feedback, is_all=news.is_all)
-            for name, values in observed.values.items():
-                self._evidence[name].update(values, (), ())
-            self._n_units += observed.n_pairs
-            self._n_late += observed.n_late
-            if news.records:
-                self._last = news.records[-1].time
-                self._ends = self._ends.after(*_hash_pair(news.records))
+        if news.records:
+            self._count(self._observe(RecordColumns.of(news.records)))
+        if news.feedback:
+            self._count(self._observer.take_feedback(FeedbackColumns.of_said(news.feedback)))
+        if news.is_all:
+            self._forget()
         self.place = news.place
 
-    def catch_up(self, log: TrafficLog) -> None:
+    def catch_up(self, log: TrafficLog, *, state: Path | None = None) -> None:
         """Read all there is. Where the log is not the one that was read before, begin anew.
+
+        Args:
+            log: The traffic log.
+            state: Where `save` is to keep it: what of that is done already is written while more is read.
 
         Raises:
             BrokenArtifact: A row or segment cannot be read.
@@ -106,16 +100,8 @@ class Experiment:
         if not self._is_checked and not self._is_of(log):
             self._begin()
         self._is_checked = True
-        if isinstance(self._observer, SplitObserver):
-            self._catch_up_by_columns(log, self._observer)
-            return
-        while True:
-            news = log.read(self.place)
-            self.take(news)
-            if news.is_all:
-                return
-
-    def _catch_up_by_columns(self, log: TrafficLog, observer: SplitObserver) -> None:
+        observer = self._observer
+        self._ahead = None if state is None else experiment_folder(state, self.plan.name)
         for attempt in range(TRIES):
             try:
                 # Feedback is looked up first: what is seen of it always finds its record.
@@ -124,11 +110,11 @@ class Experiment:
                     open_moment(log.folder, "records", after=self.place.records) as records,
                 ):
                     observer.reserve(log.last() - self.place.records)
-                    self._take_all(record_batches(records, observer.columns()), observer)
+                    self._take_all(record_batches(records, observer.columns()))
                     for words in feedback_batches(said):
                         self._count(observer.take_feedback(words.columns))
                         self.place = replace(self.place, feedback=words.last)
-                self._forget(observer)
+                self._forget()
                 return
             except FileNotFoundError as error:  # dropped for its age while we read: go on after it
                 if attempt == TRIES - 1:
@@ -136,18 +122,18 @@ class Experiment:
                         f"{log.folder} must keep its segments while they are read, got {error}. Try again."
                     ) from error
 
-    def _forget(self, observer: SplitObserver) -> None:
+    def _forget(self) -> None:
         """Once all feedback is read: what comes later is too late for what is older than the wait."""
         if self._last is not None:
-            observer.waiting.forget(self._last - self.plan.label_wait_s)
+            self._observer.waiting.forget(self._last - self.plan.label_wait_s)
 
-    def _take_all(self, batches: Iterator[RecordBatch], observer: SplitObserver) -> None:
+    def _take_all(self, batches: Iterator[RecordBatch]) -> None:
         """Batch after batch; while one is observed, a thread counts the last one, in their order."""
         pending: Future[None] | None = None
         with ThreadPoolExecutor(1) as counting:
             try:
                 for batch in batches:
-                    observed = self._observe(batch.columns, observer)
+                    observed = self._observe(batch.columns)
                     self.place = replace(self.place, records=batch.last)
                     if pending is not None:
                         pending.result()
@@ -156,24 +142,31 @@ class Experiment:
                 if pending is not None:
                     pending.result()
 
-    def _take_records(self, columns: RecordColumns, observer: SplitObserver) -> None:
-        self._count(self._observe(columns, observer))
-
-    def _observe(self, columns: RecordColumns, observer: SplitObserver) -> SplitObserved:
-        observed = observer.take(columns)
+    def _observe(self, columns: RecordColumns) -> Observed:
+        observed = self._observer.take(columns)
         time = float(columns.floats("time")[-1])
         self._last = None if np.isnan(time) else time
         ids = columns.hashes("example_id")
         self._ends = self._ends.after(int(ids[0]), int(ids[-1]))
         return observed
 
-    def _count(self, observed: SplitObserved) -> None:
+    def _count(self, observed: Observed) -> None:
         if observed.units is not None:
             self._ratio.update(observed.units)
             self._n_units += len(observed.units)
         for name, found in observed.outcomes.items():
             self._evidence[name].update(found.values, found.treated, found.shares)
+        self._n_units += observed.n_pairs
         self._n_late += observed.n_late
+        if self._ahead is not None:
+            try:
+                save_full(self._observer, self._ahead, self._token, self._saved)
+            except CannotWrite:  # said by whoever saves
+                self._ahead = None
+
+    @property
+    def _token(self) -> str:
+        return f"{self._ends.first:016x}"
 
     def status(self) -> ExperimentStatus:
         """Where it stands."""
@@ -204,7 +197,6 @@ class Experiment:
         with _alone_in(folder) as is_alone:
             if not is_alone or self._is_behind(folder):
                 return
-            token = f"{self._ends.first:016x}"
             content: dict[str, Any] = {
                 "format": FORMAT,
                 "plan": _plan_digest(self.plan),
@@ -214,13 +206,9 @@ class Experiment:
                 "ratio": self._ratio.state(),
                 "counts": [self._n_units, self._n_late, self._last],
             }
-            if isinstance(self._observer, SplitObserver):
-                content["observer"] = save_rows(self._observer, folder, token, self._saved)
-            else:
-                content["observer"] = self._observer.state()
+            content["observer"] = save_rows(self._observer, folder, self._token, self._saved)
             write_atomic(folder / STATE_FILE, msgspec.msgpack.encode(content))
-            if isinstance(self._observer, SplitObserver):
-                clean(folder, token, content["observer"])
+            clean(folder, self._token, content["observer"])
 
     def _is_behind(self, folder: Path) -> bool:
         """Whether what is kept there goes further than this, in the same log."""
@@ -268,11 +256,8 @@ class Experiment:
         found.place = Place(records=content["place"][0], feedback=content["place"][1])
         found._ends = _Ends(first=content["ends"][0], last=content["ends"][1])
         head = content["observer"]
-        if plan.kind == "split":
-            found._observer = restore(plan, folder, f"{found._ends.first:016x}", head)
-            found._saved = {**head["seen"], WAITING: head["waiting"]}
-        else:
-            found._observer = ShadowObserver.from_state(plan, head)
+        restore(found._observer, folder, found._token, head)
+        found._saved = {**head["seen"], WAITING: head["waiting"]}
         found._evidence = {
             metric.name: evidence_for(metric, plan, content["evidence"][metric.name])
             for metric in plan.metrics
@@ -309,15 +294,11 @@ def _hash_one(text: str) -> int:
     return int(hash_texts(pa.array([text], pa.string()))[0])
 
 
-def _hash_pair(records: tuple[Record, ...]) -> tuple[int, int]:
-    return _hash_one(records[0].example_id), _hash_one(records[-1].example_id)
-
-
 def _plan_digest(plan: ExperimentPlan) -> str:
     return hashlib.sha256(msgspec.json.encode(plan)).hexdigest()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[bool]:
     """Whether no other process is saving there now; while it lasts none can begin to."""
     with said_when_unwritable(folder / LOCK_FILE):

@@ -44,7 +44,7 @@ class KeptRows:
             self.n -= used
         for start in range(0, len(rows), self.chunk):
             part = rows[start : start + self.chunk]
-            write_atomic(self.path(number), np.ascontiguousarray(part, self.dtype).tobytes())
+            write_atomic(self.path(number), np.ascontiguousarray(part, self.dtype).view(np.uint8).data)
             number, self.n = number + 1, self.n + len(part)
 
     def read(self) -> Iterable[np.ndarray]:

@@ -23,6 +23,8 @@ class Piece:
     """A segment, or a part of one."""
 
     path: Path
+    last: int
+    """Sequence number of the file's last row."""
     after: int | None = None
     """Only rows with larger sequence numbers; None: from its first row."""
     before: int | None = None
@@ -101,6 +103,7 @@ def pieces_of(folder: Path, table: str, *, after: int = 0, before: int = LAST_SE
         found.append(
             Piece(
                 path=path,
+                last=last,
                 after=known if first <= known else None,
                 before=before if last >= before else None,
             )

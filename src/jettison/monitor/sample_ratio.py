@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from jettison.monitor.observe_split import Units
+from jettison.monitor.observed import Units
 from jettison.stats.mixtures import SRM_STRENGTH
 
 MOST_SLICES = 50

@@ -1,5 +1,6 @@
 """Requests that wait for a label: 32 bytes each, found by the hash of their id."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -54,22 +55,13 @@ class Waiting:
         about a millisecond for a million rows.
         """
         asked, back = np.unique(requests, return_inverse=True)
-        bits = min(MOST_BITS, max(12, int(np.ceil(np.log2(16 * max(1, len(asked)))))))
-        shift = np.uint64(64 - bits)
-        may_be = np.zeros(1 << bits, bool)
-        may_be[(asked >> shift).astype(np.int64)] = True
         rows, is_there = np.zeros(len(asked), ROW), np.zeros(len(asked), bool)
-        for number in self.chunks if len(asked) else ():
-            chunk = self.rows(number)
-            for start in range(0, len(chunk), _SCANNED):
-                part = chunk[start : start + _SCANNED]
-                ids = np.ascontiguousarray(part["request"])
-                near = np.flatnonzero(may_be[(ids >> shift).astype(np.int64)])
-                place = np.minimum(np.searchsorted(asked, ids[near]), len(asked) - 1)
-                hit = asked[place] == ids[near]
+        if len(asked):
+            sought = _Sought(asked)
+            with ThreadPoolExecutor(2) as looking:
                 # Oldest first, so that of two rows of a request the newer one is written last.
-                rows[place[hit]] = part[near[hit]]
-                is_there[place[hit]] = True
+                for place, hit in looking.map(sought.among, map(self.rows, self.chunks)):
+                    rows[place], is_there[place] = hit, True
         return Found(rows=rows[back], is_there=is_there[back])
 
     def forget(self, before: float) -> None:
@@ -78,3 +70,31 @@ class Waiting:
             if (number + 1) * CHUNK > self.n or not (self.chunks[number]["time"] < before).all():
                 return
             del self.chunks[number]
+
+
+class _Sought:
+    """Hashes that are looked for, with a table of bits that leaves few rows to be searched for.
+
+    Args:
+        asked: Different hashes, ascending.
+    """
+
+    def __init__(self, asked: np.ndarray) -> None:
+        self._asked = asked
+        bits = min(MOST_BITS, max(12, int(np.ceil(np.log2(16 * len(asked))))))
+        self._shift = np.uint64(64 - bits)
+        self._may_be = np.zeros(1 << bits, bool)
+        self._may_be[(asked >> self._shift).astype(np.int64)] = True
+
+    def among(self, chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Places in `asked` of the rows that are looked for, and those rows, both in the chunk's order."""
+        places, hits = [], []
+        for start in range(0, len(chunk), _SCANNED):
+            part = chunk[start : start + _SCANNED]
+            ids = np.ascontiguousarray(part["request"])
+            near = np.flatnonzero(self._may_be[(ids >> self._shift).astype(np.int64)])
+            place = np.minimum(np.searchsorted(self._asked, ids[near]), len(self._asked) - 1)
+            is_hit = self._asked[place] == ids[near]
+            places.append(place[is_hit])
+            hits.append(part[near[is_hit]])
+        return np.concatenate(places), np.concatenate(hits)

@@ -103,6 +103,9 @@ class LateLoss:
             grown: By what each block multiplied what was staked, shape (n_blocks, n_bets, *streams).
         """
         first = self.n // BLOCK - len(grown)
+        if grown.ndim == 2:
+            self._close_one(grown.tolist(), first)
+            return
         wealth, run, since, path = self._wealth, self._run, self._since, np.empty_like(grown)
         for place, by in enumerate(grown):
             wealth = np.minimum((wealth + weight_of(first + place)) * by, _MOST, out=path[place])
@@ -111,6 +114,23 @@ class LateLoss:
             run = np.minimum(np.where(begins, by, run * by), _MOST)
         self._wealth, self._run, self._since = wealth.copy(), run, since
         self._most = np.maximum(self._most, path.mean(axis=1).max(axis=0))
+
+    def _close_one(self, grown: list[list[float]], first: int) -> None:
+        """The same of one stream, in Python's own floats: of four numbers at a time that is quicker."""
+        wealth, run, since = self._wealth.tolist(), self._run.tolist(), self._since.tolist()
+        most = float(self._most)
+        for block, growth in enumerate(grown, first):
+            weight, total = weight_of(block), 0.0
+            for bet, by in enumerate(growth):
+                wealth[bet] = min((wealth[bet] + weight) * by, _MOST)
+                total += wealth[bet]
+                if run[bet] <= 1:
+                    run[bet], since[bet] = min(by, _MOST), block * BLOCK
+                else:
+                    run[bet] = min(run[bet] * by, _MOST)
+            most = max(most, total / len(growth))
+        self._wealth, self._run, self._since = np.array(wealth), np.array(run), np.array(since)
+        self._most = np.array(most)
 
     @property
     def is_found(self) -> np.ndarray:
