@@ -4,8 +4,17 @@ import json
 import subprocess
 import sys
 
+import pytest
+from click.testing import CliRunner
+
 from fake_runs import LABELS, task_at
 from jettison.candidate import write_candidate
+from jettison.cli.compare import command
+from jettison.errors import InvalidInput
+from jettison.loop.compare_models import candidate_of, records_of
+from jettison.model import CONFIDENCE_MAP
+from jettison.task.read import read_task
+from tiny import make_tiny_development, make_tiny_language
 
 
 def compare(tmp_path, *more):
@@ -34,3 +43,55 @@ def test_a_model_that_is_not_there_is_bad_input(tmp_path):
     done = compare(tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_language_models_are_compared_on_texts_that_nobody_answered(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    texts = [example.input for example in make_tiny_development(train=30, dev=0, unlabelled=0).train]
+    whole = str(make_tiny_language(tmp_path / "whole", texts))
+    lean = str(make_tiny_language(tmp_path / "lean", texts, layers=1, seed=1))
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+    def compared(*more):
+        asked = [whole, lean, "--texts", str(tmp_path / "texts.jsonl"), "--n-texts", "6", *more]
+        return CliRunner().invoke(command, asked, standalone_mode=False)
+
+    far = compared("--json", "--kl-at-most", "0.001")
+    found = json.loads(far.stdout)
+    assert (far.return_value, found["holds"], found["n_texts"]) == (1, False, 6)
+    assert 0 < found["kl"]["low"] < found["kl"]["value"] < found["kl"]["high"]
+    near = compared("--kl-at-most", "100")
+    assert near.return_value == 0
+    assert f"{found['n_tokens']} next tokens of 6 texts (of 30)" in near.stdout
+    assert "within 100 nats a token" in near.stdout
+
+
+@pytest.mark.parametrize(("n_dev", "is_mapped"), [(60, True), (10, False)])
+def test_a_language_model_that_chooses_is_taken_in_whether_dev_can_calibrate_it_or_not(
+    n_dev, is_mapped, tmp_path
+):
+    questions = [f"is place {i} near the bank or the river" for i in range(n_dev + 4)]
+    model = make_tiny_language(tmp_path / "model", questions)
+    rows = [{"q": q, "choices": ["yes", "no"], "a": ("yes", "no")[i % 2]} for i, q in enumerate(questions)]
+    for split, some in (("dev", rows[:n_dev]), ("test", rows[n_dev:])):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    (tmp_path / "task.toml").write_text(
+        'format = 1\nname = "near"\nkind = "choose"\n[data]\ndev = "dev.jsonl"\ntest = "test.jsonl"\n'
+        'columns = {input = "q", expected = "a", choices = "choices"}\n'
+    )
+    task = read_task(tmp_path / "task.toml")
+    found = candidate_of(str(model), task, cache=tmp_path / "cache")
+    assert (CONFIDENCE_MAP in found.settings) is is_mapped
+    if not is_mapped:
+        records = records_of(str(model), tmp_path / "task.toml", purpose="a test")
+        assert {record.output for record in records} <= {"yes", "no"}
+
+
+def test_texts_and_answers_are_not_mixed(tmp_path):
+    (tmp_path / "texts.jsonl").write_text('{"text": "one"}\n')
+    for more, said in (
+        (["--texts", str(tmp_path / "texts.jsonl"), "--until-sure"], "--texts must come without --task"),
+        (["--kl-at-most", "1"], "--kl-at-most must come with --texts"),
+    ):
+        with pytest.raises(InvalidInput, match=said):
+            CliRunner().invoke(command, ["a", "b", *more], standalone_mode=False, catch_exceptions=False)

@@ -54,6 +54,20 @@ METRICS = (
     type=click.IntRange(1, 50),
     help="With --until-sure: this many planned looks instead of one after each example.",
 )
+@click.option(
+    "--texts",
+    type=click.Path(path_type=Path),
+    help="Texts without answers (JSON lines with `text`, lines, or a task.toml): compares two language "
+    "models token by token.",
+)
+@click.option(
+    "--n-texts", type=click.IntRange(2), default=200, show_default=True, help="With --texts: read so many."
+)
+@click.option(
+    "--kl-at-most",
+    type=click.FloatRange(0.0),
+    help="With --texts: divergence, nats a token, that the interval must lie under; else exit code 1.",
+)
 @click.option("--junit", type=click.Path(path_type=Path), help="Also write the checks as JUnit XML.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def command(
@@ -68,6 +82,9 @@ def command(
     seed: int,
     until_sure: bool,
     looks: int | None,
+    texts: Path | None,
+    n_texts: int,
+    kl_at_most: float | None,
     junit: Path | None,
     as_json: bool,
 ) -> int:
@@ -76,6 +93,9 @@ def command(
     A and B are prediction files (JSONL, CSV or Parquet with an example id and an output or a score; samples
     or the folder of lm-eval; logs of Inspect), or with --task models, candidates or releases, which are
     asked first. Exit code 0: B is not worse; 1: it is, or too little data; 2: bad input.
+
+    With --texts nothing needs an answer: how far the next-token probabilities of language model B lie from
+    those of A, how often both find the same token likeliest, and the perplexity of each.
     """
     import msgspec
 
@@ -85,6 +105,18 @@ def command(
     from jettison.errors import InvalidInput
     from jettison.files import write_atomic
 
+    if texts is not None:
+        if task is not None or until_sure or junit is not None:
+            raise InvalidInput(
+                "--texts must come without --task, --until-sure and --junit, got one of them."
+            )
+        from jettison.cli.compare_texts import compare_texts
+
+        return compare_texts(
+            a, b, texts, n_texts=n_texts, kl_at_most=kl_at_most, seed=seed, as_json=as_json
+        )
+    if kl_at_most is not None:
+        raise InvalidInput(f"--kl-at-most must come with --texts, got {kl_at_most} without it.")
     if until_sure:
         return _until_sure(
             a, b, task, margin=margin, slices=slices, alpha=alpha, looks=looks, seed=seed, as_json=as_json

@@ -68,7 +68,7 @@ def command(
     n_failed = n_asked = 0
     with ExitStack() as stack:
         stack.enter_context(_no_fuss_when_nobody_reads())
-        rows = stack.enter_context(closing(_rows(texts, source, column)))
+        rows = stack.enter_context(closing(text_rows(texts, source, column)))
         model = stack.enter_context(closing(open_release_model(release)))
         write = _writer(stack, output, as_json)
         while batch := list(islice(rows, batch_size)):
@@ -107,7 +107,7 @@ def _answer(output: Output) -> Answer:
     )
 
 
-def _rows(texts: tuple[str, ...], source: str | None, column: str) -> Generator[Row, None, None]:
+def text_rows(texts: tuple[str, ...], source: str | None, column: str) -> Generator[Row, None, None]:
     """Inputs one after the other, each with its text under `column`."""
     if texts and source is not None:
         raise InvalidInput(

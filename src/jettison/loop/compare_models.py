@@ -5,9 +5,11 @@ from pathlib import Path
 
 from jettison.candidate import MANIFEST, Candidate
 from jettison.compress.incumbent import take_in
+from jettison.errors import NotEnoughData
 from jettison.evaluate.calibrate import calibrate
 from jettison.evaluate.run import evaluate
 from jettison.evaluate.slices import Slicer
+from jettison.loop.workspace import asked_once
 from jettison.record import Record
 from jettison.release import open_release
 from jettison.release.read import read_candidate
@@ -40,6 +42,9 @@ def records_of(source: str, task_path: str | Path, *, purpose: str) -> list[Reco
 def candidate_of(source: str, task: Task, *, cache: Path) -> Candidate:
     """The candidate or release in a folder as it is; any other model taken in and calibrated on dev.
 
+    Where dev has too few examples for it, confidences of a language model or an embedder stay as they
+    come: they decide no comparison.
+
     Raises:
         JettisonError: The source cannot be opened.
     """
@@ -54,7 +59,21 @@ def candidate_of(source: str, task: Task, *, cache: Path) -> Candidate:
         seed=0,
         data=task.development,
     )
-    return calibrate(taken, task.development, cache=cache, scope_rule="max_probability")
+    if not asked_once(taken):
+        return calibrate(taken, task.development, cache=cache, scope_rule="max_probability")
+    fit = task.development.dev_fit
+    records = evaluate(taken, fit, split="dev", scorers=task.scoring, keep_logits=True) if fit else ()
+    try:
+        return calibrate(
+            taken,
+            task.development,
+            cache=cache,
+            scope_rule="max_probability",
+            records=records,
+            scorer=task.scorers[0],
+        )
+    except NotEnoughData:
+        return taken
 
 
 def _opened(folder: Path) -> Candidate | None:
