@@ -1,5 +1,6 @@
 """Step `quantize_compressed`: GPTQ, AWQ, plain rounding or 2:4 sparsity, as compressed-tensors for vLLM."""
 
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -12,7 +13,8 @@ from jettison.compress.causal import CHAT_FILES, check_causal
 from jettison.compress.checkpoint import LICENCE_FILES, TOKENIZER_FILES, take_over, torch_run
 from jettison.compress.maker import MAKERS, run_maker
 from jettison.compress.step import Made, StepContext
-from jettison.errors import NotEnoughData, ParityFailed
+from jettison.errors import InvalidInput, NotEnoughData, ParityFailed
+from jettison.files import read_json
 from jettison.registry import need
 
 FAULT = 3.0
@@ -27,7 +29,7 @@ class QuantizeCompressed(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: ClassVar[str] = "quantize_compressed"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("compressed-tensors", "torch", "transformers")
 
@@ -37,11 +39,19 @@ class QuantizeCompressed(msgspec.Struct, frozen=True, kw_only=True):
     scheme: Literal["W4A16", "W4A16_ASYM", "W8A16", "W8A8"] = "W4A16"
     """Bits of weights and activations, as llm-compressor calls them; `sparse` has none."""
     group_size: Annotated[int, msgspec.Meta(ge=8)] | None = None
-    """Weights that share a scale in 4 bits; None is the scheme's own (128)."""
+    """Weights that share a scale; None is 128 (the scheme's own), 64 or 32, the largest that divides the
+    width of every layer. Rows of W8A8 share one scale each."""
     n_texts: Annotated[int, msgspec.Meta(ge=1)] = 128
     """Prompts of train, unlabelled and the first half of dev to calibrate on."""
     max_tokens: Annotated[int, msgspec.Meta(ge=8)] = 512
     """Longest of them; a longer one loses its beginning."""
+
+    def __post_init__(self) -> None:
+        if self.group_size is not None and (self.method == "sparse" or self.scheme == "W8A8"):
+            other = "method sparse" if self.method == "sparse" else "scheme W8A8"
+            raise InvalidInput(
+                f"group_size of {self.name} must be left out with {other}, got {self.group_size}."
+            )
 
     def make(self, candidate: Candidate, context: StepContext) -> Made:
         """Calibrate, round, compare.
@@ -87,9 +97,19 @@ class QuantizeCompressed(msgspec.Struct, frozen=True, kw_only=True):
             notes={
                 "maker": maker.requirement,
                 "n_texts": len(rows),
+                "group_size": _group_size(context.folder),
                 "next_token_divergence": round(divergence, 4),
             },
         )
+
+
+def _group_size(folder: Path) -> int | None:
+    """Weights that share a scale in what was made; None where they are in no groups."""
+    config = read_json(folder / "config.json", dict[str, Any]).get("quantization_config") or {}
+    groups = [
+        group["weights"] for group in config.get("config_groups", {}).values() if group.get("weights")
+    ]
+    return groups[0].get("group_size") if groups else None
 
 
 def _divergence(candidate: Candidate, context: StepContext, rows: list[list[int]]) -> float:
