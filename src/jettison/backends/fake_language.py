@@ -16,11 +16,16 @@ from jettison.language import Ask, Completion, Continuation, Likelihood
 from jettison.record import Cost
 from jettison.task.prompt import Message
 
+REFUSAL = "I'm sorry, but I can't help with that."
+
 
 class FakeLanguage:
-    """Settings: `likelihoods` (True), `skill` (share of contexts it reads rightly, 1)."""
+    """Settings: `likelihoods` (True), `skill` (share of contexts it reads rightly, 1), `refuses` (what)."""
 
-    def __init__(self, *, likelihoods: bool = True, skill: float = 1.0) -> None:
+    def __init__(
+        self, *, likelihoods: bool = True, skill: float = 1.0, refuses: Sequence[str] = ()
+    ) -> None:
+        self._refuses = tuple(refuses)
         self._likelihoods = likelihoods
         self._skill = skill
         self.n_asked = 0
@@ -68,6 +73,8 @@ class FakeLanguage:
             best = int(np.argmax(scores))
             shares = np.exp(np.array(scores) - np.max(scores))
             text, logprob = ask.choices[best], float(np.log(shares[best] / shares.sum()))
+        elif any(asked in context for asked in self._refuses):
+            text, logprob = REFUSAL, -0.5
         else:
             last = context.strip().splitlines()[-1] if context.strip() else ""
             if not last.removeprefix("assistant:").strip():
@@ -91,5 +98,6 @@ def open_fake_language(candidate: Candidate) -> PromptedModel:
     engine = FakeLanguage(
         likelihoods=bool(candidate.settings.get("likelihoods", True)),
         skill=float(candidate.settings.get("skill", 1.0)),
+        refuses=tuple(candidate.settings.get("refuses", ())),
     )
     return open_prompted(engine, candidate)
