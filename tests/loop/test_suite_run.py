@@ -55,5 +55,7 @@ def test_one_command_builds_gates_attacks_and_shows(tmp_path) -> None:
         c.name for c in content.decision.candidates
     }
     assert len(content.suites.curves) == len(content.decision.candidates)
+    checks = [(one.dev, one.test) for one in content.suites.curves]
+    assert all(dev is not None and test is not None and dev.n < test.n for dev, test in checks)
     # The task's own ledger counts the reading too: a suite made anew does not forget it.
     assert len(read_ledger(tmp_path / ".jettison" / "test_reads.jsonl")) == 1
