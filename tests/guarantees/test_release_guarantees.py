@@ -58,6 +58,53 @@ def test_looking_after_every_example_keeps_the_error_rate(gained: float, margin:
     assert binomtest(shipped, n_runs, 0.025, alternative="greater").pvalue > DOUBT
 
 
+def informed(
+    rng: np.random.Generator, lost: float, gained: float, *, n: int = 2000, share: float = 0.25
+) -> tuple[np.ndarray, np.ndarray]:
+    """Differences as an informed comparison tells them, and where the incumbent was asked.
+
+    The candidate is wrong on what it lost and on 5 % besides, which the incumbent gets wrong too.
+    """
+    u = rng.random(n)
+    wrong = (u < lost) | (u > 0.95)
+    asked = wrong | (rng.random(n) < share)
+    gain = (u >= lost) & (u < lost + gained) & asked
+    return np.where(u < lost, -1.0, gain / share), asked
+
+
+@pytest.mark.parametrize(("gained", "margin"), [(0.0, 0.03), (0.02, 0.03), (0.1, 0.05), (0.005, 0.02)])
+def test_asking_the_incumbent_where_it_tells_something_keeps_both_error_rates(
+    gained: float, margin: float
+) -> None:
+    rng = np.random.default_rng(3)
+    n_runs, hits = 600, np.zeros(2, int)
+    for _ in range(n_runs):
+        sequence = MarginSequence(margin=margin, ceiling=4)
+        sequence.update(informed(rng, gained + margin, gained)[0])
+        hits += sequence.is_settled
+    print(f"\nat the boundary, gained {gained}, margin {margin}: SHIP, BLOCK {hits / n_runs}")
+    for wrong in hits.tolist():
+        assert binomtest(wrong, n_runs, 0.025, alternative="greater").pvalue > DOUBT
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "most"), [(0.005, 0.005, 0.4), (0.02, 0.02, 0.55), (0.14, 0.02, 1.0)]
+)
+def test_an_informed_comparison_asks_the_incumbent_less(lost: float, gained: float, most: float) -> None:
+    rng = np.random.default_rng(4)
+    plain, asked = [], []
+    for _ in range(150):
+        differences, told = informed(rng, lost, gained, n=4000)
+        every = informed(rng, lost, gained, n=4000, share=1.0)[0]
+        for d, ceiling, counts in ((every, 1, plain), (differences, 4, asked)):
+            sequence = MarginSequence(margin=0.03, alpha=0.0125, ceiling=ceiling)
+            while sequence.verdict is None and sequence.n < len(d):
+                sequence.update(d[sequence.n : sequence.n + 32])
+            counts.append(sequence.n if ceiling == 1 else int(told[: sequence.n].sum()))
+    print(f"\nlost {lost}, gained {gained}: asked {np.median(plain):.0f}, informed {np.median(asked):.0f}")
+    assert np.median(asked) <= most * np.median(plain)
+
+
 @pytest.mark.parametrize(("flip", "truth"), [(0.01, 0.0), (0.01, -0.12)])
 def test_clear_cases_take_at_most_half_the_examples(flip: float, truth: float) -> None:
     """A test split of 2,000, margin 3 points: no loss with few flips, and a loss four times the margin."""

@@ -36,6 +36,29 @@ def test_clear_cases_take_a_fraction_of_the_examples(tmp_path, models):
     assert same.slices[0].settled_by == "betting"
 
 
+def test_an_informed_comparison_asks_the_incumbent_where_it_tells_something(tmp_path, models):
+    task = read_task(task_at(tmp_path))
+    examples = task.read_test(purpose="x").examples
+    plain = compare_until_sure(models["a"], models["same"], task, examples, margin=0.03)
+    same = compare_until_sure(models["a"], models["same"], task, examples, margin=0.03, informed=True)
+    bad = compare_until_sure(models["a"], models["bad"], task, examples, margin=0.03, informed=True)
+    assert (same.verdict, bad.verdict) == (Verdict.SHIP, Verdict.BLOCK)
+    assert plain.n_asked_incumbent == plain.n_asked
+    assert same.n_asked_incumbent < plain.n_asked_incumbent / 2
+    assert bad.slices[0].difference == pytest.approx(-0.15, abs=0.06)
+
+
+def test_an_informed_comparison_asks_the_rest_where_the_examples_run_out(tmp_path, models):
+    task = read_task(task_at(tmp_path))
+    examples = task.read_test(purpose="x").examples[:190]
+    plain = compare_until_sure(models["a"], models["same"], task, examples, margin=0.025)
+    found = compare_until_sure(models["a"], models["same"], task, examples, margin=0.025, informed=True)
+    assert found.slices == plain.slices
+    assert found.n_asked_incumbent == plain.n_asked_incumbent == 190
+    with pytest.raises(InvalidInput, match="looks must not be planned of an informed comparison"):
+        compare_until_sure(models["a"], models["same"], task, examples, margin=0.03, looks=4, informed=True)
+
+
 def test_where_examples_run_out_the_fixed_size_test_tells(tmp_path, models):
     task = read_task(task_at(tmp_path))
     examples = task.read_test(purpose="x").examples

@@ -108,3 +108,17 @@ def test_a_slice_in_which_nothing_varies_has_no_bound():
         max_t_bounds(-np.ones(40), [np.ones(40)])
     with pytest.raises(InvalidInput, match=r"alpha 0\.025 needs at least 39 draws, got 20"):
         max_t_bounds(d, [np.ones(80)], n_draws=20)
+
+
+def test_a_difference_may_be_as_large_as_the_ceiling():
+    # One gain of 4 for three 0: their mean is 1, far above the margin, and no bet is lost for good.
+    sequence = MarginSequence(margin=0.03, ceiling=4)
+    sequence.update([4.0, 0.0, 0.0, 0.0] * 3)
+    assert sequence.verdict == "SHIP"
+    late = MarginSequence(margin=0.03, ceiling=4)
+    late.update([4.0, *[-1.0] * 40])
+    assert late.verdict == "BLOCK"
+    with pytest.raises(InvalidInput, match="differences must be of scores in"):
+        sequence.update([4.1])
+    with pytest.raises(InvalidInput, match=r"ceiling must be 1 or more, got 0\.5"):
+        MarginSequence(margin=0.03, ceiling=0.5)

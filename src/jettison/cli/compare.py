@@ -50,6 +50,10 @@ METRICS = (
     "--until-sure", is_flag=True, help="With --task: ask both example by example; stop when certain."
 )
 @click.option(
+    "--informed", is_flag=True,
+    help="With --until-sure: ask A where B is wrong, and elsewhere one in four alone.",
+)  # fmt: skip
+@click.option(
     "--looks",
     type=click.IntRange(1, 50),
     help="With --until-sure: this many planned looks instead of one after each example.",
@@ -81,6 +85,7 @@ def command(
     alpha: float,
     seed: int,
     until_sure: bool,
+    informed: bool,
     looks: int | None,
     texts: Path | None,
     n_texts: int,
@@ -119,8 +124,19 @@ def command(
         raise InvalidInput(f"--kl-at-most must come with --texts, got {kl_at_most} without it.")
     if until_sure:
         return _until_sure(
-            a, b, task, margin=margin, slices=slices, alpha=alpha, looks=looks, seed=seed, as_json=as_json
+            a,
+            b,
+            task,
+            margin=margin,
+            slices=slices,
+            alpha=alpha,
+            looks=looks,
+            informed=informed,
+            seed=seed,
+            as_json=as_json,
         )
+    if informed:
+        raise InvalidInput("--informed must come with --until-sure, got it without.")
     if looks is not None:
         raise InvalidInput(f"--looks must come with --until-sure, got --looks {looks} without it.")
     gate = NotWorse(margin=margin, slices=("all", *(s for s in slices if s != "all")), alpha=alpha)
@@ -144,6 +160,7 @@ def _until_sure(
     slices: tuple[str, ...],
     alpha: float,
     looks: int | None,
+    informed: bool,
     seed: int,
     as_json: bool,
 ) -> int:
@@ -164,7 +181,16 @@ def _until_sure(
     examples = Slicer.fit(task.development).apply(reading.examples)
     named = tuple(dict.fromkeys(("all", *slices)))
     found = compare_until_sure(
-        a, b, task, examples, margin=margin, slices=named, alpha=alpha, looks=looks, seed=seed
+        a,
+        b,
+        task,
+        examples,
+        margin=margin,
+        slices=named,
+        alpha=alpha,
+        looks=looks,
+        informed=informed,
+        seed=seed,
     )
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
@@ -173,8 +199,8 @@ def _until_sure(
 
     console = Console(highlight=False)
     console.print(
-        f"[bold]{found.verdict.value}[/]  after {found.n_asked:,} of {found.n_available:,} examples "
-        f"({100 * found.saved_share:.0f} % saved)"
+        f"[bold]{found.verdict.value}[/]  after {found.n_asked:,} of {found.n_available:,} examples, "
+        f"{found.n_asked_incumbent:,} of them asked of A ({100 * found.saved_share:.0f} % saved)"
     )
     shown = table("slice", "verdict", "B - A, points", "asked", "of", "settled by")
     for one in found.slices:

@@ -1,8 +1,15 @@
-"""Two models asked in turns until the verdict is certain: clear cases take a fraction of the examples."""
+"""Two models asked in turns until the verdict is certain: clear cases take a fraction of the examples.
+
+The incumbent is the dear one of the two. Where the candidate is right, nothing can have been lost, so that
+the incumbent's answer tells little; an informed comparison asks it there with a known chance alone, and
+always where the candidate is wrong. A difference told with chance p counts 1/p times.
+"""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -23,6 +30,8 @@ from jettison.stats.sequential import MarginSequence
 from jettison.task import Example, Task
 
 CHUNK = 32
+ASKED_SHARE = 0.25
+"""Chance, in an informed comparison, that the incumbent is asked where the candidate is right."""
 Progress = Callable[[str, float | None], None]
 
 
@@ -47,13 +56,15 @@ class Sequential(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     slices: tuple[SequentialSlice, ...]
     n_asked: int
+    """Examples that the candidate was asked."""
+    n_asked_incumbent: int
     n_available: int
     alpha: float
 
     @property
     def saved_share(self) -> float:
-        """Share of the examples that nobody had to be asked."""
-        return 1 - self.n_asked / self.n_available
+        """Share of the examples that the incumbent did not have to be asked."""
+        return 1 - self.n_asked_incumbent / self.n_available
 
 
 def compare_until_sure(
@@ -66,6 +77,7 @@ def compare_until_sure(
     slices: Sequence[str] = (ALL,),
     alpha: float = 0.025,
     looks: int | None = None,
+    informed: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Sequential:
@@ -84,18 +96,24 @@ def compare_until_sure(
         slices: `all` and `column=value`, each of which must hold.
         alpha: One-sided error probability of SHIP, and of BLOCK.
         looks: Planned looks at each slice, evenly spaced; None looks after each example, by betting.
+        informed: Ask the incumbent where the candidate is wrong, elsewhere with chance `ASKED_SHARE`, and
+            the rest only where the examples run out.
         seed: Of the order.
         progress: Called with a phrase and the share asked.
 
     Raises:
-        InvalidInput: Examples depend on each other in groups, or a slice has none.
+        InvalidInput: Looks are planned of an informed comparison, examples depend on each other in
+            groups, or a slice has none.
     """
     with tempfile.TemporaryDirectory() as cache:
         candidates = [
             candidate_of(source, task, cache=Path(cache) / side)
             for side, source in zip("ab", (a, b), strict=True)
         ]
-        return _compare(candidates, task, examples, margin, slices, alpha, looks, seed, progress)
+        share = ASKED_SHARE if informed else 1.0
+        if looks is not None and informed:
+            raise InvalidInput("looks must not be planned of an informed comparison, which looks always.")
+        return _compare(candidates, task, examples, margin, slices, alpha, looks, share, seed, progress)
 
 
 def _compare(
@@ -106,14 +124,18 @@ def _compare(
     slices: Sequence[str],
     alpha: float,
     looks: int | None,
+    share: float,
     seed: int,
     progress: Progress | None,
 ) -> Sequential:
     _check_independent(examples)
-    order = np.random.default_rng(seed).permutation(len(examples)).tolist()
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(examples)).tolist()
     members = {name: sum(_in(e, name) for e in examples) for name in slices}
     walks: list[_Walk] = [
-        _Walk(name, n, margin, alpha / 2) if looks is None else _LookedAt(name, n, margin, alpha, looks)
+        _Walk(name, n, margin, alpha / 2, share)
+        if looks is None
+        else _LookedAt(name, n, margin, alpha, looks)
         for name, n in members.items()
     ]
     first = task.scorers[0]
@@ -124,39 +146,77 @@ def _compare(
         outputs = predict_all(model, [e.asked for e in part])
         return [s.value for s in score_all(scorer, list(zip(part, outputs, strict=True)))]
 
-    n_asked = 0
+    def told_where_worth_it(part: Sequence[Example], other: Sequence[float | None]) -> list[Told]:
+        chances = rng.random(len(part))
+        asked = [
+            b is not None and (b < 1 or c < share) for b, c in zip(other, chances.tolist(), strict=True)
+        ]
+        found = iter(scores(models[0], [e for e, is_asked in zip(part, asked, strict=True) if is_asked]))
+        return [next(found) if is_asked else PASSED_OVER for is_asked in asked]
+
+    n_asked = n_incumbent = 0
     try:
         for start in range(0, len(order), CHUNK):
             part = [examples[i] for i in order[start : start + CHUNK]]
             # What only slices hold that are settled need not be asked.
             part = [e for e in part if any(walk.open and _in(e, walk.name) for walk in walks)]
             if part:
-                one, other = (scores(model, part) for model in models)
+                other = scores(models[1], part)
+                one = told_where_worth_it(part, other)
                 n_asked += len(part)
+                n_incumbent += sum(told is not PASSED_OVER for told in one)
                 for walk in walks:
                     walk.take(part, one, other)
             if progress is not None:
                 progress("asking both", (start + CHUNK) / len(order))
             if any(walk.verdict is Verdict.BLOCK for walk in walks) or not any(walk.open for walk in walks):
                 break
+        else:
+            passed_over = {e.id: e for walk in walks if walk.open for e in walk.passed_over}
+            answers = scores(models[0], list(passed_over.values())) if passed_over else []
+            n_incumbent += len(answers)
+            for walk in walks:
+                walk.complete(dict(zip(passed_over, answers, strict=True)))
     finally:
         for model in models:
             model.close()
     told = tuple(walk.told() for walk in walks)
     verdicts = {one.verdict for one in told}
     overall = next((v for v in (Verdict.BLOCK, Verdict.NOT_ENOUGH_DATA) if v in verdicts), Verdict.SHIP)
-    return Sequential(verdict=overall, slices=told, n_asked=n_asked, n_available=len(examples), alpha=alpha)
+    return Sequential(
+        verdict=overall,
+        slices=told,
+        n_asked=n_asked,
+        n_asked_incumbent=n_incumbent,
+        n_available=len(examples),
+        alpha=alpha,
+    )
+
+
+class _PassedOver(Enum):
+    """Stands where the incumbent was not asked."""
+
+    PASSED_OVER = 0
+
+
+PASSED_OVER = _PassedOver.PASSED_OVER
+Told = float | None | Literal[_PassedOver.PASSED_OVER]
+"""A score, None where the scorer cannot tell."""
 
 
 class _Walk:
     """One slice on its way to a verdict."""
 
-    def __init__(self, name: str, n_available: int, margin: float, alpha: float) -> None:
+    def __init__(
+        self, name: str, n_available: int, margin: float, alpha: float, share: float = 1.0
+    ) -> None:
         if not n_available:
             raise InvalidInput(f"a slice must have examples, got none in {name!r}.")
         self.name, self.n_available = name, n_available
-        self._sequence = MarginSequence(margin=margin, alpha=alpha)
+        self._sequence = MarginSequence(margin=margin, alpha=alpha, ceiling=1 / share)
         self._scores: list[tuple[float, float]] = []
+        self._share, self._sum, self._n = share, 0.0, 0
+        self._passed_over: list[tuple[Example, float]] = []
         self._margin, self._alpha = margin, alpha
         self._n_unjudged = 0
         self._settled_at: str | None = None
@@ -166,9 +226,11 @@ class _Walk:
     def open(self) -> bool:
         return self.verdict is None
 
-    def take(
-        self, part: Sequence[Example], one: Sequence[float | None], other: Sequence[float | None]
-    ) -> None:
+    @property
+    def passed_over(self) -> list[Example]:
+        return [example for example, _ in self._passed_over]
+
+    def take(self, part: Sequence[Example], one: Sequence[Told], other: Sequence[float | None]) -> None:
         """Take in scores of the incumbent and the candidate, those of other slices passed over."""
         if not self.open:
             return
@@ -178,8 +240,29 @@ class _Walk:
             if a is None or b is None:
                 self._n_unjudged += 1
                 continue
-            self._scores.append((a, b))
-            self._look(b - a)
+            if a is PASSED_OVER:
+                self._passed_over.append((example, b))
+                self._count(0.0)
+            else:
+                self._scores.append((a, b))
+                self._count(b - a if b < 1 else (b - a) / self._share)
+
+    def complete(self, answers: Mapping[str, float | None]) -> None:
+        """Take in what the incumbent says where it was passed over, once the examples have run out."""
+        if not self.open:
+            return
+        for example, b in self._passed_over:
+            a = answers[example.id]
+            if a is None:
+                self._n_unjudged += 1
+            else:
+                self._scores.append((a, b))
+        self._passed_over = []
+        self._sum, self._n = sum(b - a for a, b in self._scores), len(self._scores)
+
+    def _count(self, difference: float) -> None:
+        self._sum, self._n = self._sum + difference, self._n + 1
+        self._look(difference)
 
     def _look(self, difference: float) -> None:
         """Look after each example."""
@@ -201,9 +284,9 @@ class _Walk:
         return SequentialSlice(
             slice=self.name,
             verdict=verdict,
-            n=len(self._scores),
+            n=self._n,
             n_available=self.n_available,
-            difference=float(np.mean([b - a for a, b in self._scores])) if self._scores else None,
+            difference=self._sum / self._n if self._n else None,
             settled_by=settled,
         )
 
@@ -229,9 +312,7 @@ class _LookedAt(_Walk):
         self._looks, self._n_looked = looks, 0
         self._shares: list[float] = []
 
-    def take(
-        self, part: Sequence[Example], one: Sequence[float | None], other: Sequence[float | None]
-    ) -> None:
+    def take(self, part: Sequence[Example], one: Sequence[Told], other: Sequence[float | None]) -> None:
         super().take(part, one, other)
         seen = (len(self._scores) + self._n_unjudged) / self.n_available
         due = int(seen * self._looks + 1e-9)

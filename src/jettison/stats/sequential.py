@@ -30,33 +30,37 @@ class MarginSequence:
         margin: Loss that still counts as not worse, in (0, 1).
         alpha: Probability, over all looks, of SHIP where the loss is the margin or more; and of BLOCK
             where it is the margin or less.
+        ceiling: Largest difference that may come, 1 or more: where an example is told only with some
+            chance, its difference comes divided by that chance, and else as 0.
 
     Source:
         A mixture of the capitals of Waudby-Smith & Ramdas 2024, JRSS B 86:1, each with a fixed bet.
     """
 
-    def __init__(self, *, margin: float, alpha: float = 0.025) -> None:
+    def __init__(self, *, margin: float, alpha: float = 0.025, ceiling: float = 1.0) -> None:
         if not 0 < margin < 1:
             raise InvalidInput(f"margin must be in (0, 1), got {margin}.")
         if not 0 < alpha < 0.5:
             raise InvalidInput(f"alpha must be in (0, 0.5), got {alpha}.")
-        self.margin, self.alpha = margin, alpha
+        if not 1 <= ceiling < np.inf:
+            raise InvalidInput(f"ceiling must be 1 or more, got {ceiling}.")
+        self.margin, self.alpha, self.ceiling = margin, alpha, ceiling
         self.n = 0
         """Examples seen."""
         self._logs = np.tile(_LOG_SHARES, (2, 1))
         self._most = np.zeros(2)
 
     def update(self, difference: ArrayLike) -> None:
-        """Take in differences candidate minus incumbent, each in [-1, 1], in the order they came."""
+        """Take in differences candidate minus incumbent, from -1 to the ceiling, in the order they came."""
         d = np.atleast_1d(np.asarray(difference, float))
-        if not (np.abs(d) <= 1).all():
+        if not ((d >= -1) & (d <= self.ceiling)).all():
             raise InvalidInput("differences must be of scores in [0, 1].")
         for start in range(0, len(d), _LARGEST):
             self._bet(d[start : start + _LARGEST])
 
     def _bet(self, d: np.ndarray) -> None:
-        # The worst example of either bet, a fall or a gain of 1, takes just its stake.
-        excess = (d + self.margin) / (1 - self.margin), -(d + self.margin) / (1 + self.margin)
+        # The worst example of either bet, a fall of 1 or the largest gain, takes just its stake.
+        excess = (d + self.margin) / (1 - self.margin), -(d + self.margin) / (self.ceiling + self.margin)
         for side, worth in enumerate(excess):
             growth = np.log1p(np.outer(worth, STAKES))
             path = np.add.accumulate(np.concatenate([self._logs[side][None], growth]), axis=0)
