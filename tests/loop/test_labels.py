@@ -1,21 +1,41 @@
 """Labels chosen, written, answered on the page or in the file, and read back; predictions beside them."""
 
 import http.client
+import tempfile
 import threading
 import urllib.parse
+from collections import Counter
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from jettison.cli.main import main
+from jettison.decision import GateResult, Verdict
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.loop.label_page import LabelServer
-from jettison.loop.labels import choose_labels, estimate_from_labels, read_labelled, write_to_label
-from jettison.loop.production import keep_prediction, predict_production, read_predictions_kept, realise
+from jettison.loop.labels import (
+    choose_labels,
+    estimate_from_labels,
+    open_slices,
+    read_labelled,
+    write_to_label,
+)
+from jettison.loop.production import (
+    Predicted,
+    ProductionGap,
+    _digest,
+    keep_prediction,
+    predict_production,
+    read_predictions_kept,
+    realise,
+)
 from jettison.record import Record
 from jettison.task import Example
 from jettison.task.read import read_task
 from planted import requests
+from releasing import make_candidate, make_decision
 from task_writing import write_task
 
 LABELS = ("buy", "sell")
@@ -186,6 +206,87 @@ def test_the_gap_to_production_is_predicted_and_set_beside_what_came(tmp_path):
         realise(store, labelled, [1.0] * len(live), traffic=live)
 
 
+def open_decision(*slices):
+    """A decision that ships on all and could not tell on some slices."""
+    results = [
+        GateResult(
+            gate="not_worse", metric="label", slice=name, verdict=verdict, limit=0.02, reason="made up"
+        )
+        for name, verdict in (("all", Verdict.SHIP), *((s, Verdict.NOT_ENOUGH_DATA) for s in slices))
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        decision = make_decision(make_candidate(Path(folder) / "lean"))
+    report = msgspec.structs.replace(decision.candidates[0], role="nominee", gates=tuple(results))
+    return msgspec.structs.replace(decision, candidates=(report,))
+
+
+def test_labels_go_to_the_slices_that_a_decision_left_open(tmp_path):
+    task = read_task(write_task(tmp_path))
+    rng = np.random.default_rng(3)
+    names = ["de", *["fr"] * 4, *["en"] * 15]
+    examples = [
+        msgspec.structs.replace(e, slices={"lang": names[i % 20]}) for i, e in enumerate(traffic(4000))
+    ]
+    one = rng.random(4000) < 0.9
+    other = np.where(rng.random(4000) < 0.1, ~one, one)
+    a, b = binary(examples, one), binary(examples, other)
+    left = open_slices(open_decision("lang=de", "lang=fr", "lang=it"), examples)
+    assert left == ["lang=de", "lang=fr"]  # no traffic is Italian
+    rows = choose_labels(examples, a, b, budget=300, undecided=left)
+    plain = choose_labels(examples, a, b, budget=300)
+    drawn = Counter(row.slice for row in rows)
+    assert drawn["lang=de"] > 70
+    assert drawn["lang=fr"] > 70
+    of_plain = Counter(examples[int(row.id[1:])].slices["lang"] for row in plain)
+    assert drawn["lang=de"] > 3 * of_plain["de"]
+    answered = [msgspec.structs.replace(row, label=examples[int(row.id[1:])].expected) for row in rows]
+    found = {(e.slice, e.of): e for e in estimate_from_labels(task, answered)}
+    assert {name for name, _ in found} == {"", "lang=de", "lang=fr"}
+    change = other.astype(float) - one
+    for name, lang in (("lang=de", "de"), ("lang=fr", "fr")):
+        mine = np.array([e.slices["lang"] == lang for e in examples])
+        difference = found[name, "b - a"]
+        assert difference.low <= change[mine].mean() <= difference.high
+        assert difference.n_inputs == mine.sum()
+    assert found["", "b - a"].low <= change.mean() <= found["", "b - a"].high
+
+
+def test_a_decision_that_leaves_nothing_open_for_labels_is_refused():
+    with pytest.raises(InvalidInput, match=r"must leave a slice open .* got none open"):
+        open_slices(open_decision(), traffic(3))
+    with pytest.raises(InvalidInput, match=r"candidate must be one of .* got 'other'"):
+        open_slices(open_decision("lang=de"), traffic(3), candidate="other")
+    with pytest.raises(InvalidInput, match="either a column or undecided slices"):
+        choose_labels(traffic(3), [], [], budget=3, column="lang", undecided=["lang=de"])
+
+
+def _gap_of(live, outside=()):
+    """A prediction of this traffic that says next to nothing."""
+    predicted = tuple(
+        Predicted(
+            of=of, benchmark=0.9, value=0.5, low=-1.0, high=1.0, effective_n=50, by_prediction=0.5,
+            by_weights=0.5,
+        )
+        for of in ("a", "b", "b - a")
+    )  # fmt: skip
+    return ProductionGap(
+        a="a", b="b", scorer="label", n_benchmark=100, n_traffic=len(live), outside_share=0.5,
+        predicted=predicted, traffic_digest=_digest(live), time=0.0, outside=tuple(outside),
+    )  # fmt: skip
+
+
+def test_labels_of_traffic_that_nothing_was_predicted_for_say_nothing_of_the_prediction(tmp_path):
+    live = [Example(id=f"t{i}", input=f"text {i}") for i in range(100)]
+    gap = _gap_of(live, outside=[e.id for e in live[:50]])
+    keep_prediction(tmp_path / "store.jsonl", gap)
+    scores = [(float(i >= 50), float(i >= 50)) for i in range(100)]
+    ids = [e.id for e in live]
+    came = realise(tmp_path / "store.jsonl", scores, [1.0] * 100, traffic=live, ids=ids)
+    assert (came[0].value, came[0].n_labels) == (1.0, 50)
+    with pytest.raises(NotEnoughData, match="2 labels of traffic that was predicted are needed, got 0"):
+        realise(tmp_path / "store.jsonl", scores[:50], [1.0] * 50, traffic=live, ids=ids[:50])
+
+
 def test_the_command_chooses_and_reads_back(tmp_path, capsys):
     from jettison.candidate import write_candidate
 
@@ -208,6 +309,14 @@ def test_the_command_chooses_and_reads_back(tmp_path, capsys):
         main(f"label {path} --read {out}".split())
     assert end.value.code == 0
     assert "30 labels for 60 inputs" in capsys.readouterr().out
+    # What was predicted of the same traffic is set beside what came.
+    store = tmp_path / "production.jsonl"
+    keep_prediction(store, _gap_of(read_task(path).unlabelled))
+    with pytest.raises(SystemExit) as end:
+        main(f"label {path} --read {out} --store {store}".split())
+    assert end.value.code == 0
+    assert "predicted b - a: holds" in capsys.readouterr().out
+    assert len(store.read_text().splitlines()) == 4
     with pytest.raises(SystemExit) as end:
         main(f"label {path} {tmp_path}/a".split())
     assert end.value.code == 2

@@ -1,8 +1,16 @@
 """`jettison label`: which traffic to label next, a page to label it on, and what the labels say."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jettison.loop.labels import ToLabel
+    from jettison.loop.production import Realised
+    from jettison.task import Task
 
 
 @click.command("label")
@@ -13,11 +21,20 @@ import click
     "--output", type=click.Path(path_type=Path), default=Path("to-label.jsonl"), show_default=True
 )
 @click.option("--slice", "column", help="Slice column, each of whose values gets its share.")
+@click.option(
+    "--undecided", type=click.Path(path_type=Path), metavar="DECISION",
+    help="decision.json, or the run's folder: most labels go to the slices that it left open.",
+)  # fmt: skip
+@click.option("--candidate", help="With --undecided: of which candidate; else the nominated ones.")
 @click.option("--serve", is_flag=True, help="Serve a labelling page on loopback.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the page; 0 takes a free one.")
 @click.option(
     "--read", "answered", type=click.Path(path_type=Path), help="Read answers back: what they say."
 )
+@click.option(
+    "--store", type=click.Path(path_type=Path),
+    help="With --read: file of `suites gap --store`; what came is set beside the prediction and kept.",
+)  # fmt: skip
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the draw."
 )
@@ -28,9 +45,12 @@ def command(
     budget: int,
     output: Path,
     column: str | None,
+    undecided: Path | None,
+    candidate: str | None,
     serve: bool,
     port: int,
     answered: Path | None,
+    store: Path | None,
     seed: int,
     as_json: bool,
 ) -> int:
@@ -41,27 +61,54 @@ def command(
     """
     import msgspec
 
+    from jettison.decide.render import read_decision
     from jettison.errors import InvalidInput
+    from jettison.evaluate.slices import Slicer
     from jettison.loop.label_page import LabelServer
-    from jettison.loop.labels import choose_labels, estimate_from_labels, read_labelled, write_to_label
+    from jettison.loop.labels import (
+        choose_labels,
+        estimate_from_labels,
+        open_slices,
+        read_labelled,
+        write_to_label,
+    )
     from jettison.loop.suites import answers_of
     from jettison.task.read import read_task
 
     task = read_task(task_file)
     if answered is not None:
-        found = estimate_from_labels(task, read_labelled(answered))
+        rows = read_labelled(answered)
+        found = estimate_from_labels(task, rows)
+        came = () if store is None else _realised(task, rows, store)
         if as_json:
-            click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
-        for one in () if as_json else found:
+            told = found if store is None else {"estimates": found, "realised": came}
+            click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
+            return 0
+        for one in found:
+            where = f" of {one.slice}" if one.slice else ""
             click.echo(
                 f"{one.of:>6}: {100 * one.value:.1f} % ({100 * one.low:.1f} to {100 * one.high:.1f}), "
-                f"{one.n_labels} labels for {one.n_inputs:,} inputs"
+                f"{one.n_labels} labels for {one.n_inputs:,} inputs{where}"
+            )
+        for after in came:
+            held = "holds" if after.inside else "does not hold"
+            click.echo(
+                f"predicted {after.of}: {held}; what was predicted came to {100 * after.value:.1f} % "
+                f"({100 * after.low:.1f} to {100 * after.high:.1f})"
             )
         return 0
+    if store is not None:
+        raise InvalidInput("--store must come with --read, got it without.")
     if len(models) != 2:
         raise InvalidInput(f"two models must be named, A and B, got {len(models)}.")
     a, b = (answers_of(model, task, task.unlabelled, split="unlabelled") for model in models)
-    rows = choose_labels(task.unlabelled, a, b, budget=budget, column=column, seed=seed)
+    left: list[str] = []
+    traffic = task.unlabelled
+    if undecided is not None:
+        traffic = Slicer.fit(task.development).apply(traffic)
+        left = open_slices(read_decision(undecided), traffic, candidate=candidate)
+        click.echo(f"undecided: {', '.join(left)}")
+    rows = choose_labels(traffic, a, b, budget=budget, column=column, undecided=left, seed=seed)
     write_to_label(output, rows)
     click.echo(f"{len(rows)} of {len(task.unlabelled):,} inputs to label: {output}")
     if serve:
@@ -69,3 +116,17 @@ def command(
         click.echo(f"label at {server.address}  (ctrl-c ends; answers are kept at once)")
         server.serve()
     return 0
+
+
+def _realised(task: "Task", rows: "Sequence[ToLabel]", store: Path) -> "tuple[Realised, ...]":
+    from jettison.loop.labels import scores_of_labels
+    from jettison.loop.production import realise
+
+    answered, scores = scores_of_labels(task, rows)
+    return realise(
+        store,
+        scores,
+        [row.propensity for row in answered],
+        traffic=task.unlabelled,
+        ids=[row.id for row in answered],
+    )

@@ -1,17 +1,20 @@
 """Which unlabelled inputs to label, so that two models' scores and their difference are known soonest.
 
 Where both models give one answer, its label cannot change the difference; where they differ it says
-most. Inputs are drawn within strata (agreement, confidence, and a slice column where asked for), each with
-a known chance, so that the estimate is unbiased whatever the guess.
+most. Inputs are drawn within strata (agreement, confidence, and slices where asked for), each with a known
+chance, so that the estimate is unbiased whatever the guess. Slices that a decision left open get the labels
+that narrow the interval of each most.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from jettison.decision import Decision, Verdict
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.evaluate.scorers import open_scorers
 from jettison.files import write_atomic
@@ -22,6 +25,8 @@ from jettison.task import Example, Task
 
 AGREE_SPREAD = 0.15
 """Guessed spread where both agree: nothing for the difference, something for each score."""
+DECIDED_SHARE = 0.05
+"""Weight of inputs in no open slice, beside those of one."""
 
 
 class ToLabel(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +43,8 @@ class ToLabel(msgspec.Struct, frozen=True, kw_only=True):
     stratum_size: int
     propensity: float
     """Chance with which it was drawn, in (0, 1]."""
+    slice: str = ""
+    """Slice it was drawn for, as `column=value`."""
 
 
 class Labelled(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +57,41 @@ class Labelled(msgspec.Struct, frozen=True, kw_only=True):
     high: float
     n_labels: int
     n_inputs: int
+    slice: str = ""
+    """Of what traffic; empty: all of it."""
+
+
+def open_slices(
+    decision: Decision, traffic: Sequence[Example], *, candidate: str | None = None
+) -> list[str]:
+    """Slices on which a decision could not tell, of those that unlabelled inputs are of.
+
+    Args:
+        decision: Of a run.
+        traffic: Unlabelled inputs with their slices.
+        candidate: Of the decision; the nominated one where none is named, else every one.
+
+    Raises:
+        InvalidInput: The decision has no such candidate, or leaves no slice open that traffic is of.
+    """
+    named = [one.name for one in decision.candidates]
+    if candidate is not None and candidate not in named:
+        raise InvalidInput(f"candidate must be one of {named}, got {candidate!r}.")
+    asked = [one for one in decision.candidates if candidate in (None, one.name)]
+    nominated = [one for one in asked if one.role in ("nominee", "fallback")] or asked
+    left = [
+        result.slice
+        for one in nominated
+        for result in one.gates
+        if result.verdict is Verdict.NOT_ENOUGH_DATA and result.slice is not None and "=" in result.slice
+    ]
+    found = [name for name in dict.fromkeys(left) if any(_is_of(example, name) for example in traffic)]
+    if not found:
+        raise InvalidInput(
+            "the decision must leave a slice open that unlabelled inputs are of, got "
+            f"{left or 'none open'}. Slices of labels cannot be told before they are labelled."
+        )
+    return found
 
 
 def choose_labels(
@@ -59,6 +101,7 @@ def choose_labels(
     *,
     budget: int,
     column: str | None = None,
+    undecided: Sequence[str] = (),
     seed: int = 0,
 ) -> tuple[ToLabel, ...]:
     """Draw inputs to label.
@@ -69,23 +112,32 @@ def choose_labels(
         b: The other's.
         budget: Labels to buy.
         column: Slice column within whose values strata are made, so that each gets its share.
+        undecided: Slices, `column=value`, whose intervals are to narrow; an input is drawn for the first of
+            them that it is of. Of others only as many are drawn as keep the estimate unbiased.
         seed: Of the draw.
 
     Raises:
         InvalidInput: The budget is too small for the strata.
         NotEnoughData: There is no traffic.
     """
+    if column is not None and undecided:
+        raise InvalidInput("either a column or undecided slices may be given, got both.")
     if not traffic:
         raise NotEnoughData("there must be unlabelled inputs to choose from, got none.")
     sure = np.array([min(r.confidence or 0.0, q.confidence or 0.0) for r, q in zip(a, b, strict=True)])
     middle = float(np.median(sure))
+    slices = [_slice_of(example, column, undecided) for example in traffic]
+    sizes_of = Counter(slices)
     names, spreads = [], {}
-    for example, r, q, c in zip(traffic, a, b, sure.tolist(), strict=True):
+    for of, r, q, c in zip(slices, a, b, sure.tolist(), strict=True):
         agrees = r.output == q.output
-        where = "" if column is None else f"{column}={example.slices.get(column, '')}, "
+        where = f"{of}, " if of else ""
         name = f"{where}{'agree' if agrees else 'differ'}, {'sure' if c >= middle else 'unsure'}"
         names.append(name)
-        spreads[name] = AGREE_SPREAD * (1 if c >= middle else 2) if agrees else 0.9
+        spread = AGREE_SPREAD * (1 if c >= middle else 2) if agrees else 0.9
+        # Of an open slice the mean over its own inputs counts, so that a small one gets as many as a large.
+        weight = (1 if of else DECIDED_SHARE) * len(traffic) / sizes_of[of] if undecided else 1.0
+        spreads[name] = spread * weight
     order = sorted(spreads)
     stratum = [order.index(name) for name in names]
     drawn = draw_stratified(stratum, [spreads[name] for name in order], budget, seed=seed)
@@ -100,6 +152,7 @@ def choose_labels(
             stratum_name=names[i],
             stratum_size=sizes[stratum[i]],
             propensity=chance,
+            slice=slices[i],
         )
         for i, chance in zip(drawn.positions, drawn.propensities, strict=True)
     )
@@ -137,11 +190,29 @@ def read_labelled(path: Path) -> tuple[ToLabel, ...]:
 
 
 def estimate_from_labels(task: Task, rows: Sequence[ToLabel]) -> tuple[Labelled, ...]:
-    """What the answered lines say of both models on all of the traffic.
+    """What the answered lines say of both models on all traffic, and on each slice they were drawn for.
 
     Raises:
         InvalidInput: A label is none of the task's.
         NotEnoughData: A stratum has fewer than two answers.
+    """
+    answered, both = scores_of_labels(task, rows)
+    scores = dict(zip((row.id for row in answered), both, strict=True))
+    named = sorted({row.slice for row in rows if row.slice})
+    return tuple(
+        one
+        for name in ("", *named)
+        for one in _estimated(name, [row for row in rows if name in ("", row.slice)], scores)
+    )
+
+
+def scores_of_labels(
+    task: Task, rows: Sequence[ToLabel]
+) -> tuple[list[ToLabel], list[tuple[float, float]]]:
+    """The answered lines, and what a and b score on each.
+
+    Raises:
+        InvalidInput: A label is none of the task's.
     """
     answered = [row for row in rows if row.label is not None]
     known = (*task.labels, task.out_of_scope)
@@ -157,22 +228,43 @@ def estimate_from_labels(task: Task, rows: Sequence[ToLabel]) -> tuple[Labelled,
         value = scorer.score(example, Output(label=answer or "", confidence=0.0, error=error)).value
         return 0.0 if value is None else float(value)
 
-    a, b = ([score(row, getattr(row, side)) for row in answered] for side in "ab")
-    strata = [row.stratum for row in answered]
-    sizes = [0] * (max(row.stratum for row in rows) + 1)
+    return answered, [(score(row, row.a), score(row, row.b)) for row in answered]
+
+
+def _estimated(
+    name: str, rows: Sequence[ToLabel], scores: Mapping[str, tuple[float, float]]
+) -> list[Labelled]:
+    """Both scores and their difference on the inputs of some strata."""
+    places = {stratum: i for i, stratum in enumerate(sorted({row.stratum for row in rows}))}
+    sizes = [0] * len(places)
     for row in rows:
-        sizes[row.stratum] = row.stratum_size
+        sizes[places[row.stratum]] = row.stratum_size
+    answered = [row for row in rows if row.id in scores]
+    strata = [places[row.stratum] for row in answered]
+    a, b = ([scores[row.id][side] for row in answered] for side in (0, 1))
     found = []
-    for name, values in (("a", a), ("b", b), ("b - a", [y - x for x, y in zip(a, b, strict=True)])):
+    for of, values in (("a", a), ("b", b), ("b - a", [y - x for x, y in zip(a, b, strict=True)])):
         mean = stratified_mean(values, strata, sizes)
         found.append(
             Labelled(
-                of=name,
+                of=of,
                 value=mean.value,
                 low=mean.low,
                 high=mean.high,
                 n_labels=len(answered),
                 n_inputs=sum(sizes),
+                slice=name,
             )
         )
-    return tuple(found)
+    return found
+
+
+def _slice_of(example: Example, column: str | None, undecided: Sequence[str]) -> str:
+    if column is not None:
+        return f"{column}={example.slices.get(column, '')}"
+    return next((name for name in undecided if _is_of(example, name)), "")
+
+
+def _is_of(example: Example, name: str) -> bool:
+    column, _, value = name.partition("=")
+    return example.slices.get(column) == value

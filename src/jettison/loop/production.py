@@ -51,6 +51,8 @@ class ProductionGap(msgspec.Struct, frozen=True, kw_only=True):
     predicted: tuple[Predicted, ...]
     traffic_digest: str
     time: float
+    outside: tuple[str, ...] = ()
+    """Ids of that traffic: labels of it say nothing of what was predicted."""
 
     @property
     def words(self) -> str:
@@ -129,6 +131,7 @@ def predict_production(
         predicted=tuple(_predicted(name, mean) for name, mean in found.items()),
         traffic_digest=_digest(traffic),
         time=time.time(),
+        outside=tuple(e.id for e, is_in in zip(traffic, inside, strict=True) if not is_in),
     )
 
 
@@ -143,6 +146,7 @@ def realise(
     propensities: Sequence[float],
     *,
     traffic: Sequence[Example],
+    ids: Sequence[str] | None = None,
 ) -> tuple[Realised, ...]:
     """Set labels of the traffic beside the last prediction of it, and append what they say.
 
@@ -151,17 +155,22 @@ def realise(
         labelled: Scores of a and b on each labelled input.
         propensities: With which probability each was drawn (`jettison label` writes it).
         traffic: The same that was predicted.
+        ids: Of the labelled inputs; those that nothing was predicted for are left out. None takes all.
 
     Raises:
         InvalidInput: The store has no prediction of this traffic.
-        NotEnoughData: Fewer than two labels.
+        NotEnoughData: Fewer than two labels of traffic that was predicted.
     """
     digest = _digest(traffic)
     gaps = [g for g in read_predictions_kept(path) if g.traffic_digest == digest]
     if not gaps:
         raise InvalidInput(f"{path} must hold a prediction of this traffic, got none. Predict it first.")
-    a, b = np.asarray(labelled, float).reshape(-1, 2).T
-    weights = 1 / np.asarray(propensities, float)
+    outside = set(gaps[-1].outside)
+    kept = [i for i in range(len(labelled)) if ids is None or ids[i] not in outside]
+    if len(kept) < 2:
+        raise NotEnoughData(f"2 labels of traffic that was predicted are needed, got {len(kept)}.")
+    a, b = np.asarray(labelled, float).reshape(-1, 2)[kept].T
+    weights = 1 / np.asarray(propensities, float)[kept]
     found = []
     for name, y in (("a", a), ("b", b), ("b - a", b - a)):
         mean = powered_mean(y, np.zeros_like(y), np.zeros(2), weights=weights).interval
