@@ -4,6 +4,7 @@ import pytest
 
 from gateways import (
     Faulty,
+    answers,
     ask,
     completion,
     config_of,
@@ -237,3 +238,37 @@ def test_moderations_are_the_guardrails(tmp_path, upstream):
         raw = post(gateway, "/v1/moderations", {"input": "fine"}).json["results"][0]
         assert raw["categories"] == {"pii": False, "length": False}
         assert post(gateway, "/v1/moderations", {"input": []}).status == 400
+
+
+def test_a_verifier_sends_generated_answers_that_will_not_do_to_the_fallback(tmp_path, upstream):
+    async def by_model(exchange):
+        text = "no JSON" if exchange.body["model"] == "lean" else '{"label": "pear"}'
+        if not exchange.body.get("stream"):
+            await exchange.reply(completion(text))
+            return
+        await exchange.begin_stream()
+        await exchange.event(delta(text))
+        await exchange.event(delta(None, finish="stop"))
+        await exchange.event("[DONE]")
+        await exchange.end_stream()
+
+    upstream.behave = by_model
+    far = {name: upstream_of(upstream.url, model=name) for name in ("lean", "big")}
+    rails = {"json_schema": {"action": "escalate", "schema": {"type": "object", "required": ["label"]}}}
+    inner = Cascade(lean=Single(candidate="upstream:lean"), fallback=BIG, threshold=0.0)
+    route = Guarded(inner=inner, guardrails=("json_schema",))
+    with running(config_of(tmp_path, upstreams=far, guardrails=rails, route=route)) as gateway:
+        found = ask(gateway, "x")
+        assert found.json["choices"][0]["message"]["content"] == '{"label": "pear"}'
+        assert (found.headers["x-jettison-arm"], found.headers["x-jettison-escalated"]) == (
+            "fallback",
+            "true",
+        )
+        said = b"".join(
+            one["choices"][0]["delta"].get("content", "").encode()
+            for one in ask(gateway, "x", stream=True).events[:-1]
+        )
+        assert said == b'{"label": "pear"}'
+        assert [one.role for one in records_in(gateway)] == ["lean", "answer"] * 2
+        upstream.behave = answers  # a fallback that will not do either is not passed off as an answer
+        assert ask(gateway, "x").json["error"]["code"] == "content_filter"

@@ -167,6 +167,49 @@ def test_audits_ask_the_fallback_behind_answers_that_stand(tmp_path, release, up
         assert {r.example_id for r in audits} <= answered
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_a_lean_model_that_writes_is_weighed_by_its_tokens_though_the_client_asks_for_no_logprobs(
+    tmp_path, upstream, path
+):
+    async def by_text(exchange):
+        body = exchange.body
+        text = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
+        answer = completion("lean" if body["model"] == "small" else "big")
+        choice = answer["choices"][0] | {"text": "an answer"}
+        if body.get("logprobs"):
+            # Mean probabilities 0.9 and 0.5: exp((ln 0.9 + ln 0.9) / 2), exp((ln 1 + ln 0.25) / 2).
+            told = [-0.105360516, -0.105360516] if "sure" in text else [0.0, -1.386294361]
+            named = {"content": [{"token": "t", "logprob": one} for one in told]}
+            choice["logprobs"] = {"token_logprobs": told} if "prompt" in body else named
+        await exchange.reply({**answer, "choices": [choice]})
+
+    upstream.behave = by_text
+    far = {name: upstream_of(upstream.url, model=name) for name in ("small", "big")}
+    route = Cascade(lean=Single(candidate="upstream:small"), fallback=BIG, threshold=0.8)
+    with running(config_of(tmp_path, upstreams=far, route=route)) as gateway:
+
+        def asked(text, **more):
+            upstream.asked.clear()
+            return post(
+                gateway, path, {"prompt": text, "messages": [{"role": "user", "content": text}], **more}
+            )
+
+        found = asked("sure")
+        assert found.headers["x-jettison-arm"] == "lean"
+        assert float(found.headers["x-jettison-confidence"]) == pytest.approx(0.9, abs=1e-6)
+        assert found.json["choices"][0]["logprobs"] is None
+        found = asked("who knows")
+        assert found.headers["x-jettison-arm"] == "fallback"
+        assert [bool(one.body.get("logprobs")) for one in upstream.asked] == [True, False]
+        lean = next(one for one in records_in(gateway) if one.role == "lean")
+        assert lean.confidence == pytest.approx(0.5, abs=1e-6)
+        assert asked("sure", logprobs=1 if "chat" not in path else True).json["choices"][0]["logprobs"]
+    far = {"small": upstream_of(upstream.url, model="small", logprobs=False), "big": far["big"]}
+    with running(config_of(tmp_path / "b", upstreams=far, route=route)) as gateway:
+        assert asked("sure").headers["x-jettison-arm"] == "fallback"
+        assert not any(one.body.get("logprobs") for one in upstream.asked)
+
+
 # Shadow
 
 

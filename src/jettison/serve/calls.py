@@ -45,6 +45,8 @@ class Call:
     """Records besides that of the answer, written together with it."""
     escalate: bool = False
     """A guardrail wants the fallback to answer."""
+    needs_confidence: bool = False
+    """A cascade weighs the answer: an upstream is asked for log-probabilities that no client sees."""
     traceparent: str | None = None
     """W3C trace context: the client's, and towards an upstream our own; None where nothing is traced."""
 

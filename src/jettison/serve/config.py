@@ -43,6 +43,8 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     usd_per_million_output: float | None = None
     decisions: Literal["prompt", "pass"] = "prompt"
     """How `/v1/decisions` reaches it: as a chat with the prompt, as `infer` does, or as it came."""
+    logprobs: bool = True
+    """Ask it for log-probabilities where a cascade must weigh its answer; some servers refuse to."""
     prompt: dict[str, Any] | None = None
     """A `Prompt` with which texts are asked; None takes the one of the release's endpoint."""
 

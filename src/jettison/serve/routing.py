@@ -130,7 +130,10 @@ class CascadeNode:
         if not reason:
             started = time.monotonic()
             try:
-                lean = await self._lean.answer(buffered(call))
+                weighed = dataclasses.replace(
+                    buffered(call), needs_confidence=self.threshold > 0 or call.needs_confidence
+                )
+                lean = await self._lean.answer(weighed)
             except ApiError as error:
                 if not error.is_passable:
                     raise

@@ -27,6 +27,8 @@ LONGEST_WAIT_S = 2.0
 """A server that asks for more is not waited for: the client, or the fallback, is told at once."""
 MOST_TEXT = 256 * 1024
 """Characters of a streamed answer that are kept for its record."""
+_WITH_LOGPROBS: dict[str, bool | int] = {"chat": True, "completion": 1}
+"""How each API is asked for the log-probabilities of the tokens taken."""
 encode = msgspec.json.encode
 
 
@@ -125,6 +127,9 @@ class Upstream:
         body = call.body
         if config.model is not None and body.get("model") != config.model:
             body = {**body, "model": config.model}
+        adds_logprobs = call.needs_confidence and config.logprobs and not body.get("logprobs")
+        if adds_logprobs and call.operation in _WITH_LOGPROBS:
+            body = {**body, "logprobs": _WITH_LOGPROBS[call.operation]}
         data = encode(body)
         started = time.monotonic()
         response: Any = None
@@ -156,7 +161,10 @@ class Upstream:
                 ),
                 may_pass=True,
             )
-        return self._reply(facts, raw, started, len(data))
+        reply = self._reply(facts, raw, started, len(data))
+        if adds_logprobs and call.operation in _WITH_LOGPROBS:
+            reply.body = _without_logprobs(raw)
+        return reply
 
     async def models(self, name: str | None, authorization: str | None) -> bytes:
         """Its own list of models, or what it says of one, as it came; nothing is asked again.
@@ -490,6 +498,14 @@ class _Held:
         if text := text_in(chunk):
             self.texts.append(text)
         self.is_ready = self.is_ready or has_content(chunk)
+
+
+def _without_logprobs(raw: bytes) -> bytes:
+    """The answer as it would have come had nobody asked for them."""
+    body = msgspec.json.decode(raw)
+    for choice in body["choices"]:
+        choice["logprobs"] = None
+    return encode(body)
 
 
 def _key_of(config: UpstreamConfig) -> str | None:
