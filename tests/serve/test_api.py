@@ -278,8 +278,11 @@ def test_embeddings_come_as_base64_or_floats_and_take_token_ids(tmp_path):
                 f"token ids must be in 0-4, got {unknown}.",
             )
         asked = {"inputs": [{"name": "t", "datatype": "BYTES", "shape": [1], "data": ["pear"]}]}
-        found = post(gateway, "/v2/models/mini/infer", asked).json["outputs"][0]
-        assert found["data"] == pytest.approx(floats)
+        for path in ("/v2/models/mini/infer", "/v2/models/mini/versions/1/infer"):
+            answered = post(gateway, path, asked)
+            assert answered.json["outputs"][0]["data"] == pytest.approx(floats)
+            assert records_in(gateway)[-1].example_id == answered.headers["x-request-id"]
+        assert request(gateway.port, "GET", "/v2/models/mini/versions/1").json["name"] == "mini"
         assert (
             post(gateway, "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}).status
             == 400

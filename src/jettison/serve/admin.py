@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 PROBE_S = 2.0
 OTHER = re.compile(r"/v1(/[\w~:@-][\w.~:@-]*)+", re.ASCII)
 """Paths that may be passed on: none that leads out of the upstream's base address, or ends its path."""
+VERSION = re.compile(r"^versions/[^/]+/?")
+"""Open Inference Protocol lets a version be named; of each model there is one here."""
 Page = Callable[["Gateway", Any, Receive, Send], Awaitable[None]]
 
 
@@ -123,6 +125,7 @@ async def find(
         return None
     if path.startswith("/v2/models/"):
         name, _, rest = path[11:].partition("/")
+        rest = VERSION.sub("", rest)
         if rest == "infer":
             return parse_infer, name
         if method == "GET" and rest in ("", "ready"):

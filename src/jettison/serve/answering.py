@@ -16,6 +16,7 @@ from jettison.serve.records import record_of
 from jettison.serve.tell import tell
 
 if TYPE_CHECKING:
+    from jettison.serve.engine import Engine
     from jettison.serve.gateway import Gateway
     from jettison.serve.plan import Plan
 
@@ -268,8 +269,32 @@ async def _embedding(gateway: "Gateway", plan: "Plan", call: Call, send: Send) -
         return await _whole(gateway, plan, call, reply, send)
     given = call.body["input"]
     inputs = [given] if isinstance(given, str) or isinstance(given[0], int) else given
+    vectors = await _embedded(gateway, call, engine, list(inputs))
+    n_tokens = sum(
+        len(one) if isinstance(one, list) else -(-len(one) // shapes.CHARACTERS_A_TOKEN) for one in inputs
+    )
+    as_base64 = call.body.get("encoding_format") == "base64"
+    body = shapes.embeddings(vectors, str(call.body.get("model")), n_tokens, as_base64=as_base64)
+    return await _send_vectors(gateway, plan, call, engine, n_tokens, body, send)
+
+
+async def _infer_vectors(
+    gateway: "Gateway", plan: "Plan", call: Call, engine: "Engine", texts: list[str], send: Send
+) -> Took:
+    """The same by Open Inference Protocol."""
+    vectors = await _embedded(gateway, call, engine, texts)
+    given = call.body.get("id")
+    body = shapes.embedding_infer(
+        call.path.split("/")[3], given if isinstance(given, str) else None, vectors
+    )
+    n_tokens = sum(-(-len(one) // shapes.CHARACTERS_A_TOKEN) for one in texts)
+    return await _send_vectors(gateway, plan, call, engine, n_tokens, body, send)
+
+
+async def _embedded(gateway: "Gateway", call: Call, engine: "Engine", inputs: list[Any]) -> Any:
+    """One vector an input; a failure is recorded before it is raised."""
     try:
-        vectors = await engine.embed(list(inputs))
+        vectors = await engine.embed(inputs)
         n_dimensions = call.body.get("dimensions")
         if n_dimensions is not None and n_dimensions != len(vectors[0]):
             raise cannot_answer(f"vectors have {len(vectors[0])} dimensions.", param="dimensions")
@@ -277,11 +302,12 @@ async def _embedding(gateway: "Gateway", plan: "Plan", call: Call, send: Send) -
         gateway.record(record_of(call, None, role="answer", error=error), call)
         _finish(gateway, call, None, error.status)
         raise
-    n_tokens = sum(
-        len(one) if isinstance(one, list) else -(-len(one) // shapes.CHARACTERS_A_TOKEN) for one in inputs
-    )
-    as_base64 = call.body.get("encoding_format") == "base64"
-    body = shapes.embeddings(vectors, str(call.body.get("model")), n_tokens, as_base64=as_base64)
+    return vectors
+
+
+async def _send_vectors(
+    gateway: "Gateway", plan: "Plan", call: Call, engine: "Engine", n_tokens: int, body: bytes, send: Send
+) -> Took:
     reply = Reply(candidate=engine.name, model=engine.name, prompt_tokens=n_tokens, completion_tokens=0)
     reply.latency_s = time.monotonic() - call.started_s
     _finish(gateway, call, reply, 200)
@@ -295,9 +321,7 @@ async def _infer(gateway: "Gateway", plan: "Plan", call: Call, send: Send) -> To
     name, given = call.path.split("/")[3], call.body.get("id")
     asked = given if isinstance(given, str) else None
     if name in plan.embedders:
-        vectors = await plan.embedders[name].embed(texts)
-        await send_body(send, 200, [JSON], shapes.embedding_infer(name, asked, vectors))
-        return Took(None, None)
+        return await _infer_vectors(gateway, plan, call, plan.embedders[name], texts, send)
     calls = [_part(call, text, i, len(texts)) for i, text in enumerate(texts)]
     found = await _all_asked(gateway, plan, calls)
     answers = [reply.answer for reply in found if reply.answer is not None]
