@@ -10,7 +10,9 @@ import pytest
 from scipy import stats
 
 from jettison.monitor.audit import AuditPlan, Audits
+from jettison.monitor.evidence import QuantileEvidence
 from jettison.monitor.log import News, Place
+from jettison.monitor.plan import LATE_SHARE, ExperimentPlan, Metric
 from jettison.stats.log_histogram import LogHistogram
 from jettison.stats.mixtures import quantile_ranks
 from jettison.stats.rare_events import rate_above_log_e
@@ -86,6 +88,43 @@ def test_a_loss_after_a_long_good_time_is_rolled_back_in_the_number_stated(kind:
     print(kind, np.median(found), np.quantile(found, 0.9), np.median(alone))
     assert at_most(int((found > stated).sum()), len(found), 0.1)
     assert np.median(found) < np.median(alone) / 3
+
+
+def _latency_alarm(seed: int, factor: float, *, good: int, n: int, alpha: float) -> int | None:
+    """Requests after the good ones until the watch for late losses finds that treatment is slower."""
+    rng, metric = np.random.default_rng(seed), Metric(name="latency_s", role="guardrail", margin=0.2)
+    evidence = QuantileEvidence(
+        metric, ExperimentPlan(name="e", kind="split", metrics=(metric,), alpha=alpha)
+    )
+    arm, place = rng.random(n) < 0.5, np.arange(n)
+    hour = 1 + 0.8 * np.sin(place / 2000)  # slower and faster for all
+    slow = np.where(arm & (place >= good), factor, 1.0)
+    seconds = 0.02 * np.exp(0.5 * rng.standard_normal(n)) * hour * slow
+    for start in range(0, n, 500):
+        cut = slice(start, start + 500)
+        evidence.update(seconds[cut], arm[cut], np.full(len(arm[cut]), 0.5))
+        if evidence._late.is_found:
+            return start + 500 - good
+    return None
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.2])
+def test_latencies_within_the_margin_are_called_late_losses_at_most_with_alpha(factor: float) -> None:
+    """Also at the margin itself, and while all requests are slower for hours."""
+    alpha = 0.25  # a fifth of it is the watch's
+    found = [_latency_alarm(seed, factor, good=0, n=15_000, alpha=alpha) for seed in range(400)]
+    assert at_most(sum(one is not None for one in found), len(found), alpha * LATE_SHARE)
+
+
+@pytest.mark.parametrize(("factor", "stated"), [(1.4, 6_000), (1.6, 2_500), (2.0, 1_500)])
+def test_latency_that_grows_after_a_long_good_time_is_found_in_the_number_stated(
+    factor: float, stated: int
+) -> None:
+    """Nine times of ten, after 50,000 good ones; `docs/live.md` says these numbers."""
+    found = [_latency_alarm(seed, factor, good=50_000, n=65_000, alpha=0.025) for seed in range(60)]
+    known = np.array([np.inf if one is None else one for one in found])
+    print(factor, np.median(known), np.quantile(known, 0.9))
+    assert at_most(int((known > stated).sum()), len(known), 0.1)
 
 
 def test_a_sound_assignment_is_called_broken_at_most_with_its_alpha() -> None:

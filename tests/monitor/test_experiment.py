@@ -185,6 +185,38 @@ def test_a_small_loss_after_a_long_good_time_is_rolled_back_and_said_to_be_late(
     assert "errors (primary) has lost more than its margin of 0.03 since about observation" in reason
 
 
+def latencies(rng: np.random.Generator, n: int, *, factor: float) -> tuple[np.ndarray, ...]:
+    """Seconds, arm and share of requests through hours that are slower and faster for all."""
+    arm = rng.random(n) < 0.5
+    hour = 1 + 0.8 * np.sin(np.arange(n) / 2000)
+    return (
+        0.02 * np.exp(0.5 * rng.standard_normal(n)) * hour * np.where(arm, factor, 1),
+        arm,
+        np.full(n, 0.5),
+    )
+
+
+def test_a_latency_that_grows_after_a_long_good_time_is_rolled_back() -> None:
+    metric = Metric(name="latency_s", role="guardrail", margin=0.2)
+    made, rng = plan(metrics=(metric,)), np.random.default_rng(0)
+    evidence, pieces = evidence_for(metric, made), evidence_for(metric, made)
+    for n, factor in ((50_000, 1.0), (5_000, 1.6)):
+        traffic = latencies(rng, n, factor=factor)
+        evidence.update(*traffic)
+        for cut in np.array_split(np.arange(n), 70):
+            pieces.update(*(column[cut] for column in traffic))
+            pieces = evidence_for(metric, made, json.loads(json.dumps(pieces.state())))
+        assert pieces.finding() == evidence.finding()  # however it is cut and kept
+        if factor == 1.0:
+            assert evidence.finding().verdict == "holds"
+    finding = evidence.finding()
+    assert finding.verdict == "broken"
+    assert finding.high is not None
+    assert finding.high > -0.2  # by the bounds over everything it is open
+    assert finding.late_since is not None
+    assert abs(finding.late_since - 50_000) < 1_000
+
+
 def test_the_status_in_a_pipe_is_not_cut_short(tmp_path: Path) -> None:
     start_experiment(
         tmp_path, plan(metrics=(Metric(name="label"), Metric(name="errors", role="guardrail")))

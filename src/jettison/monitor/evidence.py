@@ -16,7 +16,7 @@ from jettison.monitor.plan import ExperimentPlan, Metric
 from jettison.stats.bernstein_sequence import EmpiricalBernsteinSequence, arm_increments
 from jettison.stats.betting_sequence import BettingSequence
 from jettison.stats.interval import Interval
-from jettison.stats.late_loss import LateLoss
+from jettison.stats.late_loss import BLOCK, LateLoss
 from jettison.stats.log_histogram import LogHistogram
 
 
@@ -126,18 +126,43 @@ class ArmsEvidence:
 
 
 class QuantileEvidence:
-    """A latency quantile of each arm: sequential bounds of both, compared as a relative difference."""
+    """A latency quantile of each arm: sequential bounds of both, compared as a relative difference.
+
+    For losses that begin late each answer is held against control's quantile so far, times the margin where
+    it is treatment's: as long as the law of treatment's latencies is within the margin of control's, it is
+    in time as often. Both are held against it at the same time: hours in which all is slower say nothing.
+    """
 
     def __init__(self, metric: Metric, plan: ExperimentPlan) -> None:
         self.metric = metric
-        self._alpha = min(plan.alpha, plan.alpha_each) / 2  # each arm's bounds may fail
-        self._confidence = 1 - plan.alpha - plan.alpha_each
+        self._alpha = min(plan.alpha, plan.alpha_bounds) / 2  # each arm's bounds may fail
+        self._confidence = 1 - plan.alpha - plan.alpha_bounds
         self._arms = (LogHistogram(), LogHistogram())
+        self._late = LateLoss(alpha=plan.alpha_late, limit=0.0)
+        self._n, self._due = 0, BLOCK
+        """Answers so far, and at how many the limit is taken anew."""
+        self._limit_s: float | None = None
 
     def update(self, values: ArrayLike, treated: ArrayLike, shares: ArrayLike) -> None:
-        seconds, arm = np.asarray(values, float), np.asarray(treated, bool)
-        for histogram, chosen in zip(self._arms, (~arm, arm), strict=True):
-            histogram.update(seconds[chosen])
+        seconds, arm, share = np.asarray(values, float), np.asarray(treated, bool), np.asarray(shares)
+        start = 0
+        while start < len(seconds):
+            part = slice(start, min(len(seconds), start + self._due - self._n))
+            self._hold(seconds[part], arm[part], share[part])
+            for histogram, chosen in zip(self._arms, (~arm[part], arm[part]), strict=True):
+                histogram.update(seconds[part][chosen])
+            self._n, start = self._n + part.stop - start, part.stop
+            if self._n == self._due:
+                self._limit_s = self._arms[0].quantile(self.metric.quantile)
+                self._due += max(BLOCK, self._n // 10)
+
+    def _hold(self, seconds: np.ndarray, arm: np.ndarray, share: np.ndarray) -> None:
+        if self._limit_s is None:
+            return
+        in_time = seconds <= self._limit_s * np.where(arm, 1 + self.metric.margin, 1.0)
+        expected = np.full(len(seconds), self.metric.quantile)
+        reach = 1 / np.minimum(share, 1 - share)
+        self._late.update(arm_increments(in_time, arm, share, expected), low=-reach, high=reach)
 
     def finding(self) -> Finding:
         control, treatment = (arm.quantile(self.metric.quantile) for arm in self._arms)
@@ -153,17 +178,24 @@ class QuantileEvidence:
             method="sequential quantile bounds",
         )
         value = 1 - treatment / control if control and treatment is not None else None
-        found = _finding(self.metric, shown, value, sum(arm.n for arm in self._arms))
+        found = _finding(self.metric, shown, value, self._n, late=self._late)
         return msgspec.structs.replace(found, control=control, treatment=treatment)
 
     def state(self) -> dict[str, Any]:
-        return {"arms": [arm.state() for arm in self._arms]}
+        return {
+            "arms": [arm.state() for arm in self._arms],
+            "late": self._late.state(),
+            "limit_s": self._limit_s,
+            "due": self._due,
+        }
 
     @classmethod
     def from_state(cls, metric: Metric, plan: ExperimentPlan, state: Mapping[str, Any]) -> Self:
         found = cls(metric, plan)
         control, treatment = (LogHistogram.from_state(arm) for arm in state["arms"])
-        found._arms = (control, treatment)
+        found._arms, found._n = (control, treatment), control.n + treatment.n
+        found._late = LateLoss.from_state(state["late"])
+        found._limit_s, found._due = state["limit_s"], state["due"]
         return found
 
 
