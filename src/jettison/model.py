@@ -30,6 +30,9 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     logits: np.ndarray | None = None
     """Raw scores of the labels, or of the example's choices, shape (n_labels,), float32, before
     calibration; of a generated answer, None."""
+    logprob: float | None = None
+    """Natural log of the probability of the whole generated answer, all tokens together, where the model
+    says it; None of several samples and of labels weighed by their likelihood, which are in `logits`."""
     arm: str | None = None
     """Which candidate of a cascade answered."""
     escalated: bool = False

@@ -55,6 +55,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     abstained: bool = False
     """The candidate withheld its answer: the output is the out-of-scope label."""
     logits: tuple[float, ...] | None = None
+    logprob: float | None = None
+    """Of the whole generated answer, natural log, before calibration; None where the model does not say."""
     scores: dict[str, float | None] = msgspec.field(default_factory=dict)
     """Judgement of each scorer; None where it could not tell."""
     slices: dict[str, str] = msgspec.field(default_factory=dict)
@@ -190,7 +192,7 @@ def _arrow_type(pa: Any, name: str) -> Any:
         return pa.bool_()
     if name == "logits":
         return pa.list_(pa.float32())
-    if name in ("confidence", "in_scope", "weight", "time", "propensity") or (
+    if name in ("confidence", "in_scope", "logprob", "weight", "time", "propensity") or (
         name.startswith("cost.") and name != "cost.energy_tier"
     ):
         return pa.float64()

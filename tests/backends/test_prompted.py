@@ -14,7 +14,7 @@ from jettison.candidate import Candidate, write_candidate
 from jettison.errors import BrokenArtifact, Unsupported
 from jettison.evaluate import evaluate
 from jettison.language import Ask, Completion, Continuation, Likelihood
-from jettison.record import Cost
+from jettison.record import Cost, read_records
 from jettison.task import Example, Question
 from jettison.task.prompt import Message
 from jettison.testing import check_backend
@@ -236,3 +236,20 @@ def test_records_hold_questions_choices_and_tokens(tmp_path: Path) -> None:
     assert (record.output, record.scores) == ("b", {"label": 1.0})
     assert record.cost.prompt_tokens > 0
     assert record.cost.completion_tokens == 1
+
+
+def test_records_hold_the_log_probability_of_a_written_answer(tmp_path: Path) -> None:
+    examples = [Example(id="1", input="2 + 2", expected="4")]
+    one = model(tmp_path, Told(said("4", -0.25, -0.5)), labels=(), kind="generate")
+    several = model(tmp_path, Told(said("4", -0.25)), labels=(), kind="generate", samples=3)
+    silent = model(tmp_path, Told(said("4")), labels=(), kind="generate")
+    ready = candidate(tmp_path, labels=(), kind="generate")
+    found = []
+    for number, asking in enumerate((one, several, silent)):
+        folder = tmp_path / f"records-{number}"
+        evaluate(
+            ready, examples, split="dev", scorers=("exact",), folder=folder, opener=lambda _, a=asking: a
+        )
+        [path] = folder.glob("*.parquet")
+        found += read_records(path)
+    assert [record.logprob for record in found] == [-0.75, None, None]

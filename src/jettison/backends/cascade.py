@@ -136,6 +136,7 @@ class CascadeClassifier:
             flagged=flagged,
             abstained=output.abstained,
             logits=output.logits,
+            logprob=output.logprob,
             arm=arm if output.arm is None else f"{arm}/{output.arm}",
             escalated=escalated or output.escalated,
             error=output.error,

@@ -248,7 +248,7 @@ class PromptedModel:
                     if self._kind == "classify"
                     else self._chosen(row, options)
                 )
-                return msgspec.structs.replace(output, cost=answers[0].cost)
+                return msgspec.structs.replace(output, logprob=_logprob(answers), cost=answers[0].cost)
         else:
             labels = [answer.text.strip() for answer in answers]
         label, n_agree = Counter(labels).most_common(1)[0]
@@ -258,6 +258,7 @@ class PromptedModel:
         return Output(
             label=label,
             confidence=mapped_confidence(confidence, self._settings) if label else 0.0,
+            logprob=_logprob(answers),
             cost=_sum_of([answer.cost for answer in answers]),
         )
 
@@ -302,6 +303,12 @@ class PromptedModel:
 
 def _parts(asked: Input) -> tuple[str, tuple[str, ...]]:
     return (asked.text, asked.choices) if isinstance(asked, Question) else (asked, ())
+
+
+def _logprob(answers: Sequence[Completion]) -> float | None:
+    """Of the whole answer; None where the engine does not say, and of several answers."""
+    logprobs = answers[0].token_logprobs if len(answers) == 1 else None
+    return float(sum(logprobs)) if logprobs else None
 
 
 def _read_cost(found: Sequence[Likelihood]) -> Cost | None:

@@ -51,6 +51,7 @@ def output_of(record: Record) -> Output:
         flagged=bool(record.flagged),
         abstained=record.abstained,
         logits=None if record.logits is None else np.asarray(record.logits, np.float32),
+        logprob=record.logprob,
         arm=record.arm,
         escalated=record.escalated,
         error=record.error,

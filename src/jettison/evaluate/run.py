@@ -244,6 +244,7 @@ def _record(
         flagged=None if failed or output.in_scope is None else output.flagged,
         abstained=output.abstained,
         logits=None if logits is None else tuple(logits.tolist()),
+        logprob=output.logprob,
         scores=dict.fromkeys(scores) if output.unanswered else scores,
         slices=example.slices,
         group=example.group,
