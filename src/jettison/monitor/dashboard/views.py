@@ -299,8 +299,16 @@ def _ratio(one: CandidateReport) -> str | None:
     ratio = one.cost.ratio
     if ratio is None:
         return None
-    bounds = f"{ratio.low:.3g} to {ratio.high:.3g}"
-    return f"{ratio.value:.3g} ({bounds}) of the incumbent's {one.cost.ratio_words}"
+    bounds = f"{part(ratio.low)} to {part(ratio.high)}"
+    return f"{part(ratio.value)} ({bounds}) of the incumbent's {one.cost.ratio_words}"
+
+
+def part(value: float) -> str:
+    """A ratio as people read it: 0.163, and what is under a thousandth as 1/353,000."""
+    if not 0 < value < 1e-3:
+        return f"{value:.3g}"
+    whole = float(f"{1 / value:.3g}")
+    return f"1/{whole:,.0f}"
 
 
 def _gate(one: GateResult) -> dict[str, str]:
@@ -312,7 +320,7 @@ def _gate(one: GateResult) -> dict[str, str]:
         difference = f"{figure(interval.value, 'points')} ({low} to {high})"
 
     def number(value: float | None) -> str:
-        return figure(value, "share") if scores else "–" if value is None else f"{value:.3g}"
+        return figure(value, "share") if scores else "–" if value is None else part(value)
 
     return {
         "what": f"{one.gate} {one.metric}",
