@@ -8,7 +8,7 @@ import pytest
 
 from jettison.monitor.alerts import Alert, Alerts, FileSink
 from jettison.monitor.audit import AuditPlan
-from jettison.monitor.conduct import conduct, start_experiment
+from jettison.monitor.conduct import conduct, start_experiment, stop_experiment
 from jettison.monitor.dashboard.board import Board, pieces
 from jettison.monitor.dashboard.pages import Page, Pages, Places
 from jettison.monitor.dashboard.plots import figure, line_plot, time_ticks, value_ticks
@@ -189,6 +189,7 @@ def test_only_the_newest_records_are_read_and_the_rest_is_said(tmp_path: Path) -
     assert board.trials["e"].status == exact.status()  # what the watcher kept, where the log is too long
     assert "those the watcher saved" in text_of(pages.page("/ui/experiments"))
     later = msgspec.structs.replace(PLAN, name="later", started=PLAN.started + 400)
+    stop_experiment(tmp_path, "e", share=0.5, reason="long enough", time=later.started)
     start_experiment(tmp_path, later)
     written(tmp_path, 60, start=500, experiment="later")
     board.refresh()  # one that began within what is read is read from its beginning

@@ -402,6 +402,19 @@ def test_bad_plans_are_refused(tmp_path: Path) -> None:
         read_plan(tmp_path, "f")
 
 
+def test_one_experiment_runs_at_a_time_and_one_that_ended_is_left_alone(tmp_path: Path) -> None:
+    """A record belongs to one experiment: a second one would take the first one's traffic away."""
+    start_experiment(tmp_path, plan())
+    second = plan(name="second")
+    with pytest.raises(InvalidInput, match=r"only one experiment .* got 'e' running. End it with"):
+        start_experiment(tmp_path, second)
+    stop_experiment(tmp_path, "e", share=0.0, reason="by hand", time=1.0)
+    start_experiment(tmp_path, second)
+    with pytest.raises(InvalidInput, match="'e' must be running, got one that ended: STOPPED"):
+        stop_experiment(tmp_path, "e", share=0.0, reason="again", time=2.0)
+    assert share_now(tmp_path, second) == 0.5
+
+
 def test_a_folder_without_a_log_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="must hold a traffic log"):
         TrafficLog(tmp_path)

@@ -126,14 +126,11 @@ def status(name: str, state: Path, as_json: bool) -> int:
 @_STATE
 def ramp_by_hand(name: str, share: str, state: Path) -> int:
     """Give treatment of NAME a SHARE of the traffic now, as 25% or 0.25."""
-    from jettison.errors import InvalidInput
-    from jettison.monitor.conduct import set_share
-    from jettison.monitor.plan import read_outcome, read_plan
+    from jettison.monitor.conduct import check_runs, set_share
+    from jettison.monitor.plan import read_plan
 
     plan = read_plan(state, name)
-    outcome = read_outcome(state, name)
-    if outcome is not None:
-        raise InvalidInput(f"experiment {name!r} must be running, got one that ended: {outcome.verdict}.")
+    check_runs(state, name)
     wanted = share_from(share)
     set_share(state, plan, wanted, f"experiment {name} ramped by hand to {wanted:.1%}")
     click.echo(f"treatment of {name} gets {wanted:.1%}")

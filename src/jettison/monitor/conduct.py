@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from jettison.errors import InvalidInput
 from jettison.files import write_json
 from jettison.monitor.experiment import Experiment, ExperimentStatus
 from jettison.monitor.log import TrafficLog
@@ -10,6 +11,7 @@ from jettison.monitor.plan import (
     ExperimentPlan,
     Outcome,
     experiment_folder,
+    experiment_names,
     read_outcome,
     read_plan,
     write_plan,
@@ -21,8 +23,15 @@ def start_experiment(state: Path, plan: ExperimentPlan) -> None:
     """Write the plan, and give treatment its first share.
 
     Raises:
-        InvalidInput: The plan does not hold together, or one of its name exists.
+        InvalidInput: The plan does not hold together, one of its name exists, or another one runs: a record
+            belongs to one experiment, so a second one would take the first one's traffic away.
     """
+    for other in experiment_names(state):
+        if other != plan.name and read_outcome(state, other) is None:
+            raise InvalidInput(
+                f"only one experiment of a gateway may run at a time, got {other!r} running. "
+                f"End it with `jettison experiment stop {other}`."
+            )
     write_plan(state, plan)
     set_share(state, plan, plan.ramp[0].share, f"experiment {plan.name} starts")
 
@@ -43,9 +52,26 @@ def share_now(state: Path, plan: ExperimentPlan) -> float | None:
 
 
 def stop_experiment(state: Path, name: str, *, share: float, reason: str, time: float) -> Outcome:
-    """End an experiment by hand and leave treatment a share."""
+    """End an experiment by hand and leave treatment a share.
+
+    Raises:
+        UnknownName: There is no such experiment.
+        InvalidInput: It has ended.
+    """
     plan = read_plan(state, name)
+    check_runs(state, name)
     return _end(state, plan, verdict="STOPPED", reason=reason, time=time, share=share)
+
+
+def check_runs(state: Path, name: str) -> None:
+    """What has ended is not touched again.
+
+    Raises:
+        InvalidInput: It has ended.
+    """
+    outcome = read_outcome(state, name)
+    if outcome is not None:
+        raise InvalidInput(f"experiment {name!r} must be running, got one that ended: {outcome.verdict}.")
 
 
 def conduct(
