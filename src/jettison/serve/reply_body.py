@@ -1,4 +1,4 @@
-"""What is read of an upstream's whole answer: text, confidence, tokens."""
+"""What is read of an upstream's whole answer: text, confidence, tokens, and whether it is one."""
 
 import math
 from typing import Any
@@ -111,3 +111,28 @@ def _mean_probability(logprobs: _Logprobs | None) -> float | None:
     if not known:
         return None
     return math.exp(min(0.0, math.fsum(known) / len(known)))
+
+
+def without_logprobs(raw: bytes) -> bytes:
+    """The answer as it would have come had nobody asked for them."""
+    body = msgspec.json.decode(raw)
+    for choice in body["choices"]:
+        choice["logprobs"] = None
+    return msgspec.json.encode(body)
+
+
+def is_error_body(raw: bytes) -> bool:
+    """Whether an answer is an error in OpenAI's shape."""
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return isinstance(body, dict) and isinstance(body.get("error"), dict)
+
+
+def is_object(raw: bytes) -> bool:
+    """Whether an answer is a JSON object."""
+    try:
+        return isinstance(msgspec.json.decode(raw), dict)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False

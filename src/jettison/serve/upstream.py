@@ -16,10 +16,11 @@ from jettison.serve.api_error import ApiError
 from jettison.serve.breaker import Breaker, RetryBudget
 from jettison.serve.calls import Call, Guess, Reply
 from jettison.serve.config import UpstreamConfig
+from jettison.serve.held import Held
 from jettison.serve.metrics import Metrics
-from jettison.serve.reply_body import Facts, read_facts
+from jettison.serve.reply_body import Facts, is_error_body, is_object, read_facts, without_logprobs
 from jettison.serve.shapes import CHARACTERS_A_TOKEN
-from jettison.serve.sse import DONE, Frames, data_of, has_content, is_garbled, read_chunk, text_in
+from jettison.serve.sse import DONE, Frames, data_of, is_garbled, read_chunk, text_in
 
 MAY_PASS = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 """Statuses that are asked again."""
@@ -163,7 +164,7 @@ class Upstream:
             )
         reply = self._reply(facts, raw, started, len(data))
         if adds_logprobs and call.operation in _WITH_LOGPROBS:
-            reply.body = _without_logprobs(raw)
+            reply.body = without_logprobs(raw)
         return reply
 
     async def models(self, name: str | None, authorization: str | None) -> bytes:
@@ -197,7 +198,7 @@ class Upstream:
         finally:
             if response is not None:
                 response.close()  # of what was read to its end the connection has been given back
-        if _is_object(raw):
+        if is_object(raw):
             return raw
         message = f"upstream {self.name!r} answered 200 with no list of models."
         raise ApiError(502, "bad_upstream_reply", message, should_retry=False)
@@ -271,7 +272,7 @@ class Upstream:
             message = f"upstream {self.name!r} redirects ({status}), which is not followed."
             raise _Failed(ApiError(502, "upstream_redirect", message, should_retry=False), may_pass=False)
         # 2xx other than 200, and refusals of the request itself: the client's own business, as it came.
-        body = raw if _is_error_body(raw) else None
+        body = raw if is_error_body(raw) else None
         message = f"upstream {self.name!r} refused the request ({status})."
         told = status if status >= 400 else 502
         error = ApiError(
@@ -282,7 +283,7 @@ class Upstream:
     async def _stream(self, response: Any, call: Call, started: float, n_sent: int) -> Reply:
         """Hold frames back until there is content: up to then another arm, or another try, may answer."""
         needs_done = call.operation in ("chat", "completion")
-        cut, held = Frames(), _Held(is_json=needs_done)
+        cut, held = Frames(), Held(is_json=needs_done)
         reply = Reply(candidate=self.digest, model=self.config.model or "", wire_bytes=n_sent)
         while not held.is_ready:  # under the caller's timer
             part = await response.content.readany()
@@ -307,7 +308,7 @@ class Upstream:
         self,
         response: Any,
         cut: Frames,
-        held: "_Held",
+        held: Held,
         reply: Reply,
         started: float,
         n_sent: int,
@@ -464,50 +465,6 @@ class _Failed(Exception):
             error.should_retry = False
 
 
-class _Held:
-    """Frames of a stream that has not yet had any content, and of what came in one piece with the first."""
-
-    def __init__(self, *, is_json: bool) -> None:
-        self._is_json = is_json
-        self.frames: list[bytes] = []
-        self.texts: list[str] = []
-        self.usage: Any = None
-        self.is_ready = self.is_done = False
-        self.error: Any = None
-        """Said before any content."""
-        self.has_error = self.is_garbled = False
-        """Whether an error, or an event that is no JSON, came; nothing after it is taken."""
-
-    def take(self, frame: bytes) -> None:
-        if self.has_error or self.is_garbled:
-            return
-        data = data_of(frame)
-        chunk = None if data == DONE else read_chunk(data)
-        if chunk is None:
-            self.is_done = self.is_done or data == DONE
-            self.is_garbled = self._is_json and not self.is_done and is_garbled(data)
-            if not self.is_garbled:
-                self.frames.append(frame)
-                self.is_ready = True  # the end, or of an API we do not know: not ours to hold back
-            return
-        self.frames.append(frame)
-        if chunk.error is not None:
-            self.has_error = True
-            self.error = None if self.is_ready else chunk.error
-        self.usage = chunk.usage or self.usage
-        if text := text_in(chunk):
-            self.texts.append(text)
-        self.is_ready = self.is_ready or has_content(chunk)
-
-
-def _without_logprobs(raw: bytes) -> bytes:
-    """The answer as it would have come had nobody asked for them."""
-    body = msgspec.json.decode(raw)
-    for choice in body["choices"]:
-        choice["logprobs"] = None
-    return encode(body)
-
-
 def _key_of(config: UpstreamConfig) -> str | None:
     if config.api_key_env is None:
         return None
@@ -529,19 +486,3 @@ def _retry_after_s(headers: Any) -> float | None:
         if 0 <= value < 86400:
             return value
     return None
-
-
-def _is_error_body(raw: bytes) -> bool:
-    try:
-        body = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
-    return isinstance(body, dict) and isinstance(body.get("error"), dict)
-
-
-def _is_object(raw: bytes) -> bool:
-    """Whether an answer is a JSON object."""
-    try:
-        return isinstance(msgspec.json.decode(raw), dict)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
