@@ -266,7 +266,7 @@ def guarded(tmp_path_factory, faulty):
         yield gateway
 
 
-@quiet(25)
+@quiet(12)
 @given(body=BODY, path=st.sampled_from(["/v1/chat/completions", "/v1/completions"]), whole=st.booleans())
 def test_whatever_an_upstream_answers_is_no_fault_of_ours(guarded, faulty, body, path, whole):
     async def behave(exchange):
@@ -283,7 +283,7 @@ def test_whatever_an_upstream_answers_is_no_fault_of_ours(guarded, faulty, body,
         )
 
 
-@quiet(25)
+@quiet(12)
 @given(bodies=st.lists(BODY | ODD | st.just(completion("x")), max_size=5), cut=st.booleans())
 def test_whatever_an_upstream_streams_ends_in_an_end(guarded, faulty, bodies, cut):
     async def behave(exchange):
