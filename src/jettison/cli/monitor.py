@@ -52,6 +52,13 @@ _SAVE_EVERY_S = 30.0
     "--slice", "slices", multiple=True, help="Watch drift on each value of this slice too. Repeatable."
 )
 @click.option(
+    "--detector",
+    "detectors",
+    multiple=True,
+    metavar="NAME",
+    help="Watch each score by this detector too: page_hinkley, or a plugin. Repeatable; needs --release.",
+)
+@click.option(
     "--slo",
     "slos",
     multiple=True,
@@ -101,6 +108,7 @@ def command(
     release: Path | None,
     drift_alpha: float,
     slices: tuple[str, ...],
+    detectors: tuple[str, ...],
     slos: tuple[str, ...],
     watches_quality: bool,
     incidents: tuple[str, ...],
@@ -124,7 +132,7 @@ def command(
         raise InvalidInput(f"--every must be positive, got {every}.")
     sinks = tuple(sink_from(text) for text in alerts or (str(state / "alerts.jsonl"),))
     plans = tuple(audit_from(text, delta=delta, truth=truth) for text in audits)
-    parts = _parts(release, drift_alpha=drift_alpha, slices=slices, slos=slos)
+    parts = _parts(release, drift_alpha=drift_alpha, slices=slices, detectors=detectors, slos=slos)
     if watches_quality:
         from jettison.monitor.quality_watch import QualityWatch
 
@@ -168,16 +176,22 @@ def command(
 
 
 def _parts(
-    release: Path | None, *, drift_alpha: float, slices: tuple[str, ...], slos: tuple[str, ...]
+    release: Path | None,
+    *,
+    drift_alpha: float,
+    slices: tuple[str, ...],
+    detectors: tuple[str, ...],
+    slos: tuple[str, ...],
 ) -> "tuple[Part, ...]":
     """What else is watched, as the options say."""
     from jettison.errors import InvalidInput
 
     parts: list[Part] = []
     if release is not None:
-        parts.append(_drift_part(release, alpha=drift_alpha, slices=slices))
-    elif slices:
-        raise InvalidInput("--slice must come with --release, got it alone.")
+        parts += _drift_parts(release, alpha=drift_alpha, slices=slices, detectors=detectors)
+    elif slices or detectors:
+        option = "--slice" if slices else "--detector"
+        raise InvalidInput(f"{option} must come with --release, got it alone.")
     if slos:
         from jettison.monitor.burn_rate import BurnRates, slo_from
 
@@ -185,7 +199,10 @@ def _parts(
     return tuple(parts)
 
 
-def _drift_part(release: Path, *, alpha: float, slices: tuple[str, ...]) -> "Part":
+def _drift_parts(
+    release: Path, *, alpha: float, slices: tuple[str, ...], detectors: tuple[str, ...]
+) -> "list[Part]":
+    from jettison.monitor.detector_part import DetectorPart
     from jettison.monitor.drift import sketch_of
     from jettison.monitor.drift_part import DriftPart
     from jettison.monitor.drift_stream import DriftWatch
@@ -194,7 +211,13 @@ def _drift_part(release: Path, *, alpha: float, slices: tuple[str, ...]) -> "Par
     opened = open_release(release)
     candidates = tuple(opened.candidates.values())
     sketch = sketch_of(read_profile(opened))
-    return DriftPart(DriftWatch(sketch, candidates=candidates, alpha=alpha, slices=slices))
+    return [
+        DriftPart(DriftWatch(sketch, candidates=candidates, alpha=alpha, slices=slices)),
+        *(
+            DetectorPart(use, sketch, candidates=candidates, alpha=alpha)
+            for use in dict.fromkeys(detectors)
+        ),
+    ]
 
 
 def audit_from(text: str, *, delta: float, truth: Any) -> "AuditPlan":

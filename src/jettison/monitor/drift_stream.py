@@ -16,21 +16,17 @@ from jettison.errors import InvalidInput
 from jettison.files import value_sha256
 from jettison.monitor.detectors import Reading
 from jettison.monitor.drift_changes import NewestTexts
-from jettison.monitor.drift_window import is_lean_answer
+from jettison.monitor.drift_scores import N_CODES, DriftScores
 from jettison.monitor.log import News
 from jettison.record import Record
-from jettison.release.describe import answer_categories, answer_scores, describe_texts
-from jettison.release.sketch import SCORE_EDGES, Sketch, TextScorer, bin_of
+from jettison.release.sketch import SCORE_EDGES, Sketch
 from jettison.stats.conformal_martingale import ConformalMartingale
 
 MOST_SLICES = 50
-ANSWER_SCORES = ("confidence", "in_scope", "tokens")
 WATCHED_MOST = ("rare_text", "in_scope")
 """Scores of how unlike the reference an input is, by its text and to the model."""
-CATEGORIES = ("label", "refused", "error")
 FORMAT = 2
 """1 held the capital of other bets."""
-N_CODES = 64
 
 
 class DriftStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,18 +69,11 @@ class DriftWatch:
         if not 0 < alpha < 1:
             raise InvalidInput(f"alpha must be in (0, 1), got {alpha}.")
         self.sketch, self.alpha, self.slices, self.seed = sketch, alpha, slices, seed
-        self.candidates = None if candidates is None else frozenset(candidates)
-        self._scorer = TextScorer(sketch.word_counts, sketch.gram_counts)
-        self._is_text = "label" not in sketch.categories
-        references = {name: list(counts) for name, counts in sketch.scores.items()}
-        for name in CATEGORIES:
-            if name in sketch.categories:
-                references[name] = [0] * N_CODES
-                for value, count in sketch.categories[name].items():
-                    references[name][_code(value)] += count
+        self._scores = DriftScores(sketch, candidates=candidates)
         self.newest = NewestTexts(sketch)
         """What changed, told of the newest texts since this watch was made; not part of `state`."""
         whole = alpha / 2 if slices else alpha
+        references = self._scores.references
         self._streams = {
             name: ConformalMartingale(references[name], alpha=whole * part, seed=_seed(seed, name))
             for name, part in _parts(references).items()
@@ -92,31 +81,18 @@ class DriftWatch:
 
     def take(self, news: News) -> None:
         """Take in the next part of the log; its bounds may fall anywhere."""
-        values: dict[str, list[int]] = {}
-        asked = [r for r in news.records if r.role in (None, "answer") and r.input is not None]
-        if asked:
-            described = describe_texts([str(r.input) for r in asked], self._scorer)
-            self.newest.take(described.features, [r.slices for r in asked])
-            for name, some in described.scores.items():
-                values[name] = bin_of(name, some).tolist()
-        for record in news.records:
-            if is_lean_answer(record, self.candidates):
-                self._answer(record, values)
-        for name, bins in values.items():
+        some = self._scores.of(news)
+        self.newest.take(some.features, [record.slices for record in some.asked])
+        values = some.streams
+        if self.slices:
+            for record, bins in some.answers:
+                self._add_slices(record, bins, values)
+        for name, codes in values.items():
             if name in self._streams:
-                self._streams[name].update(bins)
+                self._streams[name].update(codes)
 
-    def _answer(self, record: Record, values: dict[str, list[int]]) -> None:
-        found = {
-            name: int(bin_of(name, [value])[0])
-            for name, value in answer_scores(record).items()
-            if name in ANSWER_SCORES
-        }
-        for name, category in answer_categories(record, is_text=self._is_text).items():
-            if name in CATEGORIES and name in self._streams:
-                found[name] = _code(category)
-        for name, code in found.items():
-            values.setdefault(name, []).append(code)
+    def _add_slices(self, record: Record, bins: Mapping[str, int], values: dict[str, list[int]]) -> None:
+        for name, code in bins.items():
             for one in self.slices:
                 if one in record.slices and name in self._streams:
                     stream = f"{name} on {one}={record.slices[one]}"
@@ -208,15 +184,6 @@ def _parts(names: Collection[str]) -> dict[str, float]:
     if not most or not others:
         return dict.fromkeys(names, 1 / len(names))
     return {name: 0.5 / len(most) if name in most else 0.5 / others for name in names}
-
-
-def _code(value: str) -> int:
-    """A category's place, the same whatever the reference was.
-
-    Ranking categories by how often the reference has them would make every reference look a little
-    more frequent than what follows it, and so raise false alarms.
-    """
-    return zlib.crc32(value.encode("utf-8", "surrogatepass")) % N_CODES
 
 
 def _seed(seed: int, name: str) -> int:
