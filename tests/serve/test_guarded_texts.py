@@ -272,6 +272,31 @@ def test_an_error_of_the_upstream_in_mid_stream_is_guarded(tmp_path, upstream):
         assert (told["code"], told["message"]) == ("x", "no such card [CARD]")
 
 
+@pytest.mark.parametrize("depth", [400, 900, 3000])
+@pytest.mark.parametrize("is_guarded", [True, False])
+def test_what_an_upstream_nests_deeply_is_guarded_or_refused(tmp_path, upstream, depth, is_guarded):
+    deep = b'{"a":[' * (depth // 2) + b'"' + CARD.encode() + b'"' + b"]}" * (depth // 2)
+    event = json.dumps(chunk({"tool_calls": [{"index": 0, "function": {"arguments": "DEEP"}}]})).encode()
+    whole = json.dumps(completion("x")).encode().replace(b'"x"', b'"x", "more": ' + deep)
+
+    async def behave(exchange):
+        if not exchange.body.get("stream"):
+            await exchange.reply(whole)
+            return
+        told = b"data: " + event.replace(b'"DEEP"', deep) + b"\n\n"
+        await streams(delta("a word"), told, delta(None, finish="tool_calls"))(exchange)
+
+    upstream.behave = behave
+    rails = {"pii": {"action": "redact", "where": ["output"] if is_guarded else ["input"]}}
+    with guarded(tmp_path, upstream, **rails) as gateway:
+        for stream in (False, True):
+            found = ask(gateway, "x", stream=stream)
+            assert b"internal_error" not in found.raw
+            assert (CARD.encode() in found.raw) == (not is_guarded and depth < 1000)
+            if depth > 1000:
+                assert b"bad_upstream_reply" in found.raw or b"unguardable" in found.raw
+
+
 def test_calls_of_tools_beyond_all_bounds_end_a_guarded_stream(tmp_path, upstream):
     upstream.behave = streams(chunk(call(0, "1" * (MOST_TEXT + 1))), delta(None, finish="stop"))
     with guarded(tmp_path, upstream, pii={"action": "redact"}) as gateway:

@@ -14,7 +14,7 @@ from jettison.serve.sse import DONE, data_of, read_chunk
 
 MOST_TEXT = 256 * 1024
 """Characters of an answer that are kept for its record, and of calls of tools that are held back."""
-MOST_CHOICES = 128
+MOST_CHOICES, MOST_DEPTH = 128, 8
 _HEAD = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
 """Fields of an event that go on; others, in which any text could stand, do not."""
 _TEXTS = ("content", "refusal")
@@ -226,14 +226,14 @@ class _Choice:
         return {"index": self._index, **said, "logprobs": None, "finish_reason": finish}
 
 
-def _join(held: dict[str, Any], piece: dict[str, Any]) -> int:
+def _join(held: dict[str, Any], piece: dict[str, Any], *, depth: int = 0) -> int:
     """Add a piece to a call of a tool; how many characters it has."""
     n = 0
     for name, value in piece.items():
         before = held.get(name)
-        if isinstance(value, dict):
+        if isinstance(value, dict) and depth < MOST_DEPTH:
             held[name] = before if isinstance(before, dict) else {}
-            n += _join(held[name], value)
+            n += _join(held[name], value, depth=depth + 1)
         elif name in _GROWING and isinstance(value, str):
             held[name] = before + value if isinstance(before, str) else value
             n += len(value)
@@ -243,16 +243,15 @@ def _join(held: dict[str, Any], piece: dict[str, Any]) -> int:
     return n
 
 
-def _counts(usage: Any) -> dict[str, Any]:
+def _counts(usage: Any, *, depth: int = 0) -> dict[str, Any]:
     """Of a usage what is counts, and nothing that could be a text."""
-    if not isinstance(usage, dict):
-        return {}
     found: dict[str, Any] = {}
-    for name, value in usage.items():
-        if isinstance(value, int | float):
-            found[name] = value
-        elif isinstance(value, dict):
-            found[name] = _counts(value)
+    if isinstance(usage, dict) and depth < MOST_DEPTH:
+        for name, value in usage.items():
+            if isinstance(value, int | float):
+                found[name] = value
+            elif isinstance(value, dict):
+                found[name] = _counts(value, depth=depth + 1)
     return found
 
 

@@ -1,6 +1,5 @@
 """Every text of a request and of a reply that a guardrail must see, and how each is put back changed."""
 
-import copy
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
@@ -72,7 +71,7 @@ def has_token_ids(call: Call) -> bool:
 
 def with_texts(call: Call, changed: dict[int, str]) -> Call:
     """The call with some of the texts of `texts_of` replaced, for lean models and upstreams alike."""
-    body = copy.deepcopy(call.body)
+    body = msgspec.json.decode(msgspec.json.encode(call.body))  # a copy, however deep
     inner = call.text
     held = {"text": inner}
     for i, place in enumerate(list(_places_of_call(call, body, held))):
@@ -147,32 +146,35 @@ def _of_content(message: dict[str, Any]) -> Iterator[Place]:
 
 def aside_places(value: Any, *, only: Any = None) -> Iterator[Place]:
     """Every text within a value, but names, kinds and media; `only` looks at what is under one key."""
-    if isinstance(value, dict):
-        keys: list[Any] = [key for key in value if key not in _NO_TEXT and key not in _MEDIA]
-    elif isinstance(value, list):
-        keys = list(range(len(value)))
-    else:
-        return
-    for key in keys if only is None else [only]:
-        inner = value[key]
-        if isinstance(inner, str):
-            if inner and not inner.startswith("data:"):
-                yield Place(value, key, is_aside=True)
-        else:
-            yield from aside_places(inner)
+    waiting = [value]
+    while waiting:  # no recursion: an upstream may nest as deeply as it likes
+        holder = waiting.pop()
+        nested = []
+        for key in _keys(holder) if only is None else [only]:
+            inner = holder[key]
+            if isinstance(inner, dict | list):
+                nested.append(inner)
+            elif isinstance(inner, str) and inner and not inner.startswith("data:"):
+                yield Place(holder, key, is_aside=True)
+        waiting += reversed(nested)
+        only = None
+
+
+def _keys(holder: Any) -> list[Any]:
+    if isinstance(holder, dict):
+        return [key for key in holder if key not in _NO_TEXT and key not in _MEDIA]
+    return list(range(len(holder))) if isinstance(holder, list) else []
 
 
 def _described(value: Any) -> Iterator[Place]:
     """Every description within a value: what models read of tools and of forms."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key == "description" and isinstance(inner, str):
-                yield Place(value, key, is_aside=True)
-            else:
-                yield from _described(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _described(inner)
+    waiting = [value]
+    while waiting:
+        holder = waiting.pop()
+        if isinstance(holder, dict) and isinstance(holder.get("description"), str):
+            yield Place(holder, "description", is_aside=True)
+        if isinstance(holder, dict | list):
+            waiting += reversed(list(holder.values() if isinstance(holder, dict) else holder))
 
 
 def _part_text(part: Any) -> str | None:
@@ -233,6 +235,6 @@ def breaks_arguments(place: Place, text: str) -> bool:
 def _is_json(text: str) -> bool:
     try:
         msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False
     return True

@@ -125,7 +125,7 @@ def is_error_body(raw: bytes) -> bool:
     """Whether an answer is an error in OpenAI's shape."""
     try:
         body = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return isinstance(body, dict) and isinstance(body.get("error"), dict)
 
@@ -134,5 +134,5 @@ def is_object(raw: bytes) -> bool:
     """Whether an answer is a JSON object."""
     try:
         return isinstance(msgspec.json.decode(raw), dict)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False

@@ -83,17 +83,17 @@ def read_chunk(data: bytes) -> Chunk | None:
     """A chunk; None where the payload is no JSON of that shape."""
     try:
         return _decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError):
         return None
 
 
 def is_garbled(data: bytes) -> bool:
-    """Whether a payload is no JSON at all: cut or spoilt on the way. Events without a payload are not."""
+    """Whether a payload is no JSON that can be read: spoilt on the way. One that is empty is not."""
     if not data:
         return False
     try:
         msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return True
     return False
 
