@@ -31,7 +31,7 @@ import numpy as np
 from scipy import stats
 
 from gateway import interval
-from gateway_parts import figure, offer, post_all, rss_mb, started
+from gateway_parts import cpu_s, figure, offer, post_all, rss_mb, started
 from int8_parity import MAX_TOKENS, SHARED, read_incumbent
 from jettison.backends.machine import describe_machine
 from jettison.backends.onnx import open_session
@@ -66,7 +66,7 @@ def main() -> None:
         command = [sys.executable, "-m", "jettison.cli", "serve", str(release), "--unproven", "--port", "0"]
         with started([*command, "--state", f"{place}/state"], until='"listening"') as gateway:
             if given.rounds:
-                throughput(gateway.port, candidate, texts, given.rounds)
+                throughput(gateway, candidate, texts, given.rounds)
             if given.overload_s:
                 overload(gateway, texts, given.overload_s)
             if given.soak_minutes:
@@ -160,8 +160,9 @@ class Bare:
         return {name: given[name] for name in self._names}
 
 
-def throughput(port: int, candidate: Candidate, texts: Sequence[str], rounds: int) -> None:
-    """The shares of the bare session, round by round."""
+def throughput(gateway: Any, candidate: Candidate, texts: Sequence[str], rounds: int) -> None:
+    """The shares of the bare session, round by round: of texts a second, and of texts a CPU-second."""
+    port = gateway.port
     bare = Bare(candidate.path, texts)
     batches = [infer_body(texts[i : i + BATCH]) for i in range(0, len(texts), BATCH)]
     chats = [chat_body(text) for text in texts]
@@ -175,9 +176,13 @@ def throughput(port: int, candidate: Candidate, texts: Sequence[str], rounds: in
     for subject in subjects.values():
         subject()
     found: dict[str, list[float]] = {name: [] for name in subjects}
+    spent: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in range(rounds):
         for name in rng.permutation(list(subjects)):
+            clock = time.process_time if name.startswith("bare") else lambda: cpu_s(gateway.pid)
+            before = clock()
             found[name].append(subjects[name]())
+            spent[name].append(clock() - before)
     for name, rates in found.items():
         figure(f"{name}_texts_per_s", *interval(rates), "texts/s", f"batches of {BATCH}, {rounds} rounds")
     for name, over, against in (
@@ -187,6 +192,9 @@ def throughput(port: int, candidate: Candidate, texts: Sequence[str], rounds: in
     ):
         shares = [a / b for a, b in zip(found[over[0]], found[over[1]], strict=True)]
         figure(name, *interval(shares), "ratio", against)
+        # The same by CPU time, which other work on the machine changes less.
+        of_cpu = [b / a for a, b in zip(spent[over[0]], spent[over[1]], strict=True)]
+        figure(name.replace("throughput", "cpu"), *interval(of_cpu), "ratio", f"{against}; a CPU-second")
 
 
 def infer_body(texts: Sequence[str]) -> bytes:
