@@ -3,7 +3,8 @@
 Gateways that differ in one thing proxy the same chat of 1.1 KB, with its answer of one word, to the same
 upstream on loopback: as `gateway.py` has it, with OpenTelemetry sending every request or a tenth of them,
 and with one guardrail after the other around the split. CPU time is that of the whole family of processes,
-and what an option adds is the difference to the plain gateway of the same round.
+and what an option adds is the difference to the plain gateway of the same round. Before that, what a batch
+of the traffic log costs, of one row and of 200: rows are written twenty times a second, however few.
 
     python benchmarks/gateway_options.py [--rounds 9] [--release DIR] [--embedder DIR] [--guard DIR]
 
@@ -17,11 +18,15 @@ import importlib.util
 import random
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from gateway import interval, one_round, ours
-from gateway_parts import figure, part, rss_mb
+from gateway_parts import TEXT, figure, part, rss_mb
+from jettison.record import Cost, Record
+from jettison.serve.config import LogConfig
+from jettison.serve.traffic_log import TrafficLog
 
 SCHEMA = '{type = "string"}'
 
@@ -59,6 +64,41 @@ def options(given: argparse.Namespace, collector: str) -> dict[str, tuple[str, s
     return found
 
 
+def log_batches(rows: int, n: int = 60) -> float:
+    """CPU-milliseconds of the traffic log for one batch of so many rows."""
+    with tempfile.TemporaryDirectory() as place:
+        log = TrafficLog(Path(place), LogConfig())
+        log.put(a_record())
+        log.flush()
+        before = time.process_time()
+        for _ in range(n):
+            for _ in range(rows):
+                log.put(a_record())
+            time.sleep(0.055)
+        log.flush()
+        spent = time.process_time() - before
+        log.close()
+    return 1e3 * spent / n
+
+
+def a_record() -> Record:
+    return Record(
+        candidate="c" * 64,
+        example_id="req_1",
+        split="live",
+        output="delivery",
+        time=time.time(),
+        role="answer",
+        arm="control",
+        route="control",
+        propensity=0.5,
+        status=200,
+        input=TEXT,
+        slices={"operation": "chat"},
+        cost=Cost(latency_s=0.01, prompt_tokens=230, completion_tokens=2),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=9)
@@ -84,6 +124,10 @@ def main() -> None:
 
 
 def report(subjects: dict[str, Any], rounds: int, n: int) -> None:
+    for rows in (1, 200):
+        figure(
+            f"log_batch_of_{rows}_ms", log_batches(rows), None, None, "ms", "CPU of one batch of the log"
+        )
     for subject in subjects.values():
         one_round(subject, n // 4)
     spent: dict[str, list[float]] = {name: [] for name in subjects}
