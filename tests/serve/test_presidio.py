@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from jettison.errors import InvalidInput, MissingExtra
-from jettison.serve.guarded import QUICK
 from jettison.serve.guardrails import StreamGuard, open_guardrail
+from jettison.serve.rails import QUICK
 from jettison.testing import check_guardrail
 
 presidio = pytest.mark.slow
