@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from jettison.cli.drift import _show
 from jettison.evaluate.profile import reference_sketch
 from jettison.monitor.dashboard.board import Board
 from jettison.monitor.dashboard.pages import Pages, Places
@@ -152,3 +153,16 @@ def test_the_page_shows_what_changed_once_a_stream_has_alarmed(sketch: Sketch, t
     assert "<th>place=shop</th>" in said
     assert "<th>place=web</th>" not in said
     assert "<td>capitals <progress" in said
+
+
+def test_labels_and_slices_that_look_like_markup_are_shown_as_they_are(
+    sketch: Sketch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = judge_drift(window_of(sketch, records(2, 200, new_on="web")))
+    told = msgspec.structs.replace(
+        found.tests[0], slice="[/red]", has_drifted=True, changed=(("words", 1.0),)
+    )
+    _show(msgspec.structs.replace(found, reason="label: [/a] went up", tests=(told,)))
+    said = capsys.readouterr().out
+    assert "label: [/a] went up" in said
+    assert "what changed on [/red]: words 100%" in said

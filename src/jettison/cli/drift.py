@@ -69,20 +69,23 @@ def _show(found: "DriftReport") -> None:
 
     colors = {"DRIFT": "red", "NONE": "green", "NOT ENOUGH DATA": "yellow"}
     console = wide_console()
-    console.print(f"[bold {colors[found.verdict]}]{found.verdict}[/]  {found.reason}", soft_wrap=True)
+    console.print(
+        f"[bold {colors[found.verdict]}]{found.verdict}[/]  {escape(found.reason)}", soft_wrap=True
+    )
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for header in ("what", "slice", "of", "n", "moved", "p, all tests", ""):
         table.add_column(header, no_wrap=True)
     for one in found.tests:
         sign = "[red]moved[/]" if one.has_drifted else ""
         p = f"{one.p_adjusted:.2g}"
-        table.add_row(one.name, one.slice, one.side, f"{one.n:,}", f"{one.moved:.1%}", p, sign)
+        table.add_row(
+            escape(one.name), escape(one.slice), one.side, f"{one.n:,}", f"{one.moved:.1%}", p, sign
+        )
     console.print(table)
     for one in found.tests:
-        if one.changed and (one.has_drifted or (one.slice == "all" and found.changed)):
-            where = "all" if one.slice == "all" else escape(one.slice)
-            said = f"what changed on {where}: {ranking_words(one.changed)}"
-            console.print(f"[dim]{said}[/]", soft_wrap=True)
+        if one.changed and one.has_drifted:
+            said = f"what changed on {one.slice}: {ranking_words(one.changed)}"
+            console.print(escape(said), soft_wrap=True)
     for line in found.not_looked_at:
-        console.print(f"[dim]not looked at: {line}[/]", soft_wrap=True)
+        console.print(f"[dim]not looked at: {escape(line)}[/]", soft_wrap=True)
     console.print(f"[dim]{found.n_records:,} requests, {found.n_texts:,} texts[/]")
