@@ -47,7 +47,11 @@ def main() -> int:
         if rng.random() < given.label_share:
             _send(connection, "/v1/feedback", {"request_id": told["id"], "label": row["label"]})
         _pace(begun, number + 1, given.rate)
-    lean, passed_on = arms_new["treatment/lean"], arms_new["treatment/fallback"]
+    # A release may be a cascade itself: then its own fallback has passed a request on.
+    passed_on = sum(n for arm, n in arms_new.items() if arm.endswith("/fallback"))
+    lean = sum(
+        n for arm, n in arms_new.items() if arm.startswith("treatment/lean") and "fallback" not in arm
+    )
     said = {
         "n": sum(asked.values()),
         "seconds": round(time.monotonic() - begun, 1),

@@ -1,6 +1,8 @@
 """Every example runs, and the README and the pages name only commands and files that exist."""
 
 import contextlib
+import itertools
+import json
 import os
 import re
 import subprocess
@@ -47,6 +49,27 @@ def test_the_loop_runs_with_real_processes(tmp_path):
             if str(process.joinpath("cwd").readlink()).startswith(str(tmp_path)):
                 left.append(process.joinpath("cmdline").read_bytes())
     assert not left  # nothing that it started outlives it
+
+
+@pytest.mark.slow
+def test_the_real_form_of_the_loop_asks_texts_that_no_task_has(tmp_path):
+    shared = Path(os.environ.get("JETTISON_SHARED", ROOT.parent / "shared"))
+    if not (shared / "data" / "clinc150").is_dir() or not (shared / "models" / "clinc-minilm").is_dir():
+        pytest.skip(f"no CLINC150 and MiniLM in {shared}")
+    subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "loop" / "clinc.py"), str(tmp_path), str(shared)],
+        check=True,
+    )
+    rows = {
+        name: [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("data", "shop", "travel", "shop-later", "travel-later")
+    }
+    texts = {name: {row["text"] for row in found} for name, found in rows.items()}
+    for one, other in itertools.combinations(texts, 2):
+        assert not texts[one] & texts[other], (one, other)
+    labels = {row["label"] for row in rows["data"] if row["split"] == "train"}
+    assert len(labels) == 45
+    assert all({row["label"] for row in found} <= labels for found in rows.values())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
