@@ -12,6 +12,7 @@ from jettison.candidate import write_candidate
 from jettison.cli.compare import command
 from jettison.errors import InvalidInput
 from jettison.loop.compare_models import candidate_of, records_of
+from jettison.loop.compare_texts import texts_of
 from jettison.model import CONFIDENCE_MAP
 from jettison.task.read import read_task
 from tiny import make_tiny_development, make_tiny_language
@@ -85,6 +86,15 @@ def test_a_language_model_that_chooses_is_taken_in_whether_dev_can_calibrate_it_
     if not is_mapped:
         records = records_of(str(model), tmp_path / "task.toml", purpose="a test")
         assert {record.output for record in records} <= {"yes", "no"}
+
+
+def test_texts_of_a_task_are_those_of_dev_and_of_traffic_and_test_is_not_read(tmp_path):
+    task_at(tmp_path, n_test=600)
+    texts = texts_of(tmp_path / "task.toml")
+    assert not (tmp_path / ".jettison").exists()
+    task = read_task(tmp_path / "task.toml")
+    assert texts[-len(task.dev) :] == [example.input for example in task.dev]
+    assert not {example.input for example in task.read_test(purpose="a test").examples} & set(texts)
 
 
 def test_texts_and_answers_are_not_mixed(tmp_path):
