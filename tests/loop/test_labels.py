@@ -283,6 +283,10 @@ def test_labels_of_traffic_that_nothing_was_predicted_for_say_nothing_of_the_pre
     ids = [e.id for e in live]
     came = realise(tmp_path / "store.jsonl", scores, [1.0] * 100, traffic=live, ids=ids)
     assert (came[0].value, came[0].n_labels) == (1.0, 50)
+    # Half drawn, all right: not taken for surer than 50 labels are, and never above 1.
+    half = realise(tmp_path / "store.jsonl", scores[50:], [0.5] * 50, traffic=live, ids=ids[50:])
+    assert 0.95 < half[0].low < 0.99
+    assert half[0].high == 1.0
     with pytest.raises(NotEnoughData, match="2 labels of traffic that was predicted are needed, got 0"):
         realise(tmp_path / "store.jsonl", scores[:50], [1.0] * 50, traffic=live, ids=ids[:50])
 

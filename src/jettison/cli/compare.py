@@ -195,9 +195,9 @@ def _until_sure(
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
         return EXIT_CODE[found.verdict]
-    from rich.console import Console
+    from jettison.cli.tables import wide_console
 
-    console = Console(highlight=False)
+    console = wide_console()
     console.print(
         f"[bold]{found.verdict.value}[/]  after {found.n_asked:,} of {found.n_available:,} examples, "
         f"{found.n_asked_incumbent:,} of them asked of A ({100 * found.saved_share:.0f} % saved)"
@@ -260,13 +260,11 @@ def columns_of(named: tuple[str, ...]) -> dict[str, str]:
 
 
 def _show(found: "Comparison") -> None:
-    from rich.console import Console
-
-    from jettison.cli.tables import table
+    from jettison.cli.tables import table, wide_console
     from jettison.decide.words import signed
 
     colors = {"SHIP": "green", "BLOCK": "red", "NOT ENOUGH DATA": "yellow"}
-    console = Console(highlight=False)
+    console = wide_console()
     color = colors[found.verdict.value]
     console.print(f"[bold {color}]{found.verdict.value}[/]  {found.headline}", soft_wrap=True)
     checks = table("slice", "verdict", "A, %", "B, %", "B - A, points", "-/+/~", "n")

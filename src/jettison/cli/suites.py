@@ -151,12 +151,10 @@ def _read_found(path: Path | None) -> dict[str, dict[str, str]]:
 
 
 def _show_suite(suite: "Suite") -> None:
-    from rich.console import Console
-
-    from jettison.cli.tables import table
+    from jettison.cli.tables import table, wide_console
     from jettison.stats.planning import smallest_certifiable_margin
 
-    console = Console(highlight=False)
+    console = wide_console()
     shown = table("tier", "examples", "smallest margin, points", "gate")
     for tier, n in suite.n.items():
         slice_name = f"{tier}=yes" if tier == "long_tail" else f"tier={tier}"
@@ -225,11 +223,9 @@ def find(
 
 
 def _show_found(found: "FoundSlices") -> None:
-    from rich.console import Console
+    from jettison.cli.tables import table, wide_console
 
-    from jettison.cli.tables import table
-
-    console = Console(highlight=False)
+    console = wide_console()
     console.print(
         f"{found.n_searched:,} subgroups searched on {found.n_search:,} {found.split} examples, "
         f"{found.n_tested} tested on {found.n_validate:,} others: {len(found.slices)} confirmed "
@@ -318,11 +314,9 @@ def check(tests: Path, models: tuple[str, ...], task_file: Path, seed: int, as_j
 
 
 def _show_tests(found: "dict[str, tuple[BehaviourResult, ...]]") -> None:
-    from rich.console import Console
+    from jettison.cli.tables import table, wide_console
 
-    from jettison.cli.tables import table
-
-    console = Console(highlight=False)
+    console = wide_console()
     shown = table("test", "type", "cases", *(f"failed: {Path(model).name}" for model in found))
     for row in zip(*found.values(), strict=True):
         cells = [
@@ -377,15 +371,14 @@ def gap(a: str, b: str, task_file: Path, split: str, store: Path | None, seed: i
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
         return 0
-    from rich.console import Console
+    from jettison.cli.tables import table, wide_console
 
-    from jettison.cli.tables import table
-
-    console = Console(highlight=False)
-    shown = table("score of", f"{split}, %", "predicted on traffic, %", "95 % interval", "effective n")
+    console = wide_console()
+    console.print(f"predicted score on traffic, in %; A is {a}, B is {b}", soft_wrap=True, markup=False)
+    shown = table("of", split, "traffic", "95 % interval", "effective n")
     for one in found.predicted:
         shown.add_row(
-            {"a": a, "b": b}.get(one.of, "B - A"),
+            {"a": "A", "b": "B"}.get(one.of, "B - A"),
             f"{100 * one.benchmark:.1f}",
             f"{100 * one.value:.1f}",
             f"{100 * one.low:.1f} to {100 * one.high:.1f}",

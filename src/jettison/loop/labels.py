@@ -248,9 +248,10 @@ def _estimated(
         found.append(
             Labelled(
                 of=of,
-                value=mean.value,
-                low=mean.low,
-                high=mean.high,
+                value=float(mean.value),
+                # Scores are in 0-1, so that no mean is outside it.
+                low=float(max(mean.low, -1.0 if of == "b - a" else 0.0)),
+                high=float(min(mean.high, 1.0)),
                 n_labels=len(answered),
                 n_inputs=sum(sizes),
                 slice=name,

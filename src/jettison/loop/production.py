@@ -13,12 +13,14 @@ from jettison.evaluate.features import TextFeatures, nearness
 from jettison.files import value_sha256, write_atomic
 from jettison.model import log_odds
 from jettison.record import Record
-from jettison.stats.prediction_powered import powered_mean
 from jettison.stats.shift import LEAST_LABELLED, N_FOLDS, ShiftedMean, shifted_mean
+from jettison.stats.stratified import stratified_mean
 from jettison.task import Example
 
 SUPPORT_QUANTILE = 0.005
 """Traffic farther from the benchmark than all but so many of its own examples is outside its support."""
+_LIKE_THIS = 10_000
+"""Times the traffic at hand: so much more of it is to come."""
 _DIMENSIONS = 12
 _MOST_REFERENCES = 4000
 
@@ -159,7 +161,7 @@ def realise(
 
     Raises:
         InvalidInput: The store has no prediction of this traffic.
-        NotEnoughData: Fewer than two labels of traffic that was predicted.
+        NotEnoughData: Fewer than two labels of traffic that was predicted, or of inputs with one chance.
     """
     digest = _digest(traffic)
     gaps = [g for g in read_predictions_kept(path) if g.traffic_digest == digest]
@@ -170,20 +172,23 @@ def realise(
     if len(kept) < 2:
         raise NotEnoughData(f"2 labels of traffic that was predicted are needed, got {len(kept)}.")
     a, b = np.asarray(labelled, float).reshape(-1, 2)[kept].T
-    weights = 1 / np.asarray(propensities, float)[kept]
+    # Inputs with one chance to be drawn are one stratum, and stand for so many. What was predicted is of
+    # traffic like this and not of these very inputs, so that labelling all of them leaves a doubt.
+    chances, stratum = np.unique(np.asarray(propensities, float)[kept], return_inverse=True)
+    sizes = np.round(_LIKE_THIS * np.bincount(stratum) / chances).astype(int)
     found = []
     for name, y in (("a", a), ("b", b), ("b - a", b - a)):
-        mean = powered_mean(y, np.zeros_like(y), np.zeros(2), weights=weights).interval
+        mean = stratified_mean(y, stratum, sizes)
         predicted = next(p for p in gaps[-1].predicted if p.of == name)
         found.append(
             Realised(
                 traffic_digest=digest,
                 of=name,
-                value=mean.value,
-                low=mean.low,
-                high=mean.high,
+                value=float(mean.value),
+                low=float(max(mean.low, -1.0 if name == "b - a" else 0.0)),
+                high=float(min(mean.high, 1.0)),
                 n_labels=len(y),
-                inside=mean.low <= predicted.high and predicted.low <= mean.high,
+                inside=bool(mean.low <= predicted.high and predicted.low <= mean.high),
                 time=time.time(),
             )
         )
