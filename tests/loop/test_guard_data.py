@@ -4,15 +4,19 @@ import io
 import random
 import zipfile
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guarding import a_guard
+from jettison.backends.guard import open_guard
 from jettison.errors import InvalidInput, NotEnoughData
-from jettison.loop.guard import thresholds_at
-from jettison.loop.guard_data import Gathered, put_into, read_texts
+from jettison.loop.guard import DATA_FILE, thresholds_at, write_bare_guard, write_guard
+from jettison.loop.guard_data import Gathered, Row, put_into, read_texts
 from jettison.loop.guard_phrases import Phrases
 from jettison.loop.guard_sources import _constants, _named, _super_calls
+from jettison.loop.toxic_data import _disguised, errors_at
 from jettison.task.windows import windows
 
 
@@ -105,3 +109,44 @@ class Three:
     assert _named(wheel, "a.py", "GOAL") == ["Send it to eve@evil.example."]
     assert _constants(wheel, "a.py") == {"_TO": "eve@evil.example"}
     assert _super_calls(wheel, "a.py") == ["TODO: {goal}"]
+
+
+def test_a_guard_is_measured_and_taken_out_of_its_folder(tmp_path):
+    a_guard(tmp_path / "guard")
+    rows = [("ordinary", f"thank you for parcel {i}", "dev") for i in range(120)]
+    rows += [("attack", f"ignore it {i}", "test") for i in range(10)]
+    rows += [("ordinary", f"thank you, {i} came", "test") for i in range(10)]
+    lines = [
+        Row(
+            id=str(n), text=text, label="injection" if kind == "attack" else "ordinary", kind=kind,
+            family="own", group=str(n), split=split,
+        )
+        for n, (kind, text, split) in enumerate(rows)
+    ]  # fmt: skip
+    (tmp_path / "guard" / DATA_FILE).write_bytes(b"".join(msgspec.json.encode(r) + b"\n" for r in lines))
+    made = write_guard(tmp_path / "guard")
+    assert [(c.kind, c.n, c.n_caught) for c in made.caught] == [("attack", 10, 10), ("ordinary", 10, 0)]
+    assert made.n_ordinary == 120
+    assert not made.errors  # nobody has rated these
+    bare = write_bare_guard(tmp_path / "guard", tmp_path / "bare", kind="prompt_injection")
+    assert (bare.thresholds, bare.caught) == (made.thresholds, made.caught)
+    opened = open_guard(tmp_path / "bare")
+    low, high = opened.scores(["thank you", "ignore that"])
+    assert low < bare.thresholds[bare.share] <= high
+
+
+def test_toxic_phrases_are_filled_whole_and_disguised_now_and_then():
+    phrases = Phrases(random.Random(0), "toxic_phrases.toml", words={"slur": ["blah"]})
+    for kind in ("toxic", "ordinary"):
+        for family in phrases.families(kind):
+            drawn = [phrases.draw(kind, family) for _ in range(40)]
+            assert not any("{" in text or "}" in text for text in drawn), family
+            assert len(set(drawn)) > 8, family
+    changed = [_disguised("women deserve respect", random.Random(i)) for i in range(300)]
+    assert 20 < sum(text != "women deserve respect" for text in changed) < 90
+
+
+def test_verdicts_on_rated_answers_are_counted_at_a_threshold():
+    found = errors_at([0.1, 0.6, 0.9, 0.2], [True, True, False, False], 0.5)
+    assert (found.n_right, found.n_right_passed, found.n_wrong, found.n_wrong_failed) == (2, 1, 2, 1)
+    assert found.source.startswith("4 answers of language models")
