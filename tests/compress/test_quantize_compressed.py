@@ -103,8 +103,8 @@ def test_a_tiny_model_is_made_smaller_and_answers_about_as_before(step, tmp_path
     else:
         assert config["quantization_config"]["quant_method"] == "compressed-tensors"
         assert made.artifact_bytes < candidate.artifact_bytes
-        # Random weights take rounding harder than trained ones.
-        limit = 0.01 if step["method"] == "round" else 1.0
+        # Random weights take rounding harder than trained ones, and gain least by scales made for outliers.
+        limit = {"round": 0.01, "awq": 1.0}.get(step["method"], 0.4)
         notes = made.lineage[-1].notes
         assert notes["next_token_divergence"] < limit
         # Nobody named a size but for gptq: of 64 and 128 values a layer reads, 64 is the largest that fits.
