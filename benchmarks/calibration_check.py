@@ -56,13 +56,13 @@ class Answers:
 SETTINGS = (
     Setting("true, n=150", 150),
     Setting("true, n=1500", 1500),
-    Setting("true, n=600 in threes", 600, copies=3),
+    Setting("true, n=1500 in threes", 1500, copies=3),
     Setting("too sure, n=150", 150, slope=0.7),
     Setting("too sure, n=1500", 1500, slope=0.7),
     Setting("a little too sure, n=1500", 1500, slope=0.9),
     Setting("not sure enough, n=1500", 1500, slope=1.3),
     Setting("shifted, n=1500", 1500, shift=-0.3),
-    Setting("too sure, n=600 in threes", 600, slope=0.7, copies=3),
+    Setting("too sure, n=1500 in threes", 1500, slope=0.7, copies=3),
 )
 
 

@@ -69,7 +69,8 @@ def check_calibration(
         The p-value holds for any number of independent answers: rightness is drawn from the confidences
         themselves 999 times, and the expected calibration error (in at most 15 bins of equally many
         answers) and the mean gap are compared, at half of alpha each. With groups the gaps keep their sizes
-        and change sign by group, which holds with tens of groups.
+        and change sign by group: simulated, 500 groups of three true answers are refuted in 5.5 % of
+        draws, 50 groups in 14 %.
         The error's interval is a basic bootstrap within the bins; where the test does not refute the
         confidences at 5 %, it begins at 0, since a bootstrap alone lies above an error of 0 too often. It
         ends no lower than the mean gap may be, which is never larger than the error.
