@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from embedding_folder import make_static_embedder
 from jettison.backends.open import open_model
 from jettison.candidate import write_candidate
 from jettison.cli.main import main
@@ -188,6 +189,27 @@ def test_the_long_tail_is_the_rare_the_strange_and_the_long():
     assert common.slices["long_tail"] == "no"
     assert (rare.slices["tail_class"], rare.slices["long_tail"]) == ("yes", "yes")
     assert [strange.slices[f"tail_{why}"] for why in ("density", "tokens", "length")] == ["yes"] * 3
+
+
+def test_an_embedder_tells_what_is_far_from_train_by_meaning(tmp_path):
+    embedder = make_static_embedder(tmp_path / "embedder")
+    from jettison.task.types import Development
+
+    train = tuple(
+        Example(id=f"a{i}", input=f"apple pear {'apple ' * (i % 3)}", expected="show") for i in range(40)
+    )
+    rarer = tuple(Example(id=f"d{i}", input="pear pear pear apple", expected="show") for i in range(5))
+    development = Development(
+        name="x", kind="classify", labels=("show",), out_of_scope=None, train=train, dev=train[:5] + rarer,
+        unlabelled=(),
+    )  # fmt: skip
+    near, far = LongTail(development, embedder=embedder).mark(
+        [
+            Example(id="1", input="pear apple apple", expected="show"),
+            Example(id="2", input="song alarm song", expected="show"),
+        ]
+    )
+    assert (near.slices["tail_density"], far.slices["tail_density"]) == ("no", "yes")
 
 
 class TestAttack:

@@ -51,6 +51,10 @@ def command() -> None:
 @click.option(
     "--found", "found_file", type=click.Path(path_type=Path), help="Slices that `suites find` wrote."
 )
+@click.option(
+    "--embedder", type=click.Path(path_type=Path),
+    help="Folder of an embedder: tells inputs of low density by meaning, not by characters.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print what was built as JSON.")
 def build(
@@ -69,6 +73,7 @@ def build(
     attacked: int,
     models: tuple[str, ...],
     found_file: Path | None,
+    embedder: Path | None,
     seed: int,
     as_json: bool,
 ) -> int:
@@ -118,6 +123,7 @@ def build(
         made=tuple(made),
         disagree=disagree,
         found=_read_found(found_file),
+        embedder=embedder,
         seed=seed,
     )
     suite = build_suite(read, plan, output)

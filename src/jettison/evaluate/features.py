@@ -55,14 +55,18 @@ def weighted(grams: csr_matrix, idf: np.ndarray) -> csr_matrix:
     return found
 
 
-def nearness(rows: csr_matrix, reference: csr_matrix, *, skip_best: bool = False) -> np.ndarray:
-    """Mean cosine with the nearest reference rows, shape (n_rows,)."""
+def nearness(
+    rows: csr_matrix | np.ndarray, reference: csr_matrix | np.ndarray, *, skip_best: bool = False
+) -> np.ndarray:
+    """Mean cosine with the nearest reference rows, shape (n_rows,); of unit rows, sparse or dense."""
     n_reference = reference.shape[0]
     wanted = min(N_NEIGHBOURS + skip_best, n_reference)
-    transposed = reference.T.tocsr()
+    transposed = reference.T if isinstance(reference, np.ndarray) else reference.T.tocsr()
     found = np.empty(rows.shape[0])
     for start in range(0, rows.shape[0], 512):
-        cosines = (rows[start : start + 512] @ transposed).toarray()
+        cosines = rows[start : start + 512] @ transposed
+        if not isinstance(cosines, np.ndarray):
+            cosines = cosines.toarray()
         best = np.sort(np.partition(cosines, n_reference - wanted, axis=1)[:, -wanted:], axis=1)
         kept = best[:, :-1] if skip_best and wanted > 1 else best
         found[start : start + 512] = kept.mean(axis=1)

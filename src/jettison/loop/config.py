@@ -48,6 +48,8 @@ class SuiteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Tier → files of examples with right answers."""
     found: str | None = None
     """What `suites find` wrote on dev: its slices are marked as `found_1=yes`, ... and can be gates."""
+    embedder: str | None = None
+    """Folder of an embedder whose vectors tell low density."""
     attacked: int | None = None
     """Test examples on which the incumbent and each finalist are attacked; None means 100, and none of a
     language model, which takes too long; 0 attacks nobody."""
@@ -309,6 +311,7 @@ def _resolve_suites(folder: Path, suites: SuiteSettings) -> SuiteSettings:
         out_of_domain=tuple(str(folder / name) for name in suites.out_of_domain),
         given={tier: tuple(str(folder / name) for name in names) for tier, names in suites.given.items()},
         found=None if suites.found is None else str(folder / suites.found),
+        embedder=None if suites.embedder is None else str(folder / suites.embedder),
     )
 
 

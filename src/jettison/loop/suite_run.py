@@ -74,6 +74,7 @@ def plan_of(settings: SuiteSettings, *, seed: int) -> SuitePlan:
         out_of_domain=tuple(Path(path) for path in settings.out_of_domain),
         most_out_of_domain=settings.most_out_of_domain,
         given={tier: tuple(Path(path) for path in paths) for tier, paths in settings.given.items()},
+        embedder=None if settings.embedder is None else Path(settings.embedder),
         found={f"found_{i}": one.where for i, one in enumerate(found, 1) if one.where},
         seed=seed,
     )

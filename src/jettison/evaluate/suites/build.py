@@ -47,6 +47,8 @@ class SuitePlan:
     """Test example → whether two models answered it differently."""
     found: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Column → rule of a slice that a search on dev found (`FoundSlice.where`): test is marked by it."""
+    embedder: Path | None = None
+    """Folder of an embedder whose vectors tell low density; characters in common do where there is none."""
     seed: int = 0
 
 
@@ -143,7 +145,7 @@ def _tiers(
             )
         test, out = held_out(test, plan.hold_out, label=str(label))
     if "long_tail" in plan.tiers:
-        test = LongTail(task.development, seed=plan.seed).mark(test)
+        test = LongTail(task.development, embedder=plan.embedder, seed=plan.seed).mark(test)
     if plan.disagree:
         test = [with_slice(e, "disagreement", "yes" if plan.disagree.get(e.id) else "no") for e in test]
     # A rule may name what a run computes of an example: its length, density and class frequency.

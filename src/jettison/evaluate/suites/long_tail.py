@@ -2,16 +2,19 @@
 
 Its examples are of the domain, so that they stay in it and are marked in columns: `long_tail` (yes or
 no), and the reasons `tail_class`, `tail_density`, `tail_tokens`, `tail_length`. Every limit is fixed on
-train and dev, none on what a model answers.
+train and dev, none on what a model answers. What is near is told by the vectors of an embedder where one is
+given, else by characters in common.
 """
 
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from jettison.backends.embedder import open_embedder
 from jettison.errors import NotEnoughData
 from jettison.evaluate.features import TextFeatures, nearness
 from jettison.evaluate.suites.tier import rng_of
@@ -27,7 +30,7 @@ MOST_REFERENCES = 4000
 class LongTail:
     """Says of an example whether it is of the long tail, and why."""
 
-    def __init__(self, development: Development, *, seed: int = 0) -> None:
+    def __init__(self, development: Development, *, embedder: Path | None = None, seed: int = 0) -> None:
         seen = development.train or development.unlabelled or development.dev
         if not seen:
             raise NotEnoughData("a long tail needs examples to tell rare from common, got none.")
@@ -43,7 +46,7 @@ class LongTail:
         if len(texts) > MOST_REFERENCES:
             chosen = rng_of(seed, COLUMN).choice(len(texts), MOST_REFERENCES, replace=False)
             texts = [texts[i] for i in sorted(chosen.tolist())]
-        self._features = TextFeatures(texts)
+        self._features = TextFeatures(texts) if embedder is None else _Embedded(texts, embedder)
         near = nearness(
             self._features.of([e.input for e in dev]), self._features.rows, skip_best=dev is seen
         )
@@ -83,6 +86,18 @@ class LongTail:
         words = _words(text)
         n = max(1, self._seen_in.total())
         return float(np.mean([-np.log((self._seen_in[w] or 0.5) / n) for w in words])) if words else 0.0
+
+
+class _Embedded:
+    """Texts as vectors of an embedder, as `TextFeatures` makes them of characters."""
+
+    def __init__(self, texts: Sequence[str], folder: Path) -> None:
+        self._embedder = open_embedder(folder)
+        self.rows = self.of(texts)
+
+    def of(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit rows, shape (n_texts, width)."""
+        return self._embedder.embed(list(texts))
 
 
 def _words(text: str) -> list[str]:
