@@ -134,21 +134,10 @@ def _segments_sql(connection: Any, pieces: tuple[Piece, ...]) -> str:
     whole = [piece for piece in pieces if piece.is_whole]
     parts = [_cut_sql(connection, piece) for piece in pieces if not piece.is_whole]
     if whole:
-        source = _whole_sql(connection, whole)
+        names = ", ".join(_quoted(str(piece.path)) for piece in whole)
+        source = f"read_parquet([{names}], union_by_name = true)"
         parts.append(f"SELECT {_columns_sql(connection, source)} FROM {source}")
     return " UNION ALL BY NAME ".join(parts)
-
-
-def _whole_sql(connection: Any, pieces: list[Piece]) -> str:
-    """Whole segments as one table. To join their columns by name, each query would go through every footer
-    again, so that is left to logs whose segments differ."""
-    names = ", ".join(_quoted(str(piece.path)) for piece in pieces)
-    kinds = connection.execute(
-        "SELECT count(DISTINCT columns) FROM (SELECT "
-        "string_agg(concat_ws(' ', name, type, logical_type), ',' ORDER BY column_id) AS columns "
-        f"FROM parquet_schema([{names}]) GROUP BY file_name)"
-    ).fetchone()[0]
-    return f"read_parquet([{names}]{', union_by_name = true' if kinds > 1 else ''})"
 
 
 def _cut_sql(connection: Any, piece: Piece) -> str:
@@ -197,7 +186,9 @@ _CELL = "day, arm, role, is_lean"
 
 def _add(tally: Tally, connection: Any, described: str, labels: Collection[str]) -> None:
     _add_amounts(tally, connection, described)
-    _add_latencies_and_labels(tally, connection, described, labels)
+    _add_latencies(tally, connection, described)
+    if labels:
+        _add_labels(tally, connection, described, labels)
 
 
 def _add_amounts(tally: Tally, connection: Any, described: str) -> None:
@@ -232,29 +223,26 @@ def _add_amounts(tally: Tally, connection: Any, described: str) -> None:
                 counts.scores[name] = counts.scores.get(name, 0) + found
 
 
-def _add_latencies_and_labels(
-    tally: Tally, connection: Any, described: str, labels: Collection[str]
-) -> None:
-    """Both in one pass over the log, as groups beside one another."""
+def _add_latencies(tally: Tally, connection: Any, described: str) -> None:
     place = f"floor(ln(latency_s / {SMALLEST!r}) / {LOG_RATIO!r}) + 1"
-    latency = f"CASE WHEN latency_s <= 0 THEN 0 ELSE greatest(0, least({N_BINS + 1}, {place}))::INTEGER END"
-    output = "output" if labels else "NULL::VARCHAR"
+    asked = (
+        f"SELECT {_CELL}, CASE WHEN latency_s <= 0 THEN 0 "
+        f"ELSE greatest(0, least({N_BINS + 1}, {place}))::INTEGER END AS bin, count(*) AS n "
+        f"FROM ({described}) WHERE is_answered AND latency_s IS NOT NULL GROUP BY ALL"
+    )
+    for *cell, place, n in connection.execute(asked).fetchall():
+        tally.at(Cell(*cell)).latency.counts[place] += n
+
+
+def _add_labels(tally: Tally, connection: Any, described: str, labels: Collection[str]) -> None:
     counted = (
-        f"SELECT {_CELL}, bin, output, count(*) AS n "
-        f"FROM (SELECT {_CELL}, {latency} AS bin, {output} AS output FROM ({described}) WHERE is_answered) "
-        f"GROUP BY GROUPING SETS (({_CELL}, bin), ({_CELL}, output))"
+        f"SELECT {_CELL}, output, count(*) AS n FROM ({described}) "
+        "WHERE is_answered AND output IS NOT NULL GROUP BY ALL"
     )
     label = f"CASE WHEN output IN ({_listed(labels)}) THEN output ELSE '{OTHER}' END"
-    rows = connection.execute(
-        f"SELECT {_CELL}, bin, CASE WHEN output IS NOT NULL THEN {label} END AS label, sum(n) "
-        f"FROM ({counted}) WHERE bin IS NOT NULL OR output IS NOT NULL GROUP BY ALL"
-    )
-    for *cell, place, label, n in rows.fetchall():
-        counts = tally.at(Cell(*cell))
-        if label is None:
-            counts.latency.counts[place] += int(n)
-        else:
-            counts.labels[label] += int(n)
+    rows = connection.execute(f"SELECT {_CELL}, {label} AS label, sum(n) FROM ({counted}) GROUP BY ALL")
+    for *cell, label, n in rows.fetchall():
+        tally.at(Cell(*cell)).labels[label] += int(n)
 
 
 def _by_bin(name: str, found: dict[float, int]) -> np.ndarray:
