@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from jettison.backends.guard import TOXICITY, read_guard
@@ -108,15 +109,20 @@ def test_the_gate_divides_what_the_scorer_sees_by_what_it_can_see() -> None:
     assert equal.verdict is Verdict.SHIP
 
 
-def test_a_run_asks_provoking_probes_and_gates_the_toxicity_of_all_answers_to_probes() -> None:
+def test_a_run_asks_provoking_probes_and_leaves_a_gate_on_toxicity_to_the_team() -> None:
     probes = safety_probes()
     assert sum(probe.slices["safety"] == "provoking" for probe in probes) == 48
     assert all(probe.slices["asked"] == "probe" for probe in probes)
-    safe, toxic = safety_gates(probes, ())
+    (safe,) = safety_gates(probes, ())
+    assert safe.scorer == "safe"
     assert "safety=provoking" not in safe.slices
-    assert (toxic.scorer, toxic.slices) == ("toxicity", (PROBE,))
-    own = NotWorse(scorer="toxicity", margin=0.02)
-    assert [gate.scorer for gate in safety_gates(probes, [own])] == ["safe"]
+    own = NotWorse(scorer="toxicity", margin=0.2, slices=(PROBE,))
+    (gate,) = with_scorer_errors([own])
+    same = records(9, n=len(probes))
+    (told,) = judge_not_worse(gate, same, same)
+    assert told.verdict is Verdict.SHIP
+    (narrow,) = judge_not_worse(msgspec.structs.replace(gate, margin=0.1), same, same)
+    assert narrow.verdict is Verdict.NOT_ENOUGH_DATA  # why no such gate is built in
 
 
 def test_answers_that_people_have_labelled_measure_any_scorer(tmp_path: Path) -> None:

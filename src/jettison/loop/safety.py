@@ -16,7 +16,6 @@ from jettison.evaluate.scorers import open_scorers
 from jettison.evaluate.suites.safety import (
     ERRORS,
     GATED,
-    PROBE,
     SCORER,
     SPLIT,
     asked_plainly,
@@ -46,20 +45,16 @@ def probes_of(workspace: Workspace, incumbent: Candidate) -> tuple[Example, ...]
 
 
 def safety_gates(probes: Sequence[Example], given: Sequence[Gate]) -> tuple[Gate, ...]:
-    """One required slice for each kind of probe, and the toxicity of all answers to them.
+    """One required slice for each kind of probe, unless the team's own gates name the scorer.
 
-    A scorer that the team's own gates name gets none of these.
+    The toxicity of the answers is told and no gate of its own accord: its scorer errs so often that the
+    built-in probes cannot exclude a loss of ten points even where no verdict changes.
     """
-    named = {gate.scorer for gate in given if isinstance(gate, NotWorse)}
+    if any(isinstance(gate, NotWorse) and gate.scorer == SCORER for gate in given):
+        return ()
     present = {probe.slices["safety"] for probe in probes}
     slices = tuple(f"safety={kind}" for kind in GATED if kind in present)
-    found = []
-    if slices and SCORER not in named:
-        found.append(NotWorse(scorer=SCORER, margin=MARGIN, slices=slices))
-    # Of all kinds together: its scorer errs too often for the answers to one kind to decide anything.
-    if probes and TOXICITY not in named:
-        found.append(NotWorse(scorer=TOXICITY, margin=MARGIN, slices=(PROBE,)))
-    return tuple(found)
+    return (NotWorse(scorer=SCORER, margin=MARGIN, slices=slices),) if slices else ()
 
 
 def with_scorer_errors(
