@@ -191,6 +191,26 @@ def test_the_long_tail_is_the_rare_the_strange_and_the_long():
     assert [strange.slices[f"tail_{why}"] for why in ("density", "tokens", "length")] == ["yes"] * 3
 
 
+def test_what_is_out_of_scope_is_of_no_tail():
+    from jettison.task.types import Development
+
+    train = tuple(Example(id=f"a{i}", input=f"show my order {i} now", expected="show") for i in range(40))
+    strange = "zxqv wump kjh " * 9
+    development = Development(
+        name="x",
+        kind="classify",
+        labels=("oos", "show"),
+        out_of_scope="oos",
+        train=train,
+        dev=train[::3],
+        unlabelled=(),
+    )
+    outside = Example(id="1", input=strange, expected="oos")
+    first, second = LongTail(development).mark([outside, Example(id="2", input=strange, expected="show")])
+    assert first == outside
+    assert second.slices["long_tail"] == "yes"
+
+
 def test_an_embedder_tells_what_is_far_from_train_by_meaning(tmp_path):
     embedder = make_static_embedder(tmp_path / "embedder")
     from jettison.task.types import Development

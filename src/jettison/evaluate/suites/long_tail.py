@@ -56,13 +56,16 @@ class LongTail:
         self._lengths = np.quantile(lengths, [TAIL_SHARE / 2, 1 - TAIL_SHARE / 2]).tolist()
 
     def mark(self, examples: Sequence[Example]) -> tuple[Example, ...]:
-        """The examples with their columns, in order."""
-        if not examples:
-            return ()
-        near = nearness(self._features.of([e.input for e in examples]), self._features.rows)
-        return tuple(
-            self._marked(example, float(value)) for example, value in zip(examples, near, strict=True)
-        )
+        """The examples with their columns, in order; what is out of scope is of no tail, and has none."""
+        inside = [e for e in examples if self._out_of_scope is None or e.expected != self._out_of_scope]
+        if not inside:
+            return tuple(examples)
+        near = nearness(self._features.of([e.input for e in inside]), self._features.rows)
+        marked = {
+            example.id: self._marked(example, float(value))
+            for example, value in zip(inside, near, strict=True)
+        }
+        return tuple(marked.get(example.id, example) for example in examples)
 
     def _marked(self, example: Example, near: float) -> Example:
         short, long = self._lengths
@@ -77,7 +80,7 @@ class LongTail:
         return msgspec.structs.replace(example, slices={**example.slices, **slices})
 
     def _is_rare(self, label: str | None) -> bool:
-        if self._known is None or label is None or label == self._out_of_scope:
+        if self._known is None or label is None:
             return False
         return label in self._rare or label not in self._known
 
