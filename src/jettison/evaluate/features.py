@@ -9,6 +9,8 @@ N_FEATURES = 2**15
 GRAM = 4
 """Characters a gram."""
 N_NEIGHBOURS = 3
+_BLOCK = 2048
+"""Texts hashed at a time."""
 
 
 class TextFeatures:
@@ -27,16 +29,21 @@ class TextFeatures:
 
 def gram_counts(texts: Sequence[str]) -> csr_matrix:
     """Hashed character 4-grams of each text, counted, shape (n_texts, N_FEATURES)."""
-    codes = [np.frombuffer(f" {text.lower()} ".encode("utf-32-le"), np.uint32) for text in texts]
     columns, rows = [], []
-    for row, text_codes in enumerate(codes):
-        padded = np.pad(text_codes, (0, max(0, GRAM - len(text_codes)))).astype(np.uint64)
-        n = len(padded) - GRAM + 1
+    for start in range(0, len(texts), _BLOCK):
+        # Together, not text by text: a window that begins in the last characters of one is left out.
+        padded = [f" {text.lower()} ".ljust(GRAM, "\0") for text in texts[start : start + _BLOCK]]
+        codes = np.frombuffer("".join(padded).encode("utf-32-le"), np.uint32).astype(np.uint64)
+        lengths = np.array([len(text) for text in padded])
+        n = len(codes) - GRAM + 1
         hashed = np.zeros(n, np.uint64)
         for offset in range(GRAM):
-            hashed = (hashed ^ padded[offset : offset + n]) * np.uint64(0x9E3779B97F4A7C15)
-        columns.append((hashed >> np.uint64(49)).astype(np.int32))
-        rows.append(np.full(n, row, np.int32))
+            hashed = (hashed ^ codes[offset : offset + n]) * np.uint64(0x9E3779B97F4A7C15)
+        row = np.repeat(np.arange(len(padded), dtype=np.int32), lengths)
+        left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(codes))
+        whole = np.flatnonzero(left >= GRAM)
+        columns.append((hashed[whole] >> np.uint64(49)).astype(np.int32))
+        rows.append(row[whole] + np.int32(start))
     if not columns:
         return csr_matrix((0, N_FEATURES), dtype=np.float32)
     column, row_of = np.concatenate(columns), np.concatenate(rows)
