@@ -36,7 +36,12 @@ class Server:
                 super().setup()
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                n_bytes = int(self.headers["content-length"])
+                raw = self.rfile.read(n_bytes)
+                if len(raw) < n_bytes:  # whoever asks went away in the middle of it
+                    self.close_connection = True
+                    return
+                body = json.loads(raw)
                 with owner._lock:
                     owner.asked.append(body)
                     owner.paths.append(self.path)
