@@ -1,6 +1,7 @@
 """What is in a request: the text of the task, the key that arms are assigned by, its bounds."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -68,40 +69,66 @@ def check_sampling(body: dict[str, Any]) -> None:
     Raises:
         ApiError: One is of the wrong type or out of range.
     """
-    for name in ("max_tokens", "max_completion_tokens"):
-        _check_number(body, name, 1, 10**7, whole=True)
-    _check_number(body, "n", 1, 128, whole=True)
-    _check_number(body, "temperature", 0, 2)
-    _check_number(body, "top_logprobs", 0, 20, whole=True)
-    _check_number(body, "seed", -(2**63), 2**63 - 1, whole=True)
-    stop = body.get("stop")
-    if stop is not None and not isinstance(stop, str):
-        is_list = isinstance(stop, list) and len(stop) <= 16 and all(isinstance(one, str) for one in stop)
-        if not is_list:
-            raise bad_request("stop must be a text or at most 16 texts.", param="stop")
-    for name in ("stream", "echo"):
-        if body.get(name) is not None and not isinstance(body[name], bool):
-            raise bad_request(f"{name} must be true or false.", param=name)
-    for name in ("response_format", "stream_options", "metadata"):
-        if body.get(name) is not None and not isinstance(body[name], dict):
-            raise bad_request(f"{name} must be an object.", param=name)
-    check_model(body)
+    for name, value in body.items():
+        check = _CHECKS.get(name)
+        if check is not None and value is not None:
+            check(name, value)
 
 
 def check_model(body: dict[str, Any]) -> None:
     """The model's name is a text, where there is one."""
-    if body.get("model") is not None and not isinstance(body["model"], str):
-        raise bad_request("model must be a text.", param="model")
+    if body.get("model") is not None:
+        _check_text("model", body["model"])
 
 
-def _check_number(body: dict[str, Any], name: str, low: float, high: float, *, whole: bool = False) -> None:
-    value = body.get(name)
-    if value is None:
+def _check_text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise bad_request(f"{name} must be a text.", param=name)
+
+
+def _check_flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise bad_request(f"{name} must be true or false.", param=name)
+
+
+def _check_object(name: str, value: Any) -> None:
+    if not isinstance(value, dict):
+        raise bad_request(f"{name} must be an object.", param=name)
+
+
+def _check_stop(name: str, value: Any) -> None:
+    if isinstance(value, str):
         return
+    if not (isinstance(value, list) and len(value) <= 16 and all(isinstance(one, str) for one in value)):
+        raise bad_request("stop must be a text or at most 16 texts.", param=name)
+
+
+def _number(low: float, high: float, *, whole: bool = False) -> Callable[[str, Any], None]:
     kinds = (int,) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-        kind = "a whole number" if whole else "a number"
-        raise bad_request(f"{name} must be {kind} in {low}-{high}, got {str(value)[:40]}.", param=name)
+    kind = "a whole number" if whole else "a number"
+
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+            raise bad_request(f"{name} must be {kind} in {low}-{high}, got {str(value)[:40]}.", param=name)
+
+    return check
+
+
+_CHECKS: dict[str, Callable[[str, Any], None]] = {
+    "max_tokens": _number(1, 10**7, whole=True),
+    "max_completion_tokens": _number(1, 10**7, whole=True),
+    "n": _number(1, 128, whole=True),
+    "temperature": _number(0, 2),
+    "top_logprobs": _number(0, 20, whole=True),
+    "seed": _number(-(2**63), 2**63 - 1, whole=True),
+    "stop": _check_stop,
+    "stream": _check_flag,
+    "echo": _check_flag,
+    "response_format": _check_object,
+    "stream_options": _check_object,
+    "metadata": _check_object,
+    "model": _check_text,
+}
 
 
 def text_of(content: Any) -> str | None:
@@ -154,18 +181,33 @@ def sticky_key(
     sources: Sequence[str], headers: dict[bytes, bytes], body: dict[str, Any], fallback: str
 ) -> tuple[str, bool]:
     """What arms are assigned by, and whether it is the user's."""
-    for source in sources:
-        if source.startswith("header:"):
-            found: Any = headers.get(source[7:].encode())
+    for kind, name in _places(tuple(sources)):
+        found: Any
+        if kind == "header":
+            found = headers.get(name.encode())
             found = found.decode("latin-1") if found else None
-        elif source.startswith("metadata."):
+        elif kind == "metadata":
             metadata = body.get("metadata")
-            found = metadata.get(source[9:]) if isinstance(metadata, dict) else None
+            found = metadata.get(name) if isinstance(metadata, dict) else None
         else:
-            found = body.get(source)
+            found = body.get(name)
         if isinstance(found, str) and found:
             return found, True
     return fallback, False
+
+
+@functools.lru_cache(maxsize=16)
+def _places(sources: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Where each source is looked up, and under which name; settings do not change between requests."""
+    found = []
+    for source in sources:
+        if source.startswith("header:"):
+            found.append(("header", source[7:]))
+        elif source.startswith("metadata."):
+            found.append(("metadata", source[9:]))
+        else:
+            found.append(("body", source))
+    return tuple(found)
 
 
 def decision_text(given: Any) -> str:

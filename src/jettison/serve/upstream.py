@@ -145,7 +145,8 @@ class Upstream:
                     await self._refused(response)
                 if call.stream and "text/event-stream" in response.headers.get("content-type", ""):
                     return await self._stream(response, call, started, len(data))
-                limit.reschedule(limit.when() - config.first_byte_s + config.total_s)  # type: ignore[operator]
+                if not response.content.is_eof():  # else it is all here, and there is nothing to wait for
+                    limit.reschedule(limit.when() - config.first_byte_s + config.total_s)  # type: ignore[operator]
                 raw = await self._whole(response)
         except BaseException as error:
             if response is None:
@@ -219,6 +220,11 @@ class Upstream:
 
     async def _whole(self, response: Any) -> bytes:
         limit = self.config.max_reply_bytes
+        if response.content.is_eof():  # as most answers are: all of it came with the head
+            raw: bytes = response.content.read_nowait()
+            if len(raw) > limit:
+                raise _Failed(self._too_long(), may_pass=False, is_sick=False)
+            return raw
         if (response.content_length or 0) > limit:
             raise _Failed(self._too_long(), may_pass=False, is_sick=False)
         if response.content_length is not None and "content-encoding" not in response.headers:
