@@ -9,6 +9,7 @@ import pytest
 
 from jettison.decide.decide import Evidence, decide
 from jettison.decide.render import decision_markdown, exit_code, read_decision, write_decision
+from jettison.decide.report_view import overall
 from jettison.decision import AtMost, Decision, NotWorse, Verdict
 from jettison.errors import InvalidInput
 from judged_records import evidence, flipped
@@ -71,6 +72,38 @@ def test_the_headline_quotes_the_weakest_of_several_checks() -> None:
         "it scores 99.6 % against 100.0 % on domain=b, where it is weakest, and holds the margin of "
         "2 points on each of 2 required checks" in decision.headline
     )
+
+
+def test_the_weakest_check_is_the_one_closest_to_failing_in_headline_and_report_alike() -> None:
+    """The large slice loses more, but is known far better: the small one came closest to failing."""
+
+    def parted(rights: list[bool], name: str, role: str) -> Evidence:
+        found = evidence(name, rights, role=role)
+        records = tuple(
+            msgspec.structs.replace(r, slices={"domain": "small" if i < N // 5 else "large"})
+            for i, r in enumerate(found.records)
+        )
+        return replace(found, records=records)
+
+    lean = [i >= 1 and i < N - 8 for i in range(N)]  # one wrong of the small fifth, eight of the rest
+    decision = decide(
+        "support",
+        parted([True] * N, "bert", "incumbent"),
+        [parted(lean, "int8", "nominee")],
+        (NotWorse(margin=0.03, slices=("domain=small", "domain=large")),),
+        test_digest="t" * 64,
+        n_test_reads=1,
+        seed=0,
+        machine={"cpu": "x"},
+        created="now",
+    )
+    small, large = (r for r in decision.candidates[1].gates if r.gate == "not_worse")
+    assert small.difference is not None
+    assert large.difference is not None
+    assert small.difference.value > large.difference.value
+    assert small.difference.low < large.difference.low
+    assert "on domain=small, where it is weakest" in decision.headline
+    assert overall(decision.candidates[1], "label") is small
 
 
 def test_alpha_is_split_between_nominee_and_fallback_and_not_spent_otherwise() -> None:

@@ -198,8 +198,8 @@ def _quality(results: Sequence[GateResult]) -> str:
 
 
 def _room(result: GateResult) -> float:
-    """How far above its margin a difference was seen."""
-    return result.limit + (0.0 if result.difference is None else result.difference.value)
+    """How far the lower bound stays above minus the margin: least where it came closest to failing."""
+    return result.limit + (0.0 if result.difference is None else result.difference.low)
 
 
 def _saving(report: CandidateReport) -> str:
