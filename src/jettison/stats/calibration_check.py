@@ -120,6 +120,11 @@ def calibration_difference(
         groups: Of each example, where some depend on each other.
         seed: Of the draws.
 
+    Returns:
+        An estimated error is above 0 even where the true one is 0, so the interval of the difference lets
+        each error that the answers do not refute be 0, as far as the two do not vary together. Without that
+        it held the truth in 86 to 90 % of simulated draws where one of the two models had none.
+
     Raises:
         InvalidInput: Shapes differ, or a value is out of range.
         NotEnoughData: Under 40 answers.
@@ -136,18 +141,39 @@ def calibration_difference(
     plain = sides[0][2].error(p, y) - sides[1][2].error(q, z)
     drawn = np.concatenate(
         [
-            np.subtract(*(bins.errors_of(counts, a, b, group_of) for a, b, bins in sides))
+            np.stack([bins.errors_of(counts, a, b, group_of) for a, b, bins in sides], axis=1)
             for counts in _group_draws(int(group_of.max()) + 1, np.random.default_rng(seed))
         ]
     )
-    low, high = np.quantile(drawn, [TAILS / 2, 1 - TAILS / 2])
+    low, high = np.quantile(drawn[:, 0] - drawn[:, 1], [TAILS / 2, 1 - TAILS / 2])
+    apart = 1 - _correlation(drawn)
+    rng = np.random.default_rng((seed, 1))
+    ours, theirs = (
+        apart * _to_spare(a, b, bins, group_of, rng) if apart > 0 else 0.0 for a, b, bins in sides
+    )
     ece = Interval(
         value=value,
-        low=max(-1.0, min(value, value + plain - float(high))),
-        high=min(1.0, max(value, value + plain - float(low))),
-        method="basic bootstrap by group",
+        low=max(-1.0, min(value, value + plain - float(high)) - ours),
+        high=min(1.0, max(value, value + plain - float(low)) + theirs),
+        method="basic bootstrap by group, each error down to 0 unless refuted",
     )
     return CalibrationDifference(ece=ece, gap=mean_difference_ci(p - y, q - z, groups=groups))
+
+
+def _correlation(drawn: np.ndarray) -> float:
+    """Of two models' errors over the draws, shape (n_draws, 2), in 0-1."""
+    spread = drawn.std(axis=0)
+    if not (spread > 0).all():
+        return 1.0 if np.array_equal(drawn[:, 0], drawn[:, 1]) else 0.0
+    return float(np.clip(np.corrcoef(drawn.T)[0, 1], 0.0, 1.0))
+
+
+def _to_spare(
+    p: np.ndarray, y: np.ndarray, bins: "_Bins", group_of: np.ndarray, rng: np.random.Generator
+) -> float:
+    """How much of a model's error may be none: all of it where its confidences may be true."""
+    value = calibration_error(p, y, n_bins=MOST_BINS)
+    return value if value > 0 and _p_if_true(p, y, bins, group_of, rng) > ALPHA else 0.0
 
 
 def right_near(
