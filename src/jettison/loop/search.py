@@ -23,10 +23,11 @@ from jettison.files import read_json, value_sha256, write_json
 from jettison.loop.remote import costs_of
 from jettison.loop.workspace import Contender, Workspace
 from jettison.record import mean_score
-from jettison.task import Input
+from jettison.task import Example, Input
 
 Status = Literal["finalist", "dominated", "failed", "dropped"]
 
+NO_TIME = "no time left in the budget"
 N_FIRST_LOOK = 400
 HOPELESS_LOSS = 0.25
 STUDENTS = ("student",)
@@ -70,7 +71,7 @@ def search(
         left = sum(workspace.clock.corrected_s(r.estimate_s) for r in planned[index:])
         workspace.watcher.stage(f"candidate {index + 1} of {len(planned)}: {recipe.name}", left + reserve_s)
         if not workspace.clock.has_time_for(recipe.estimate_s, reserve_s=reserve_s):
-            findings.tried.append(not_tried(recipe, "no time left in the budget"))
+            findings.tried.append(not_tried(recipe, NO_TIME))
             workspace.watcher.found(f"{recipe.name}: left out, no time in the budget")
             continue
         _try(workspace, incumbent, recipe, findings, training_threads)
@@ -229,9 +230,10 @@ def _try(
         workspace.watcher.found(f"{recipe.name}: {made}")
         return
     look = _first_look(workspace, made)
-    reference = mean_score(incumbent.records[:N_FIRST_LOOK], workspace.scorer)
+    looked_at = first_look(workspace)
+    reference = mean_score(incumbent.records_of(looked_at), workspace.scorer)
     if look is not None and reference is not None and reference - look > HOPELESS_LOSS:
-        reason = f"loses {reference - look:.1%} on a first look at {N_FIRST_LOOK} dev examples"
+        reason = f"loses {reference - look:.1%} on a first look at {len(looked_at)} dev examples"
         findings.tried.append(not_tried(recipe, reason, status="dropped", score=look))
         workspace.watcher.found(f"{recipe.name}: dropped, {reason}")
         return
@@ -254,8 +256,17 @@ def _made(
         return str(error)
 
 
+def first_look(workspace: Workspace) -> tuple[Example, ...]:
+    """The dev examples that a candidate is asked first: drawn, as files come sorted by label or source."""
+    dev = workspace.dev
+    if len(dev) <= N_FIRST_LOOK:
+        return dev
+    rng = np.random.default_rng(workspace.config.seed)
+    return tuple(dev[i] for i in sorted(rng.choice(len(dev), N_FIRST_LOOK, replace=False)))
+
+
 def _first_look(workspace: Workspace, candidate: Candidate) -> float | None:
-    records = workspace.records(candidate, workspace.dev[:N_FIRST_LOOK], "dev")
+    records = workspace.records(candidate, first_look(workspace), "dev")
     return mean_score(records, workspace.scorer)
 
 

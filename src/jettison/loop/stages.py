@@ -8,7 +8,7 @@ from jettison.cost.measure import measure_costs
 from jettison.decide.report_types import StageEffect
 from jettison.evaluate.recalibrate import uncalibrated
 from jettison.files import read_json, value_sha256, write_json
-from jettison.loop.search import N_FIRST_LOOK, cost_inputs
+from jettison.loop.search import cost_inputs, first_look
 from jettison.loop.workspace import Contender, Workspace
 from jettison.record import mean_score
 
@@ -65,11 +65,12 @@ def _effects(
     incumbent: Contender,
     ratios: Mapping[str, float | None],
 ) -> tuple[StageEffect, ...]:
-    base = mean_score(incumbent.records[:N_FIRST_LOOK], workspace.scorer)
+    looked_at = first_look(workspace)
+    base = mean_score(incumbent.records_of(looked_at), workspace.scorer)
     cpu: float | None = 1.0
     effects = []
     for step, candidate in chain:
-        look = workspace.records(candidate, workspace.dev[:N_FIRST_LOOK], "dev")
+        look = workspace.records(candidate, looked_at, "dev")
         score = mean_score(look, workspace.scorer)
         after = ratios.get(candidate.digest)
         effects.append(
@@ -78,7 +79,7 @@ def _effects(
                 dev_loss=None if base is None or score is None else base - score,
                 cpu_ratio=None if cpu is None or after is None else after / cpu,
                 bytes=candidate.artifact_bytes,
-                note=f"on {min(N_FIRST_LOOK, len(workspace.dev))} dev examples",
+                note=f"on {len(looked_at)} dev examples",
             )
         )
         base, cpu = score, after

@@ -73,6 +73,11 @@ class Contender:
     def words(self) -> tuple[str, ...]:
         return lineage_words(self.candidate)
 
+    def records_of(self, examples: Sequence[Example]) -> list[Record]:
+        """Its records of some dev examples."""
+        wanted = {example.id for example in examples}
+        return [record for record in self.records if record.example_id in wanted]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
