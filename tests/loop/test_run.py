@@ -137,3 +137,17 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_decision(tmp_pat
     assert (decision.verdict, decision.chosen) == (Verdict.SHIP, "lean")
     verify_release(tmp_path / "run" / "release")
     assert decision.n_test_reads == 1
+
+
+def test_a_run_with_nothing_to_test_says_why_and_spends_no_reading_of_the_test_split(tmp_path):
+    lean = {"name": "lean", "accuracy": 0.968, "latency_s": 0.0002}
+    config = config_at(tmp_path, lean, **FEW_CASCADES)
+    hasty = run(msgspec.structs.replace(config, budget="1s", output=str(tmp_path / "hasty")))
+    assert hasty.decision.verdict is Verdict.NOT_ENOUGH_DATA
+    assert hasty.decision.reasons == (
+        "1 of 1 recipes had no time in the budget of 1s. Give it more with `--budget`, or `budget` in "
+        "jettison.toml.",
+    )
+    assert not (tmp_path / ".jettison" / "test_reads.jsonl").exists()
+    patient = run(config)
+    assert (patient.decision.n_test_reads, patient.decision.chosen) == (1, "lean")

@@ -36,7 +36,7 @@ from jettison.loop.config import RunConfig
 from jettison.loop.nominate import Ballot, nominate
 from jettison.loop.release_chosen import release_chosen
 from jettison.loop.safety import ON_PROBES, probes_of, safety_gates, safety_records, with_scorer_errors
-from jettison.loop.search import Findings, first_contender, search, with_costs
+from jettison.loop.search import NO_TIME, Findings, first_contender, search, with_costs
 from jettison.loop.suite_evidence import suite_evidence
 from jettison.loop.suite_run import gates_of, with_suites
 from jettison.loop.telling import Answers, report_content
@@ -84,8 +84,8 @@ def _run(config: RunConfig, watcher: Watcher | None) -> Outcome:
     )
     finalists = _finalists(measured, ballot)
     workspace.watcher.stage("cost of the finalists, thoroughly")
-    incumbent, finalists = with_costs(workspace, incumbent, finalists, thorough=True)
-    judged = _decide(workspace, incumbent, finalists, ballot, gates, chosen.probes)
+    incumbent, finalists = with_costs(workspace, incumbent, finalists, thorough=bool(finalists))
+    judged = _decide(workspace, incumbent, finalists, ballot, gates, chosen.probes, findings)
     release = release_chosen(
         workspace,
         incumbent,
@@ -365,6 +365,7 @@ def _decide(
     ballot: Ballot,
     gates: Sequence[Gate],
     probes: Sequence[Example],
+    findings: Findings,
 ) -> Judged:
     """Read the test split, once for this question, and decide; a finished decision is kept as it is."""
     task = workspace.task
@@ -381,7 +382,7 @@ def _decide(
         }
     )
     workspace.watcher.stage("the decision, on the test split")
-    reading = _read_test(workspace, purpose)
+    reading = _read_test(workspace, purpose, is_choice=bool(finalists))
     examples = workspace.slicer.apply(reading.examples)
     # A cascade answers from what its arms answered: they come first.
     order = sorted(contenders, key=lambda contender: contender.candidate.backend == "cascade")
@@ -419,12 +420,26 @@ def _decide(
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
         write_json(kept, decision)
+    untested = _why_untested(workspace, findings) if not finalists else ""
+    if untested:
+        decision = msgspec.structs.replace(decision, reasons=(untested,))
     write_decision(workspace.folder, decision)
     answers = tuple(Answers(name=e.name, records=e.records) for e in evidence)
     return Judged(decision=decision, examples=examples, answers=answers, probes=tuple(probes))
 
 
-def _read_test(workspace: Workspace, purpose: str) -> TestReading:
+def _why_untested(workspace: Workspace, findings: Findings) -> str:
+    """Why nothing was put to the test, where time was what lacked."""
+    n_late = sum(one.reason == NO_TIME for one in findings.tried)
+    if not n_late:
+        return ""
+    return (
+        f"{n_late} of {len(findings.tried)} recipes had no time in the budget of "
+        f"{workspace.config.budget}. Give it more with `--budget`, or `budget` in jettison.toml."
+    )
+
+
+def _read_test(workspace: Workspace, purpose: str, *, is_choice: bool) -> TestReading:
     """The test examples; where the task's folder is read-only the ledger stands in the run's own.
 
     A suite holds the test split of the task it was built of, whose readings count on.
@@ -434,9 +449,10 @@ def _read_test(workspace: Workspace, purpose: str) -> TestReading:
         if task is None:
             continue
         try:
-            readings.append(task.read_test(purpose=purpose))
+            readings.append(task.read_test(purpose=purpose, is_choice=is_choice))
         except CannotWrite:
-            readings.append(task.read_test(purpose=purpose, ledger=workspace.folder / "test_reads.jsonl"))
+            ledger = workspace.folder / "test_reads.jsonl"
+            readings.append(task.read_test(purpose=purpose, ledger=ledger, is_choice=is_choice))
     n_reads = max(reading.n_reads for reading in readings)
     return msgspec.structs.replace(readings[0], n_reads=n_reads)
 

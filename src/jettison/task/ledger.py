@@ -26,7 +26,7 @@ def count_test_read(path: Path, *, test_digest: str, purpose: str) -> int:
     Raises:
         CannotWrite: The ledger cannot be written; an unwritten reading must not happen.
     """
-    purposes = {line.purpose for line in read_ledger(path) if line.test_digest == test_digest}
+    purposes = _purposes(path, test_digest)
     if purpose not in purposes:
         line = TestRead(test_digest=test_digest, purpose=purpose, time=time.time())
         with said_when_unwritable(path):
@@ -38,6 +38,15 @@ def count_test_read(path: Path, *, test_digest: str, purpose: str) -> int:
                 file.flush()
                 os.fsync(file.fileno())
     return len(purposes | {purpose})
+
+
+def n_test_reads(path: Path, *, test_digest: str) -> int:
+    """Decisions that have read a test split so far."""
+    return len(_purposes(path, test_digest))
+
+
+def _purposes(path: Path, test_digest: str) -> set[str]:
+    return {line.purpose for line in read_ledger(path) if line.test_digest == test_digest}
 
 
 def read_ledger(path: Path) -> tuple[TestRead, ...]:

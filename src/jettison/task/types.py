@@ -183,7 +183,9 @@ class Task:
     def unlabelled(self) -> tuple[Example, ...]:
         return self.development.unlabelled
 
-    def read_test(self, *, purpose: str, ledger: Path | None = None) -> "TestReading":
+    def read_test(
+        self, *, purpose: str, ledger: Path | None = None, is_choice: bool = True
+    ) -> "TestReading":
         """Hand out the test examples and write down that it happened.
 
         Args:
@@ -191,10 +193,15 @@ class Task:
                 the decision's inputs): the same purpose counts once.
             ledger: File to keep the count in, instead of `.jettison/test_reads.jsonl`
                 beside the task.
+            is_choice: False where the incumbent alone is asked: nothing is chosen by that, and
+                it is not counted.
         """
-        from jettison.task.ledger import count_test_read
+        from jettison.task.ledger import count_test_read, n_test_reads
 
         path = ledger or self.folder / ".jettison" / "test_reads.jsonl"
+        if not is_choice:
+            n_before = n_test_reads(path, test_digest=self.test_digest)
+            return TestReading(examples=self._load_test(), n_reads=max(1, n_before))
         n_reads = count_test_read(path, test_digest=self.test_digest, purpose=purpose)
         return TestReading(examples=self._load_test(), n_reads=n_reads)
 
