@@ -209,6 +209,16 @@ def test_positions_in_the_data_take_their_names_from_the_model(tmp_path: Path, m
     assert task.train[0].expected == "buy"
 
 
+def test_labels_without_an_example_in_the_data_are_taken_from_the_model(
+    tmp_path: Path, model: Path
+) -> None:
+    some = [row for row in orders() if row["label"] != "oos"]
+    looked = look(str(model), write_jsonl(tmp_path / "some.jsonl", some), out=tmp_path)
+    assert looked.labels.verdict == "match"
+    assert read_task(tmp_path / "task.toml").labels == LABELS
+    assert "# the model's labels: the data has no example of oos" in (tmp_path / "task.toml").read_text()
+
+
 def test_tokens_are_counted_on_all_but_test(tmp_path: Path, model: Path) -> None:
     long = [{"text": "zora " * 200 + hash_word(i), "label": "buy", "part": "test"} for i in range(5)]
     looked = look(str(model), write_jsonl(tmp_path / "d.jsonl", [*orders(), *long]), write=False)

@@ -55,7 +55,8 @@ def match_labels(
         raise InvalidInput(
             f"labels of {where} must be the task's {len(labels)}, got {len(names)}; "
             f"unknown to the task: {strange[:5]}, unknown to the model: {lacking[:5]}. "
-            "Map the names in `[labels.aliases]` of task.toml, or in `id2label` of its config.json."
+            "Map the names in `[labels.aliases]` of task.toml, or in `id2label` of its config.json; of "
+            "labels without an example in the data, list all in `[labels]` `names`."
         )
     return [str(label) for label in matched]
 

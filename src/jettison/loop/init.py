@@ -166,7 +166,9 @@ def _guess(data: Path, hints: Hints) -> Guess:
 
 
 def _label_names(model: ModelLook, guess: Guess) -> tuple[str, ...] | None:
-    """The model's label names where the data has only their positions."""
+    """The model's label names where the data has only their positions, or no example of some."""
+    if model.labels is not None and set(guess.labels) < set(model.labels):
+        return model.labels
     numbers = all(label.isdecimal() for label in guess.labels)
     if not numbers or model.labels is None or any(name.isdecimal() for name in model.labels):
         return None

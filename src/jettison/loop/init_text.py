@@ -215,10 +215,13 @@ def _label_lines(facts: TaskFacts) -> list[str]:
     guess = facts.guess
     lines = ["", "[labels]", f"# {len(guess.labels)} labels: {_some(guess.labels)}"]
     if facts.label_names is not None:
-        lines += [
-            "# the data has positions; these are the model's names, in the order of its answers",
-            f"names = {listed(facts.label_names)}",
-        ]
+        unseen = [name for name in facts.label_names if name not in guess.labels]
+        why = (
+            "the data has positions; these are the model's names, in the order of its answers"
+            if len(unseen) == len(facts.label_names)
+            else f"the model's labels: the data has no example of {_some(unseen)}"
+        )
+        lines += [f"# {why}", f"names = {listed(facts.label_names)}"]
     if guess.out_of_scope is not None:
         lines.append(
             f"out_of_scope = {quoted(guess.out_of_scope)}    # the label that means none of the others"
