@@ -75,5 +75,7 @@ class Screen:
         if self._left is None:
             return ""
         since, estimate_s = self._left
-        left_s = max(0.0, estimate_s - (time.monotonic() - since))
+        left_s = estimate_s - (time.monotonic() - since)
+        if left_s < 0.5:
+            return ""  # it takes longer than was thought: no more is known
         return f"about {left_s / 60:.0f} min left" if left_s >= 90 else f"about {left_s:.0f} s left"
