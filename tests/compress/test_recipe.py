@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jettison.candidate import Candidate, write_candidate
-from jettison.compress.recipe import Surroundings, auto_recipes, check_recipe_applies
+from jettison.candidate import AppliedStep, Candidate, write_candidate
+from jettison.compress.recipe import Surroundings, auto_recipes, check_recipe_applies, lineage_words
 
 EVERYTHING = frozenset({"torch", "onnx", "openvino"})
 AROUND = Surroundings(installed=EVERYTHING, n_train=1000, n_layers=6, example_s=0.001, has_bfloat16=True)
@@ -85,3 +85,20 @@ def test_a_narrowed_one_is_healed_by_fewer_texts_than_a_pruned_one(incumbent: Ca
         ]
         assert narrowed[0] == found["narrow-third-int8"][0]
         assert 1 <= narrowed[1]["epochs"] < pruned[1]["epochs"]  # type: ignore[operator]
+
+
+def test_a_cascade_says_who_answers_in_it_and_its_threshold_without_a_dozen_digits(tmp_path: Path) -> None:
+    joined = AppliedStep(
+        step="cascade",
+        settings={"epsilon": 0.01, "threshold": 0.8487455883557038},
+        seed=0,
+        versions={},
+        parents=(),
+        notes={"lean": "static", "fallback": "onnx-int8", "accepted_share": 0.4},
+    )
+    cascade = write_candidate(
+        tmp_path, name="static→onnx-int8", backend="fake", labels=("a", "b"), lineage=(joined,)
+    )
+    assert lineage_words(cascade) == (
+        "cascade (lean static, fallback onnx-int8, epsilon 0.01, threshold 0.8487)",
+    )

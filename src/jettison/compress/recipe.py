@@ -94,7 +94,11 @@ def installed_extras() -> frozenset[str]:
 
 def describe_step(step: dict[str, Any]) -> str:
     """A step in words, as reports show it."""
-    settings = ", ".join(f"{key} {value}" for key, value in step.items() if key != "step")
+    settings = ", ".join(
+        f"{key} {f'{value:.4g}' if isinstance(value, float) else value}"
+        for key, value in step.items()
+        if key != "step"
+    )
     return f"{step['step'].replace('_', ' ')}" + (f" ({settings})" if settings else "")
 
 
@@ -107,8 +111,10 @@ def lineage_words(candidate: Candidate) -> tuple[str, ...]:
             for key, value in applied.settings.items()
             if isinstance(value, str | int | float | bool) and value not in ("", None)
         }
-        most = 7 if applied.step == "cascade" else 4
-        words.append(describe_step({"step": applied.step, **dict(list(shown.items())[:most])}))
+        is_cascade = applied.step == "cascade"
+        arms = {k: v for k, v in applied.notes.items() if is_cascade and k in ("lean", "fallback")}
+        most = 7 if is_cascade else 4
+        words.append(describe_step({"step": applied.step, **arms, **dict(list(shown.items())[:most])}))
     return tuple(words)
 
 
