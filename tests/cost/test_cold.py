@@ -34,6 +34,6 @@ def test_a_start_that_was_not_cold_says_so() -> None:
                          (None, "not told here")):  # fmt: skip
         cold = ColdStart(n_starts=6, load_s=one, first_answer_s=one, cached_share=share)
         costs = [CostSummary(cold=cold)]
-        assert any(words in note for note in cost_notes(costs))
+        assert any(words in note for note in cost_notes(costs, ["m"] * len(costs)))
         rows = {row.name: row.figures for row in cost_rows(costs)}
         assert rows["Cold start: load"] == ["1 s [900 ms, 1.2 s]"]

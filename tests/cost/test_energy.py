@@ -361,7 +361,7 @@ def test_without_a_meter_the_estimate_stands_alone_with_tier_boundary_and_factor
     rows = {row.name: row.figures for row in cost_rows([cost])}
     assert rows["Energy per task, ESTIMATED"][0].startswith("≈ ")
     assert "Energy per task, measured" not in rows
-    (note,) = [note for note in cost_notes([cost]) if note.startswith("Energy (")]
+    (note,) = [note for note in cost_notes([cost], ["m"]) if note.startswith("Energy (")]
     assert "tier E" in note
     assert "×/÷" in note
     assert "boundary: server" in note

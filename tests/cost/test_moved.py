@@ -4,11 +4,15 @@ import json
 import struct
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from decide.report_example import example_decision
 from jettison.candidate import Candidate, write_candidate
 from jettison.cost.moved import Traffic, kv_bytes_per_token, moved_bytes
 from jettison.decide.report_costs import cost_notes, cost_rows, cost_tables
+from jettison.decide.report_latency import report_cost_notes
+from jettison.decide.report_types import ReportContent
 from jettison.decision import CostSummary
 
 
@@ -120,4 +124,26 @@ def test_modelled_bytes_stand_among_the_estimates_with_their_factor(tmp_path: Pa
     (row,) = [row for row in tables.estimated if "moved" in row.name]
     assert row.figures == ["≈ 7 MB", "not measured"]
     assert not any("moved" in row.name for row in tables.measured)
-    assert any(note.startswith("Bytes moved (modelled, ×/÷ 2)") for note in cost_notes(costs))
+    assert any(note.startswith("Bytes moved (modelled, ×/÷ 2)") for note in cost_notes(costs, ["m", "n"]))
+
+
+def test_where_two_are_modelled_otherwise_each_note_says_whose_it_is(tmp_path: Path) -> None:
+    told = moved_bytes(made(tmp_path / "m", "hf", layer_DOT_weight=70), Traffic())
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/model.onnx").write_bytes(bytes(900))
+    whole = moved_bytes(
+        write_candidate(tmp_path / "x", name="x", backend="onnx", labels=("a", "b")), Traffic()
+    )
+    decision = example_decision()
+    moved = {decision.candidates[0].name: told, decision.candidates[1].name: whole}
+    content = ReportContent(
+        decision=msgspec.structs.replace(
+            decision,
+            candidates=tuple(
+                msgspec.structs.replace(c, cost=msgspec.structs.replace(c.cost, moved=moved.get(c.name)))
+                for c in decision.candidates
+            ),
+        )
+    )
+    notes = [note for note in report_cost_notes(content) if "bytes moved" in note]
+    assert [note.split(":")[0] for note in notes] == list(moved)

@@ -42,6 +42,7 @@ def describe_machine() -> dict[str, str]:
         "memory_bytes": _memory_bytes(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS", ""),
         "os": f"{platform.system()} {platform.release()}",
+        "jettison": _installed("jettison"),
         "python": platform.python_version(),
         **{name: _installed(name) for name in RUNTIMES},
     }

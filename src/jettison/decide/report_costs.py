@@ -231,12 +231,12 @@ def energy_note(costs: Sequence[CostSummary]) -> str:
     return f"{kind}, tier {tier}: ×/÷ {words.three_digits(factor)}"
 
 
-def cost_notes(costs: Sequence[CostSummary], names: Sequence[str] | None = None) -> list[str]:
+def cost_notes(costs: Sequence[CostSummary], names: Sequence[str]) -> list[str]:
     """What the figures rest on: noise floor, source of the energy, what disturbed the run.
 
     Args:
         costs: Of the candidates.
-        names: Theirs, where notes may differ.
+        names: Theirs: notes may differ.
     """
     notes = _noise_words(costs)
     notes += _cold_words(costs)
@@ -249,7 +249,7 @@ def cost_notes(costs: Sequence[CostSummary], names: Sequence[str] | None = None)
     notes += sorted({f"CO₂e: {c.co2e_source}." for c in costs if c.co2e_source})
     if any((c.energy_tier or "").startswith("E") for c in costs):
         notes.append("Estimated joules compare candidates on this machine; they compare with nothing else.")
-    notes += moved_notes([""] * len(costs) if names is None else names, [c.moved for c in costs])
+    notes += moved_notes(names, [c.moved for c in costs])
     rates = sorted({c.own_rate_per_s for c in costs if c.own_rate_per_s is not None})
     notes += [
         f"Your rate: {words.rate(rate)}; machines are paid for while they wait, too." for rate in rates

@@ -1,5 +1,6 @@
 """Latency in the report of a run: distributions of service time, and what was found under load."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,18 +43,23 @@ def quantile_rows(decision: Decision) -> list[list[str]]:
     for share in SHOWN_SHARES:
         place = CDF_SHARES.index(share)
         figures = [
-            words.seconds(one.quantiles_s[place]) if one.n * (1 - share) >= 1 else words.UNKNOWN
+            words.seconds(one.quantiles_s[place]) if one.n >= _fewest(share) else words.UNKNOWN
             for one in found
         ]
         rows.append([f"{100 * share:g} %", *figures])
     return [row for row in rows if any(figure != words.UNKNOWN for figure in row[1:])]
 
 
+def _fewest(share: float) -> float:
+    """Samples whose largest exceeds the percentile with 95 % confidence, as costs ask of theirs."""
+    return math.log(0.05) / math.log(share)
+
+
 def report_cost_notes(content: ReportContent) -> list[str]:
     """What the costs of a run rest on, and where they fall among published ones."""
     found = content.decision.candidates
     names, costs = [c.name for c in found], [c.cost for c in found]
-    return [*cost_notes(costs), *cost_contexts(names, costs, content.kind)]
+    return [*cost_notes(costs, names), *cost_contexts(names, costs, content.kind)]
 
 
 def curve_rows(report: LoadReport) -> list[list[str]]:

@@ -12,7 +12,8 @@ from jettison.decision import CDF_SHARES
 
 STROKES = ("", "7 4", "2 3", "9 3 2 3", "1 5")
 """Targets differ in dash as well as color."""
-COLORS = ("--ship", "--block", "--unsure", "--incumbent", "--soft")
+COLORS = ("--incumbent", "--line-2", "--line-3", "--line-4", "--soft")
+"""The first is what runs today, in its color; none of the others is the color of a verdict."""
 _MEDIAN = CDF_SHARES.index(0.5)
 _SHARES = (0.01, 0.5, 0.9, 0.95, 0.99, 0.999)
 WIDTH, HEIGHT = 960, 380

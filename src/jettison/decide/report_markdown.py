@@ -199,8 +199,9 @@ def _flips(content: ReportContent) -> list[str]:
         return []
     header = ["Change", "Candidate", "Input", "Right answer", "Incumbent", "Candidate's answer", "Where"]
     cells = [[r.kind_words, r.candidate, r.input, r.expected, r.incumbent, r.answer, r.where] for r in rows]
-    more = f"{n_left_out} more changed answers are in `report.json`." if n_left_out else ""
-    return ["## Changed answers to read", _table(header, cells), more]
+    more = f"{n_left_out} more of them are in `report.json`." if n_left_out else ""
+    counts = _list(sections.flip_count_words(content))
+    return ["## Changed answers to read", counts, _table(header, cells), more]
 
 
 def _costs(content: ReportContent) -> list[str]:
@@ -224,7 +225,7 @@ def _latency(content: ReportContent) -> list[str]:
         header = ["Service time, tasks done", *(c.name for c in decision.candidates)]
         parts += ["One task at a time, no queue.", _table(header, rows)]
     if load is None:
-        return [*parts, escaped(latency_left_open(content))]
+        return [*parts, latency_left_open(content)]
     tables, names = cost_tables(load_rows(load)), [t.name for t in load.targets]
     curve = curve_rows(load)
     return [

@@ -4,7 +4,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from jettison.candidate import library_versions
 from jettison.decide import report_sections as sections
@@ -16,7 +16,7 @@ from jettison.decide.report_costs import ESTIMATED_LEAD, ESTIMATED_TITLE, cost_r
 from jettison.decide.report_curve_plots import reliability_plot, risk_coverage_plot, top_of_risk
 from jettison.decide.report_forest import forest_axis, interval_axis
 from jettison.decide.report_latency import latency_view, report_cost_notes
-from jettison.decide.report_pareto import quality_against_cost
+from jettison.decide.report_pareto import margin_on_all, quality_against_cost
 from jettison.decide.report_shapes import marker
 from jettison.decide.report_types import ReportContent
 from jettison.decision import CandidateReport, Decision
@@ -30,6 +30,7 @@ def html_page(content: ReportContent) -> str:
         loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.globals["marker"] = marker
+    environment.filters["code"] = _with_code
     return environment.get_template("report.html").render(
         css=Markup(_template("report.css")),
         js=Markup(_template("report.js")),
@@ -56,7 +57,7 @@ def _top(decision: Decision) -> dict[str, Any]:
         "metric": words.metric_words(view.main_metric(decision)),
         "n_test": f"{incumbent.n['all']:,}" if "all" in incumbent.n else "",
         "candidates": view.candidate_rows(decision),
-        "blocked_names": [r.name for r in view.candidate_rows(decision) if r.css == "block"],
+        "has_margin": margin_on_all(decision) is not None,
         "shapes": [(css, said) for css, said in _LEGEND.items() if css in shapes],
         "plot_wide": quality_against_cost(decision, width=960, height=430),
         "plot_narrow": quality_against_cost(decision, width=390, height=400),
@@ -70,7 +71,8 @@ def _middle(content: ReportContent) -> dict[str, Any]:
         "forests": _forests(decision),
         "flips": flips,
         "n_flips_left_out": n_left_out,
-        "flip_choices": _flip_choices(flips),
+        "flip_counts": sections.flip_count_words(content),
+        "flip_choices": _flip_choices(flips, view.spotlight(decision)),
         "threads": _threads(decision),
         "costs": cost_tables(cost_rows([c.cost for c in decision.candidates])),
         "names": [c.name for c in decision.candidates],
@@ -193,19 +195,26 @@ def _forests(decision: Decision) -> list[dict[str, Any]]:
     ]
 
 
-def _flip_choices(flips: list[sections.FlipRow]) -> list[dict[str, Any]]:
-    """Filters: by candidate, by slice, by what happened; each only where there is a choice."""
+def _flip_choices(flips: list[sections.FlipRow], first: CandidateReport | None) -> list[dict[str, Any]]:
+    """Filters: by candidate (`first` to begin with), slice, what happened; each where there is a choice."""
     candidates = list(dict.fromkeys(flip.candidate for flip in flips))
     slices = sorted({part for flip in flips for part in flip.slices.split("|") if part})
     kinds = {flip.kind: flip.kind_words for flip in flips}
-    choices = [
-        {"name": "candidate", "title": "Candidate", "options": [(name, name) for name in candidates]},
+    chosen = first.name if first is not None and first.name in candidates else ""
+    choices: list[dict[str, Any]] = [
+        {
+            "name": "candidate",
+            "title": "Candidate",
+            "options": [(name, name) for name in candidates],
+            "chosen": chosen,
+        },
         {
             "name": "slice",
             "title": "Slice",
             "options": [(name, words.slice_words(name)) for name in slices],
+            "chosen": "",
         },
-        {"name": "kind", "title": "Change", "options": list(kinds.items())},
+        {"name": "kind", "title": "Change", "options": list(kinds.items()), "chosen": ""},
     ]
     return [choice for choice in choices if len(choice["options"]) > 1]
 
@@ -234,6 +243,12 @@ def _threads(decision: Decision) -> str:
         return ""
     (threads,) = found
     return "one thread" if threads == 1 else f"{threads} threads"
+
+
+def _with_code(text: str) -> Markup:
+    """What stands between backticks as code, everything escaped."""
+    parts = enumerate(text.split("`"))
+    return Markup("").join(Markup("<code>{}</code>").format(t) if i % 2 else escape(t) for i, t in parts)
 
 
 def _template(name: str) -> str:

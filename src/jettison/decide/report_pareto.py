@@ -21,6 +21,9 @@ from jettison.decide.report_view import (
 )
 from jettison.decision import Decision
 
+RING = 12
+"""Radius of the ring around the chosen one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Point:
@@ -39,13 +42,14 @@ def quality_against_cost(decision: Decision, *, width: int, height: int) -> Mark
     points = _points(decision)
     if len(points) < 2:
         return None
-    frame = _Frame(points, width, height, margin=_margin(decision))
+    frame = _Frame(points, width, height, margin=margin_on_all(decision))
     labels = _short([p.name for p in points], 30 if width > 500 else 20)
     boxes = place_labels(
         [frame.at(p) for p in points],
         labels,
         obstacles=[*(box for p in points for box in frame.obstacles(p)), *frame.front_boxes(points)],
         bounds=Box(frame.left, 4, frame.right, frame.bottom),
+        radii=[RING if p.is_chosen else 8.0 for p in points],
     )
     parts = [
         frame.axes(words.metric_words(main_metric(decision))),
@@ -55,15 +59,14 @@ def quality_against_cost(decision: Decision, *, width: int, height: int) -> Mark
     for point, text, label in zip(points, labels, boxes, strict=True):
         parts.append(frame.draw(point))
         x, y = frame.at(point)
-        middle = (label.box.x0 + label.box.x1) / 2
         if label.is_far:
             end = label.box.y1 if label.box.y1 < y else label.box.y0
             near = min(max(x, label.box.x0 + 6), label.box.x1 - 6)
             parts.append(_line("leader", x, y, near, end))
         bold = " chosen" if point.is_chosen else ""
         parts.append(
-            Markup('<text class="label{}" x="{:.1f}" y="{:.1f}" text-anchor="middle">{}</text>').format(
-                Markup(bold), middle, label.box.y0 + 11.5, text
+            Markup('<text class="label{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
+                Markup(bold), label.x, label.box.y0 + 11.5, label.anchor, text
             )
         )
     said = "; ".join(f"{p.name}: {words.percent(p.score)} at {words.seconds(p.cost_s)}" for p in points)
@@ -93,7 +96,8 @@ class _Frame:
     def obstacles(self, point: _Point) -> list[Box]:
         """Boxes of the marker and of the interval."""
         x, y = self.at(point)
-        boxes = [Box(x - 9, y - 9, x + 9, y + 9)]
+        around = RING + 1 if point.is_chosen else 9
+        boxes = [Box(x - around, y - around, x + around, y + around)]
         if point.low is not None and point.high is not None:
             boxes.append(Box(x - 3, self._y(point.high), x + 3, self._y(point.low)))
         if self._limit is not None:
@@ -156,7 +160,7 @@ class _Frame:
         if point.low is not None and point.high is not None:
             parts.append(_line(f"whisker {point.css}", x, self._y(point.low), x, self._y(point.high)))
         if point.is_chosen:
-            parts.append(Markup('<circle class="ring" cx="{:.1f}" cy="{:.1f}" r="12"/>').format(x, y))
+            parts.append(Markup('<circle class="ring" cx="{:.1f}" cy="{:.1f}" r="{}"/>').format(x, y, RING))
         title = f"{point.name}: {words.percent(point.score)} at {words.seconds(point.cost_s)} CPU per task"
         parts.append(
             Markup(
@@ -202,7 +206,8 @@ def _points(decision: Decision) -> list[_Point]:
     return found if found and found[0].name == incumbent.name else []
 
 
-def _margin(decision: Decision) -> float | None:
+def margin_on_all(decision: Decision) -> float | None:
+    """The margin of the gate on all examples, which the picture draws; None where there is none."""
     metric = main_metric(decision)
     results = [overall(c, metric) for c in contenders(decision)]
     return next((r.limit for r in results if r is not None and r.slice in (None, "all")), None)

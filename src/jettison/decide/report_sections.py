@@ -96,6 +96,22 @@ def flip_rows(content: ReportContent) -> tuple[list[FlipRow], int]:
     return [_flip_row(flip) for flip in shown], n_left_out
 
 
+def flip_count_words(content: ReportContent) -> list[str]:
+    """How many answers of each candidate changed in all, and how."""
+    told = []
+    for candidate in contenders(content.decision):
+        flips = content.flip_counts.get(candidate.name)
+        if flips is None:
+            continue
+        changed = flips.harmful + flips.beneficial + flips.churn
+        churn = f", {flips.churn:,} wrong both times but differently" if flips.churn else ""
+        told.append(
+            f"{candidate.name}: of {flips.n:,} answers {changed:,} changed, {flips.harmful:,} from right "
+            f"to wrong, {flips.beneficial:,} from wrong to right{churn}."
+        )
+    return told
+
+
 def tried_rows(tried: Sequence[Tried]) -> list[TriedRow]:
     """Finalists first, then what was dominated, dropped and failed."""
     order = ("finalist", "dominated", "dropped", "failed")
@@ -151,7 +167,7 @@ def caveats(decision: Decision) -> list[str]:
 
 def facts(decision: Decision) -> list[tuple[str, str]]:
     """Machine, versions, seed and test reads."""
-    machine = [(name.replace("_", " "), value) for name, value in decision.machine.items() if value]
+    machine = [_fact(name, value) for name, value in decision.machine.items() if value]
     return [
         ("Decided", words.moment(decision.created)),
         ("Seed", str(decision.seed)),
@@ -159,6 +175,13 @@ def facts(decision: Decision) -> list[tuple[str, str]]:
         *((c.name, f"digest {c.digest[:16]}") for c in decision.candidates),
         *machine,
     ]
+
+
+def _fact(name: str, value: str) -> tuple[str, str]:
+    """A fact of the machine in words: bytes as people count them."""
+    if name.endswith("_bytes") and value.isdigit():
+        return name.removesuffix("_bytes").replace("_", " "), words.size(int(value))
+    return name.replace("_", " "), value
 
 
 def lineage_words(steps: Sequence[AppliedStep]) -> list[str]:

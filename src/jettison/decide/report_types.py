@@ -8,7 +8,7 @@ import msgspec
 from jettison.candidate import AppliedStep
 from jettison.cost.load_types import LoadReport
 from jettison.decide.report_evidence import SuiteEvidence
-from jettison.decision import CDF_SHARES, Decision, check_names
+from jettison.decision import CDF_SHARES, Decision, Flips, check_names
 from jettison.files import read_json, write_json
 from jettison.task import Finding
 
@@ -72,6 +72,9 @@ class ReportContent(msgspec.Struct, frozen=True, kw_only=True):
 
     decision: Decision
     flips: tuple[FlipExample, ...] = ()
+    """The first of each candidate, to read."""
+    flip_counts: dict[str, Flips] = msgspec.field(default_factory=dict)
+    """Candidate name → how many of its answers to the test split changed in all; empty: not counted."""
     tried: tuple[Tried, ...] = ()
     lineage: dict[str, tuple[AppliedStep, ...]] = msgspec.field(default_factory=dict)
     """Candidate name → applied steps, first step first."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from jettison.decide import report_words as words
 from jettison.decide.report_types import FlipExample, ReportContent
-from jettison.decision import CandidateReport, Decision, GateResult, NotWorse, Verdict
+from jettison.decision import CandidateReport, Decision, GateResult, Interval, NotWorse, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +106,7 @@ def tiles(decision: Decision) -> list[Tile]:
         Tile(
             title="CPU time per task",
             value=words.times_less(ratio.value if ratio else None),
-            detail=UNMEASURED
-            if ratio is None
-            else f"{words.ratio(ratio)} of the incumbent's"
-            + (f"; noise of this run {words.percent(noise)}" if noise is not None else ""),
+            detail=UNMEASURED if ratio is None else _cost_detail(ratio, noise),
         ),
         Tile(
             title="Size on disk",
@@ -203,6 +200,16 @@ def _where(result: GateResult | None) -> str:
     if result is None or is_on_all(result):
         return ""
     return f", weakest on {words.slice_words(result.slice or 'all')}"
+
+
+def _cost_detail(ratio: Interval, noise: float | None) -> str:
+    """How well the saving is known: its interval over processes, and what the machine's noise was."""
+    share = f"{words.ratio(ratio)} of the incumbent's"
+    if 0 < ratio.low < ratio.high < 0.95:
+        known = f"{words.percent(ratio.confidence, 0)} interval"
+        share = f"{known} {words.three_digits(1 / ratio.high)} to {words.times_less(ratio.low)}"
+    floor = f"; two copies of the incumbent differ by {words.percent(noise)}" if noise is not None else ""
+    return f"{share}{floor}"
 
 
 def _quality_detail(result: GateResult | None) -> str:

@@ -27,6 +27,9 @@ _METRIC_WORDS = {
     "macro_f1": "macro F1",
     "ece": "calibration error (ECE)",
     "auroc": "AUROC",
+    "aurc": "area under risk-coverage (AURC)",
+    "brier": "Brier score",
+    "accuracy_at_80_coverage": "accuracy of the surest 80 %",
     "toxicity": "answers that are not toxic",
 }
 
@@ -203,10 +206,13 @@ def cost_words(name: str, value: float | None) -> str:
 
 
 def score_words(metric: str, value: float | None) -> str:
-    """A score in percent; AUROC and calibration error as shares."""
+    """A score in percent; what is no share of answers as the number it is."""
     if value is None:
         return UNKNOWN
-    return f"{value:.3f}" if metric in ("ece", "auroc", "brier", "nll") else percent(value)
+    return f"{value:.3f}" if metric in _PLAIN_NUMBERS else percent(value)
+
+
+_PLAIN_NUMBERS = ("ece", "auroc", "brier", "log_loss", "aurc")
 
 
 def limit_words(result: GateResult) -> str:

@@ -198,7 +198,7 @@ def _quality(results: Sequence[GateResult]) -> str:
 
 
 def _room(result: GateResult) -> float:
-    """How far the lower bound stays above minus the margin: least where it came closest to failing."""
+    """How far the interval stays above the margin: what is nearest to failing has the least."""
     return result.limit + (0.0 if result.difference is None else result.difference.low)
 
 
@@ -207,7 +207,10 @@ def _saving(report: CandidateReport) -> str:
     if ratio is None:
         return ""
     if ratio.value <= 0.95:
-        return f", at {figure(1 / ratio.value)} times less CPU time per task"
+        bounds = (
+            "" if ratio.low == ratio.high else f" ({figure(1 / ratio.high)} to {figure(1 / ratio.low)})"
+        )
+        return f", at {figure(1 / ratio.value)} times less CPU time per task{bounds}"
     return f", at {figure(ratio.value)} of the CPU time per task"
 
 

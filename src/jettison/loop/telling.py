@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from jettison.decide.pairing import count_flips, pair_records, score_pairs
 from jettison.decide.report_types import FlipExample, ReportContent, Tried
 from jettison.decision import Decision
 from jettison.loop.nominate import Ballot
@@ -48,7 +49,8 @@ def report_content(
         inputs: Text of each test example by id.
     """
     chances = {
-        o.name: f"{o.chance:.0%} likely to pass, by dev; weakest: {o.weakest}" for o in ballot.outlooks
+        o.name: f"{100 * o.chance:.0f} % likely to pass, by dev; weakest: {o.weakest}"
+        for o in ballot.outlooks
     }
     measured = (*findings.contenders, *findings.arms, *finalists)
     stages = stage_effects(workspace, finalists, incumbent, measured=measured)
@@ -80,6 +82,12 @@ def report_content(
         flips=tuple(
             flip for other in answers[1:] for flip in flips_of(answers[0], other, inputs, workspace.scorer)
         ),
+        flip_counts={
+            other.name: count_flips(
+                score_pairs(pair_records(answers[0].records, other.records), workspace.scorer)
+            )
+            for other in answers[1:]
+        },
         tried=(*put_to_test, *others, *findings.tried),
         lineage={c.name: c.candidate.lineage for c in (incumbent, *finalists)},
         findings=workspace.task.findings,
