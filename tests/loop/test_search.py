@@ -3,7 +3,10 @@
 from collections import Counter
 from types import SimpleNamespace
 
+import pytest
+
 from jettison.loop.search import N_FIRST_LOOK, first_look
+from jettison.loop.watcher import Clock
 from jettison.task import Example
 
 
@@ -32,3 +35,11 @@ def test_the_first_look_is_drawn_from_all_of_dev_and_not_from_its_head() -> None
 def test_a_small_dev_split_is_looked_at_whole() -> None:
     workspace = space(N_FIRST_LOOK)
     assert first_look(workspace) == workspace.dev  # type: ignore[arg-type]
+
+
+def test_no_more_time_is_said_to_be_left_than_the_budget_has() -> None:
+    """An hour of recipes in a budget of ten minutes: what does not fit is left out."""
+    assert Clock(600.0).left_s(3600.0, reserve_s=60.0) == pytest.approx(600, abs=1)
+    assert Clock(600.0).left_s(120.0, reserve_s=60.0) == 180
+    assert Clock(None).left_s(3600.0, reserve_s=60.0) == 3660
+    assert Clock(30.0).left_s(3600.0, reserve_s=60.0) == 60

@@ -68,8 +68,8 @@ def search(
     reserve_s = time_for_the_rest(workspace, example_s)
     planned = _halved(workspace, incumbent, recipes, findings, training_threads)
     for index, recipe in enumerate(planned):
-        left = sum(workspace.clock.corrected_s(r.estimate_s) for r in planned[index:])
-        workspace.watcher.stage(f"candidate {index + 1} of {len(planned)}: {recipe.name}", left + reserve_s)
+        left_s = workspace.clock.left_s(sum(r.estimate_s for r in planned[index:]), reserve_s=reserve_s)
+        workspace.watcher.stage(f"candidate {index + 1} of {len(planned)}: {recipe.name}", left_s)
         if not workspace.clock.has_time_for(recipe.estimate_s, reserve_s=reserve_s):
             findings.tried.append(not_tried(recipe, NO_TIME))
             workspace.watcher.found(f"{recipe.name}: left out, no time in the budget")

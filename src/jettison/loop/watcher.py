@@ -55,6 +55,13 @@ class Clock:
             return estimate_s
         return estimate_s * min(4.0, max(0.25, self._took_s / self._estimated_s))
 
+    def left_s(self, estimate_s: float, *, reserve_s: float = 0.0) -> float:
+        """Seconds that work and what must follow will take: what the budget has no time for is left out."""
+        work_s = self.corrected_s(estimate_s)
+        if self._budget_s is not None:
+            work_s = min(work_s, max(0.0, self._budget_s - self.spent_s() - reserve_s))
+        return work_s + reserve_s
+
     def has_time_for(self, estimate_s: float, *, reserve_s: float = 0.0) -> bool:
         """Whether a piece of work fits in the budget, with `reserve_s` kept for what must follow."""
         if self._budget_s is None:
