@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 
@@ -228,3 +230,40 @@ def test_a_reader_that_goes_away_is_no_error(release):
 
 def test_a_linear_release_answers_afresh_within_a_second():
     assert answer_afresh(Path(__file__).parents[1] / "golden" / "release-1") < 1.0
+
+
+def test_tables_are_read_by_their_columns_and_not_line_by_line(release, tmp_path):
+    path = tmp_path / "in.csv"
+    path.write_text('id,q\n7,"a pear, ripe"\n8,apple\n', encoding="utf-8")
+    first, second = lines(run(release, "--input", path, "--column", "q").stdout)
+    assert (first["id"], first["q"], first["label"], second["label"]) == (
+        "7",
+        "a pear, ripe",
+        "pear",
+        "apple",
+    )
+    table = pyarrow.table({"text": ["pear", None]})
+    pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
+    with pytest.raises(InvalidInput, match=r"must have a text under 'text', got None at in\.parquet row 1"):
+        run(release, "--input", tmp_path / "in.parquet")
+    with pytest.raises(
+        InvalidInput, match=r"--column must be one of the columns of .*\['id', 'q'\], got 'text'"
+    ):
+        run(release, "--input", path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_text(release, tmp_path):
+    path = tmp_path / "in.txt"
+    path.write_bytes(b"\xef\xbb\xbfa pear\nan apple\n")
+    assert [row["text"] for row in lines(run(release, "--input", path).stdout)] == ["a pear", "an apple"]
+    path.write_bytes(b'\xef\xbb\xbf{"text": "a pear", "id": 1}\n')
+    (only,) = lines(run(release, "--input", path).stdout)
+    assert (only["text"], only["id"]) == ("a pear", 1)
+
+
+def test_the_folder_of_a_run_is_no_release_but_leads_to_it(release, tmp_path):
+    (tmp_path / "release").symlink_to(release)
+    with pytest.raises(
+        InvalidInput, match=r"without release\.json\. The release of this run is .*release\."
+    ):
+        run(tmp_path, "a pear")

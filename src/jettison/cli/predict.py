@@ -1,5 +1,6 @@
 """`jettison predict`: answers texts with a release, a batch at a time, however many there are."""
 
+import codecs
 import os
 import sys
 from collections.abc import Generator, Iterator
@@ -38,11 +39,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 @click.command("predict")
 @click.argument("release", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1)
-@click.option("--input", "source", help="File of texts: JSON lines or one text a line; - reads stdin.")
-@click.option("--output", type=click.Path(path_type=Path), help="File for the answers, as JSON lines.")
 @click.option(
-    "--column", default="text", show_default=True, help="Field of a JSON line that holds the text."
+    "--input", "source", help="JSON lines, CSV, TSV or Parquet, or one text a line; - reads stdin."
 )
+@click.option("--output", type=click.Path(path_type=Path), help="File for the answers, as JSON lines.")
+@click.option("--column", default="text", show_default=True, help="Field or column that holds the text.")
 @click.option(
     "--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Texts at a time."
 )
@@ -58,7 +59,7 @@ def command(
 ) -> int:
     """Answer TEXTS, a file or stdin with RELEASE: one line out for each text in, in order.
 
-    JSON lines keep their other fields; one that bears the name of a field of the answer is
+    JSON lines and rows keep their other fields; one that bears the name of a field of the answer is
     kept as input_<name>. Exit code 0: all answered; 1: some could not be, and say why in
     `error`; 2: bad input.
     """
@@ -122,6 +123,9 @@ def text_rows(texts: tuple[str, ...], source: str | None, column: str) -> Genera
         yield from _lines(sys.stdin.buffer, "stdin", column)
         return
     path = Path(str(source))
+    if path.suffix.lower() in TABLES:
+        yield from _table_rows(path, column)
+        return
     try:
         file = path.open("rb")
     except OSError as error:
@@ -130,10 +134,33 @@ def text_rows(texts: tuple[str, ...], source: str | None, column: str) -> Genera
         yield from _lines(file, str(path), column)
 
 
+TABLES = (".csv", ".tsv", ".parquet", ".arrow")
+
+
+def _table_rows(path: Path, column: str) -> Iterator[Row]:
+    """Rows of a file of columns."""
+    from jettison.task.tables import read_table
+
+    table = read_table(path)
+    if column not in table.columns:
+        raise InvalidInput(
+            f"--column must be one of the columns of {path}, {list(table.columns)[:8]}, got {column!r}."
+        )
+    for index in range(table.n_rows):
+        row = {name: values[index] for name, values in table.columns.items()}
+        if not isinstance(row[column], str):
+            raise InvalidInput(
+                f"every row of {path} must have a text under {column!r}, got {row[column]!r} "
+                f"at {table.place(index)}."
+            )
+        yield row
+
+
 def _lines(file: BinaryIO, name: str, column: str) -> Iterator[Row]:
     """Rows of a file; it holds JSON lines if so named, or if its first line is a JSON object."""
     is_json: bool | None = True if name.endswith((".jsonl", ".ndjson")) else None
-    for number, line in enumerate(file, 1):
+    for number, read in enumerate(file, 1):
+        line = read.removeprefix(codecs.BOM_UTF8) if number == 1 else read
         if not line.strip():
             if is_json is False:
                 yield {column: ""}
