@@ -184,6 +184,15 @@ def test_samples_agree_or_not(tmp_path: Path) -> None:
     assert all(ask.temperature > 0 for ask in engine.asks)
 
 
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [(" Paris \n", "Paris"), ("\n  \nParis", "Paris"), ("\n    return 1\n", "    return 1"), (" \n", "")],
+)
+def test_a_written_answer_loses_the_space_around_it_and_no_indentation(tmp_path, written, answer):
+    [output] = model(tmp_path, Told(said(written, -0.1)), labels=(), kind="generate").predict(["?"])
+    assert output.label == answer
+
+
 def test_text_is_as_sure_as_its_mean_token(tmp_path: Path) -> None:
     engine = Told(said(' {"a": 1} ', -0.2, -0.4))
     schema = {"type": "object"}

@@ -101,6 +101,18 @@ def test_generate_takes_text_numbers_and_several_right_answers(tmp_path: Path) -
     assert (task.labels, task.scorers) == ((), ("normalized_exact",))
 
 
+def test_unit_tests_are_no_right_answer(tmp_path: Path) -> None:
+    def row(text: str, i: int) -> dict[str, Any]:
+        return {"q": text, "a": "def f(): return 1" if i % 2 else None, "t": ["assert f() == 1"]}
+
+    head = 'scorers = ["runs"]\n[scorer.runs]\nscorer = "code"\nrun_code = true'
+    columns = 'input = "q"\nexpected = "a"\nreferences = "t"'
+    task = read_task(write_kind(tmp_path, "generate", row, columns=columns, head=head))
+    assert [e.expected for e in task.train[:2]] == [None, "def f(): return 1"]
+    assert {e.references for e in task.train} == {("assert f() == 1",)}
+    assert all(e.is_judged for e in task.train)
+
+
 def test_extract_takes_objects_and_their_text_and_a_schema(tmp_path: Path) -> None:
     (tmp_path / "schema.json").write_text('{"type": "object", "properties": {"name": {"type": "string"}}}')
 

@@ -7,6 +7,7 @@ that only completes is asked for the answer, and is held to the labels where it 
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,6 +29,7 @@ NORMALISE = ("none", "length", "unconditional")
 WEIGHED = ("classify", "choose", "rank")
 """Kinds whose answer is one of a list, or an order of it."""
 SAMPLES_TEMPERATURE = 0.7
+_BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
 
 
 def open_prompted(
@@ -250,7 +252,7 @@ class PromptedModel:
                 )
                 return msgspec.structs.replace(output, logprob=_logprob(answers), cost=answers[0].cost)
         else:
-            labels = [answer.text.strip() for answer in answers]
+            labels = [_free(answer.text) for answer in answers]
         label, n_agree = Counter(labels).most_common(1)[0]
         confidence = n_agree / len(labels) if len(labels) > 1 else self._sureness(answers[0], label)
         if self._verifier is not None and self._kind not in WEIGHED:
@@ -303,6 +305,14 @@ class PromptedModel:
 
 def _parts(asked: Input) -> tuple[str, tuple[str, ...]]:
     return (asked.text, asked.choices) if isinstance(asked, Question) else (asked, ())
+
+
+def _free(text: str) -> str:
+    """A written answer without space around it; its first line stays indented, as code needs it."""
+    lines = _BLANK_LINES.sub("", text.rstrip())
+    plain = lines.lstrip()
+    # One space is the first word's own, as tokens have it.
+    return plain if lines in (plain, f" {plain}") else lines
 
 
 def _logprob(answers: Sequence[Completion]) -> float | None:

@@ -332,7 +332,7 @@ def _independent(examples: Sequence[Example]) -> tuple[Example, ...]:
         group = f"id {example.id}" if example.group is None else f"group {example.group}"
         if group not in chosen or _draw(example) < _draw(chosen[group]):
             chosen[group] = example
-    return tuple(example for example in chosen.values() if example.expected is not None)
+    return tuple(example for example in chosen.values() if example.is_judged)
 
 
 def _draw(example: Example) -> bytes:

@@ -214,7 +214,7 @@ def _fit(
     method: Method,
 ) -> Calibration:
     """The calibration of a candidate whose own has been taken off."""
-    examples = [e for e in data.dev_fit if e.expected is not None]
+    examples = [e for e in data.dev_fit if e.is_judged]
     if len(examples) < LEAST_EXAMPLES:
         raise NotEnoughData(
             f"calibration needs at least {LEAST_EXAMPLES} labelled examples in its half of dev, "

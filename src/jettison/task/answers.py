@@ -7,6 +7,7 @@ from typing import Any
 
 from jettison.errors import InvalidInput, UnknownName
 from jettison.task.cells import list_of, object_of, text_of
+from jettison.task.kinds import has_tests
 from jettison.task.source import TaskSource, did_you_mean
 from jettison.task.tables import Table
 
@@ -87,6 +88,7 @@ def _texts(table: Table, splits: Sequence[str], source: TaskSource) -> list[Answ
             continue
         several = value if isinstance(value, list) else [] if _is_missing(value) else [value]
         right = [read(one, column=columns.expected, place=place) for one in several]
+        n_said = len(right)
         if more is not None:
             listed = list_of(
                 more[row], separator=source.data.separator, column=str(columns.references), place=place
@@ -97,7 +99,10 @@ def _texts(table: Table, splits: Sequence[str], source: TaskSource) -> list[Answ
                 f"{columns.expected} must be the right answer in every row of train, dev and test, got "
                 f"{value!r} at {place}. Rows without answers belong in the split `unlabelled`."
             )
-        answers.append(Answer(expected=right[0] if right else None, references=tuple(right[1:])))
+        # Unit tests stay tests where nobody has written a solution: they are no answer to compare or learn.
+        first = 0 if has_tests(source) and not n_said else 1
+        expected_one = right[0] if first and right else None
+        answers.append(Answer(expected=expected_one, references=tuple(right[first:])))
     return answers
 
 

@@ -25,6 +25,11 @@ def scorers_of(source: "TaskSource") -> tuple[str, ...]:
     return tuple(source.scorers or (DEFAULT_SCORERS[source.kind],))
 
 
+def has_tests(source: "TaskSource") -> bool:
+    """Whether `references` are programs that check an answer, and no right answers."""
+    return any(source.scorer.get(name, {}).get("scorer", name) == "code" for name in scorers_of(source))
+
+
 def check_kind(source: "TaskSource", where: str) -> None:
     """Refuse what does not belong to the kind.
 

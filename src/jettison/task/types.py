@@ -61,6 +61,11 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How well each of the choices answers the query, for `rank`; shape (n_choices,)."""
 
     @property
+    def is_judged(self) -> bool:
+        """Whether somebody has said what is right, or what checks an answer."""
+        return self.expected is not None or bool(self.references)
+
+    @property
     def asked(self) -> Input:
         """What a model is handed: the input, with the choices where there are some."""
         return Question(text=self.input, choices=self.choices) if self.choices else self.input
