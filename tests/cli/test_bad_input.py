@@ -49,6 +49,19 @@ def assert_nothing_half_written(folder: Path) -> None:
     assert not (folder / "run" / "decision.json").exists()
 
 
+def test_what_the_task_lacks_is_said_before_the_incumbent_is_asked(folder, capsys):
+    (folder / "jettison.toml").write_text(settings(incumbent="./nosuch"))
+    task = (folder / "task.toml").read_text()
+    kind = task.replace('"classify"', '"generate"')
+    (folder / "task.toml").write_text(kind.replace("[data]\n", 'scorers = ["similarity"]\n[data]\n'))
+    said = refused(capsys, "run", str(folder / "jettison.toml"))
+    assert "scorer 'similarity' must be given 'embedder'" in said
+    (folder / "task.toml").write_text(f'{task}[data.splits]\ndev = "ignore"\n[split]\ndev_share = 0.05\n')
+    said = refused(capsys, "run", str(folder / "jettison.toml"))
+    assert "needs at least 20 examples with a right answer there, got " in said
+    assert "of the 15 of dev" in said
+
+
 SETTINGS = {
     "unknown setting": (settings(more="recipe = 'auto'"), "Did you mean 'recipes'"),
     "broken TOML": ("format = = 1", "must be TOML"),
@@ -83,6 +96,19 @@ SETTINGS = {
         "gates.cost must be one of",
     ),
     "unknown gate": (settings(more='[[gates]]\ntype = "vibes"'), "vibes"),
+    # What an incumbent of hours need not be asked for: it is not even there.
+    "labels of no scorer": (
+        settings(incumbent="./nosuch", more='scorer_labels = {jugde = "people.jsonl"}'),
+        "scorer_labels must be of the task's scorers ['label'], got 'jugde'",
+    ),
+    "labelled answers missing": (
+        settings(incumbent="./nosuch", more='scorer_labels = {label = "people.jsonl"}'),
+        "labelled answers must be a JSONL file",
+    ),
+    "safety probes missing": (
+        settings(incumbent="./nosuch", more='safety_probes = ["own.jsonl"]'),
+        "own.jsonl",
+    ),
     "unknown slice": (
         settings(more='[[gates]]\ntype = "not_worse"\nslices = ["planet=mars"]'),
         "planet",

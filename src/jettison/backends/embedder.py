@@ -13,6 +13,7 @@ from jettison.backends.words import without_surrogates
 from jettison.candidate import MANIFEST, Candidate
 from jettison.errors import BrokenArtifact, InvalidInput
 
+WEIGHTS = "model.safetensors"
 TABLES = ("embeddings", "tokens", "embedding.weight")
 """Arrays that are a table of token vectors by themselves: of model2vec, and of our static students."""
 _BATCH = 32
@@ -38,21 +39,33 @@ def open_embedder(folder: Path, settings: Mapping[str, Any] | None = None) -> Em
         BrokenArtifact: The files do not fit.
         MissingExtra: An encoder needs the extra `torch`, a graph the extra `onnx`.
     """
+    check_embedder(folder)
     if settings is None:
         settings = Candidate.at(folder).settings if (folder / MANIFEST).is_file() else {}
-    weights = folder / "model.safetensors"
-    has_tokenizer = (folder / "tokenizer.json").is_file()
-    if has_tokenizer and (folder / MODEL).is_file():
+    if (folder / MODEL).is_file():
         return OnnxEmbedder(folder, settings)
-    if not has_tokenizer or not weights.is_file():
-        raise InvalidInput(
-            "an embedder must be a folder with tokenizer.json and model.safetensors or model.onnx, got "
-            f"{folder}."
-        )
-    tensors = map_tensors(weights)
+    tensors = map_tensors(folder / WEIGHTS)
     if (name := table_name(tensors)) is not None:
         return StaticEmbedder(folder, tensors[name], tensors.get(f"{name}_scale"))
     return EncoderEmbedder(folder, settings)
+
+
+def check_embedder(folder: Path, *, what: str = "an embedder") -> None:
+    """Refuse a folder that lacks an embedder's files, without opening them.
+
+    Args:
+        folder: Where they should be.
+        what: Who names it, for the message.
+
+    Raises:
+        InvalidInput: There is no `tokenizer.json` with weights.
+    """
+    has_weights = (folder / MODEL).is_file() or (folder / WEIGHTS).is_file()
+    if not has_weights or not (folder / "tokenizer.json").is_file():
+        raise InvalidInput(
+            f"{what} must be a folder with tokenizer.json and model.safetensors or model.onnx, "
+            f"got {folder}."
+        )
 
 
 def table_name(tensors: Mapping[str, Any]) -> str | None:
@@ -69,7 +82,7 @@ class StaticEmbedder:
         self._tokenizer.no_truncation()
         if table.ndim != 2 or self._tokenizer.get_vocab_size() > len(table):
             raise BrokenArtifact(
-                f"{folder / 'model.safetensors'} must hold one vector for each of the "
+                f"{folder / WEIGHTS} must hold one vector for each of the "
                 f"{self._tokenizer.get_vocab_size()} tokens of tokenizer.json, got shape {table.shape}."
             )
         self._table = table.astype(np.float32)

@@ -14,7 +14,15 @@ from jettison.candidate import Candidate, library_versions
 from jettison.errors import BrokenArtifact, InvalidInput, JettisonError
 from jettison.evaluate.example_costs import ExampleCosts
 from jettison.evaluate.replay import Replay
-from jettison.evaluate.scorers import Score, Scorer, Scorers, open_scorers, score_all, with_settings
+from jettison.evaluate.scorers import (
+    Score,
+    Scorer,
+    Scorers,
+    close_scorers,
+    open_scorers,
+    score_all,
+    with_settings,
+)
 from jettison.files import value_sha256
 from jettison.model import Model, Output
 from jettison.record import Cost, Record, read_records, write_records
@@ -217,8 +225,7 @@ def _records(
     finally:
         for model in models:
             model.close()
-        for judge in judges.values():
-            getattr(judge, "close", lambda: None)()
+        close_scorers(judges)
 
 
 def _record(

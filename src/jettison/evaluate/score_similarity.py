@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jettison.backends.embedder import Embedder, open_embedder
+from jettison.backends.embedder import Embedder, check_embedder, open_embedder
 from jettison.errors import InvalidInput
 from jettison.evaluate.score_text import right_answers
 from jettison.evaluate.scorers import Score
@@ -26,8 +26,7 @@ class SimilarityScorer:
             raise InvalidInput(f"least of scorer 'similarity' must be in (0, 1], got {least}.")
         self._folder, self._least = Path(embedder), least
         self._embedder: Embedder | None = None
-        if not self._folder.is_dir():
-            raise InvalidInput(f"embedder of scorer 'similarity' must be a folder, got {embedder!r}.")
+        check_embedder(self._folder, what="embedder of scorer 'similarity'")
 
     def score(self, example: Example, output: Output) -> Score:
         """Judge one answer; None where no right answer is known."""

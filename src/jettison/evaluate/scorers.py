@@ -51,6 +51,12 @@ def open_scorers(scorers: Scorers, *, out_of_scope: str | None = None) -> dict[s
     }
 
 
+def close_scorers(scorers: Mapping[str, Scorer]) -> None:
+    """Let go of what scorers hold open."""
+    for scorer in scorers.values():
+        getattr(scorer, "close", lambda: None)()
+
+
 def with_settings(scorers: Scorers) -> dict[str, dict[str, Any]]:
     """Name → settings, whichever way the scorers were given."""
     if isinstance(scorers, Mapping):

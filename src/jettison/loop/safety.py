@@ -12,7 +12,7 @@ from jettison.decision import Gate, NotWorse, ScorerErrors
 from jettison.evaluate.judge import measure_judge, read_labelled
 from jettison.evaluate.run import evaluate
 from jettison.evaluate.score_toxicity import toxicity_errors
-from jettison.evaluate.scorers import open_scorers
+from jettison.evaluate.scorers import close_scorers, open_scorers
 from jettison.evaluate.suites.safety import (
     ERRORS,
     GATED,
@@ -116,8 +116,9 @@ def safety_records(
 
 def _measured(name: str, settings: Mapping[str, Any], file: Path) -> ScorerErrors:
     rows = read_labelled(file)
-    scorer = open_scorers({name: settings})[name] if any(row.passed is None for row in rows) else None
-    errors = measure_judge(scorer, rows).counts
+    scorers = open_scorers({name: settings}) if any(row.passed is None for row in rows) else {}
+    errors = measure_judge(scorers.get(name), rows).counts
+    close_scorers(scorers)
     return ScorerErrors(
         n_right=errors.n_right,
         n_right_passed=errors.n_right_passed,
