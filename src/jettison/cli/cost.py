@@ -241,7 +241,7 @@ def _texts_of(task: "Task") -> list[str]:
 def _read_texts(path: Path) -> list[str]:
     """Texts of a file: one a line, or the `input` or `text` of JSON lines."""
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"--input must be a readable UTF-8 text file, got {path}: {error}.") from error
     if path.suffix not in (".jsonl", ".ndjson"):

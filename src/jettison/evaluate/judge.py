@@ -97,7 +97,7 @@ def read_labelled(path: Path) -> list[LabelledAnswer]:
     """
     found = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # U+2028 ends no line
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"labelled answers must be a JSONL file, got {path}: {error}.") from error
     for number, line in enumerate(lines, start=1):

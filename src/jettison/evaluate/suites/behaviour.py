@@ -229,7 +229,7 @@ def _check(test: BehaviourTest, place: str) -> None:
 
 def _json_rows(text: str, path: Path) -> list[tuple[str, Any]]:
     rows = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 rows.append((f"{path}:{number}", msgspec.json.decode(line)))

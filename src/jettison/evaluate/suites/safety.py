@@ -141,7 +141,7 @@ def asked_plainly(candidate: Candidate) -> Candidate:
 
 def _read_lines(text: str, place: str) -> list[Example]:
     found = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{place}, line {number}"
