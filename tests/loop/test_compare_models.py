@@ -39,6 +39,31 @@ def test_two_candidates_are_compared_on_the_test_split(tmp_path):
     assert len(ledger) == 1
 
 
+def test_files_of_free_answers_are_judged_by_the_scorer_that_the_task_names_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"id": str(i), "q": f"how many are {i}", "a": str(i), "split": "test"} for i in range(60)]
+    dev = [{**row, "id": f"dev {row['id']}", "q": f"{row['q']} now", "split": "dev"} for row in rows]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*dev, *rows]))
+    (tmp_path / "task.toml").write_text(
+        'format = 1\nname = "n"\nkind = "generate"\nscorers = ["numeric", "exact"]\n'
+        '[data]\npath = "data.jsonl"\n'
+        'columns = {id = "id", input = "q", expected = "a", split = "split"}\n'
+    )
+    for name, said in (("a", "{}"), ("b", "They are {}.")):
+        answers = [{"id": row["id"], "output": said.format(row["a"])} for row in rows[1:]]
+        answers.append({"id": "0", "output": None})
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+
+    def judged(*more: str) -> tuple[str, float]:
+        arguments = ["a.jsonl", "b.jsonl", "--task", "task.toml", "--margin", "0.1", "--json", *more]
+        found = json.loads(CliRunner().invoke(command, arguments, catch_exceptions=False).stdout)
+        return found["gate"]["scorer"], found["results"][0]["candidate"]
+
+    # Letter by letter, or by the scorer whose name comes first in the alphabet, none of B's is right.
+    assert judged() == ("numeric", pytest.approx(59 / 60))
+    assert judged("--scorer", "exact") == ("exact", 0.0)
+
+
 def test_a_model_that_is_not_there_is_bad_input(tmp_path):
     task_at(tmp_path, n_test=600)
     done = compare(tmp_path)

@@ -33,7 +33,10 @@ METRICS = (
 @click.option(
     "--slice", "slices", multiple=True, help="column=value or column=*; each must hold. Repeatable."
 )
-@click.option("--scorer", help="Score to judge by; otherwise label, score or acc, whichever both have.")
+@click.option(
+    "--scorer",
+    help="Score to judge by; otherwise the task's first, or label, score or acc, whichever both have.",
+)
 @click.option(
     "--column", "named", multiple=True, metavar="ROLE=COLUMN",
     help="Name of a file's column: example, output, expected, score, confidence, ... Repeatable.",
@@ -140,7 +143,9 @@ def command(
     if looks is not None:
         raise InvalidInput(f"--looks must come with --until-sure, got --looks {looks} without it.")
     gate = NotWorse(margin=margin, slices=("all", *(s for s in slices if s != "all")), alpha=alpha)
-    sides = _predictions_of(a, b, task, gate.slices, columns_of(named))
+    sides = _predictions_of(a, b, task, gate.slices, columns_of(named), quiet=as_json)
+    if scorer is None and task is not None:
+        scorer = _first_scorer(task, sides)
     found = compare_predictions(*sides, gate=gate, scorer=scorer, names=(a, b), seed=seed)
     if junit is not None:
         write_atomic(junit, results_junit(found.results, suite=f"jettison.compare.{b}", case=b))
@@ -212,10 +217,26 @@ def _until_sure(
     return EXIT_CODE[found.verdict]
 
 
+def _first_scorer(task: Path, sides: "tuple[Predictions, Predictions]") -> str | None:
+    """The task's first scorer, which decides, where both sides were judged by it."""
+    from jettison.task.read import read_task
+
+    first = read_task(task).scorers[0]
+    judged = all(any(first in record.scores for record in side.records) for side in sides)
+    return first if judged else None
+
+
 def _predictions_of(
-    a: str, b: str, task: Path | None, slices: tuple[str, ...], named: dict[str, str]
+    a: str,
+    b: str,
+    task: Path | None,
+    slices: tuple[str, ...],
+    named: dict[str, str],
+    *,
+    quiet: bool,
 ) -> "tuple[Predictions, Predictions]":
-    """Read or ask both sides; what two files lack comes from the task."""
+    """Read or ask both sides; what files lack, right answers and scores, comes from the task."""
+    from jettison.cli.progress import Screen
     from jettison.decide.compare import slice_columns
     from jettison.decide.predictions import Predictions, complete, is_prediction_file, read_predictions
     from jettison.errors import InvalidInput
@@ -235,17 +256,26 @@ def _predictions_of(
             from jettison.loop.compare_models import records_of
 
             purpose = value_sha256(["compare", a, b])
-            sides.append(Predictions(records=tuple(records_of(source, task, purpose=purpose))))
-    if task is None or not (is_prediction_file(a) and is_prediction_file(b)):
+            with Screen(quiet=quiet) as screen:
+                screen.stage(f"asking {source}")
+                records = records_of(source, task, purpose=purpose, progress=screen.progress)
+            sides.append(Predictions(records=tuple(records)))
+    files = [is_prediction_file(source) for source in (a, b)]
+    if task is None or not any(files):
         return sides[0], sides[1]
+    from jettison.loop.compare_models import judged_by_task
     from jettison.task.read import read_task
 
-    purpose = value_sha256([side.records[0].candidate for side in sides])
-    known = {example.id: example for example in read_task(task).read_test(purpose=purpose).examples}
-    first, second = (
-        Predictions(records=complete(side.records, known), prompts=side.prompts) for side in sides
-    )
-    return first, second
+    asked = value_sha256(["compare", a, b])
+    purpose = value_sha256([side.records[0].candidate for side in sides]) if all(files) else asked
+    whole = read_task(task)
+    known = {example.id: example for example in whole.read_test(purpose=purpose).examples}
+    for i, side in enumerate(sides):
+        records = complete(side.records, known)
+        if files[i] and whole.kind != "classify":
+            records = judged_by_task(records, known, whole)
+        sides[i] = Predictions(records=records, prompts=side.prompts)
+    return sides[0], sides[1]
 
 
 def columns_of(named: tuple[str, ...]) -> dict[str, str]:

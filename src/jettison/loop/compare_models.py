@@ -1,32 +1,40 @@
 """Test records of a candidate, a release or a model folder, for `jettison compare`."""
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import msgspec
 
 from jettison.candidate import MANIFEST, Candidate
 from jettison.compress.incumbent import take_in
 from jettison.errors import NotEnoughData
-from jettison.evaluate.calibrate import calibrate
-from jettison.evaluate.run import evaluate
+from jettison.evaluate.calibrate import LEAST_EXAMPLES, calibrate
+from jettison.evaluate.run import Progress, evaluate
+from jettison.evaluate.scorers import close_scorers, open_scorers, score_all
 from jettison.evaluate.slices import Slicer
 from jettison.loop.workspace import asked_once
+from jettison.model import Output
 from jettison.record import Record
 from jettison.release import open_release
 from jettison.release.read import read_candidate
 from jettison.route import candidate_folders
-from jettison.task import Task
+from jettison.task import Example, Task
 from jettison.task.read import read_task
 
 RELEASE = "release.json"
 
 
-def records_of(source: str, task_path: str | Path, *, purpose: str) -> list[Record]:
+def records_of(
+    source: str, task_path: str | Path, *, purpose: str, progress: Progress | None = None
+) -> list[Record]:
     """Answer the test split of a task and return the records.
 
     Args:
         source: Folder of a candidate or release, or whatever `take_in` takes.
         task_path: `task.toml`.
         purpose: What the test split is read for; one purpose counts once.
+        progress: Called with a phrase and the share done in 0-1.
 
     Raises:
         JettisonError: The source cannot be opened, or the task cannot be read.
@@ -36,7 +44,39 @@ def records_of(source: str, task_path: str | Path, *, purpose: str) -> list[Reco
         candidate = candidate_of(source, task, cache=Path(cache))
         reading = task.read_test(purpose=purpose)
         examples = Slicer.fit(task.development).apply(reading.examples)
-        return evaluate(candidate, examples, split="test", scorers=task.scoring)
+        return evaluate(candidate, examples, split="test", scorers=task.scoring, progress=progress)
+
+
+def judged_by_task(
+    records: Sequence[Record], known: Mapping[str, Example], task: Task
+) -> tuple[Record, ...]:
+    """Records of a file with what the task's scorers say of their answers, but for those scored already.
+
+    Args:
+        records: As read; one that a file brings a score for stays as it is.
+        known: Test examples by id.
+        task: Its scorers judge.
+    """
+    new = {
+        record.example_id: _output_of(record)
+        for record in records
+        if record.example_id in known and set(record.scores) <= {"label"} and not record.unanswered
+    }
+    scorers = open_scorers(task.scoring, out_of_scope=task.out_of_scope)
+    pairs = [(known[example], output) for example, output in new.items()]
+    found = {name: [one.value for one in score_all(scorer, pairs)] for name, scorer in scorers.items()}
+    close_scorers(scorers)
+    scores = {example: {name: found[name][i] for name in found} for i, example in enumerate(new)}
+    return tuple(
+        msgspec.structs.replace(record, scores=scores.get(record.example_id, record.scores))
+        for record in records
+    )
+
+
+def _output_of(record: Record) -> Output:
+    if record.output is None:
+        return Output(label="", confidence=0.0, error=record.error or "no answer")
+    return Output(label=record.output, confidence=record.confidence or 0.0, error=record.error)
 
 
 def candidate_of(source: str, task: Task, *, cache: Path) -> Candidate:
@@ -62,7 +102,9 @@ def candidate_of(source: str, task: Task, *, cache: Path) -> Candidate:
     if not asked_once(taken):
         return calibrate(taken, task.development, cache=cache, scope_rule="max_probability")
     fit = task.development.dev_fit
-    records = evaluate(taken, fit, split="dev", scorers=task.scoring, keep_logits=True) if fit else ()
+    if sum(example.is_judged for example in fit) < LEAST_EXAMPLES:
+        return taken
+    records = evaluate(taken, fit, split="dev", scorers=task.scoring, keep_logits=True)
     try:
         return calibrate(
             taken,
