@@ -186,6 +186,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "role": ('{"messages": [{"role": "tool", "content": "x"}], "response": "y"}', r"of system, user or assistant, got 'tool'"),
     "no question": ('{"messages": [{"role": "system", "content": "x"}], "response": "y"}', r"end with a message of the user"),
     "failed": (json.dumps({"request": chat("x"), "response": {"error": {"code": 500}}}), r"the request failed"),
+    "told why": (json.dumps({"request": chat("x"), "response": {"error": {"message": "busy"}}}), r"the request failed: busy$"),
 }  # fmt: skip
 
 
@@ -337,9 +338,17 @@ def test_inputs_to_label_are_kept_apart_and_make_a_test_once_somebody_has_answer
         out / "to_label.jsonl",
         [{**row, "expected": ("other", "Billing")[i % 2]} for i, row in enumerate(to_label)],
     )
-    text = (out / "task.toml").read_text().replace("[data]\n", '[data]\ntest = "to_label.jsonl"\n')
+    before = (out / "task.toml").read_text()
+    text = before.replace("\n[data]\n", '\n[data]\ntest = "to_label.jsonl"\n')
     (out / "task.toml").write_text(text)
     assert read_task(out / "task.toml").n_test == 12
+    # What the file itself advises gives a run the dev split that it needs.
+    advised = [line.removeprefix("#").strip() for line in before.splitlines() if line.startswith("#     ")]
+    assert advised[0] == 'train = "to_label.jsonl"'
+    text = before.replace("\n[data]\n", f"\n[data]\n{advised[0]}\n") + "\n" + "\n".join(advised[1:])
+    (out / "task.toml").write_text(text)
+    task = read_task(out / "task.toml")
+    assert (len(task.train), len(task.dev), task.n_test) == (2, 4, 6)
 
 
 def test_answers_are_the_truth_only_when_its_owner_says_so(tmp_path: Path) -> None:

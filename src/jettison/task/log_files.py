@@ -131,8 +131,13 @@ def files_of(
     about = (
         "# Written by `jettison init --logs`. The answers in the logs were taken for the truth.\n"
         if trust
-        else "# Written by `jettison init --logs`. Nobody has checked an answer yet: fill in `expected`\n"
-        f"# of {TO_LABEL_FILE} and name it under [data] as `test` to decide by it.\n"
+        else "# Written by `jettison init --logs`. Nobody has checked an answer yet. To run and decide, fill in\n"
+        f"# `expected` of {TO_LABEL_FILE}, then write under [data]\n"
+        f'#     train = "{TO_LABEL_FILE}"\n'
+        "# and as a part of its own\n"
+        "#     [split]\n"
+        "#     test_share = 0.5\n"
+        "#     dev_share = 0.4\n"
     )
     prompt = msgspec.convert(content["prompt"], Prompt).digest
     files = {

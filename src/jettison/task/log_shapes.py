@@ -83,10 +83,16 @@ def _batch_half(item: dict[str, Any]) -> Piece:
         return Piece(key=key, request=_request(item["body"]))
     response = item.get("response")
     if item.get("error") or not isinstance(response, dict):
-        raise InvalidInput(f"the request failed: {str(item.get('error'))[:80]}")
+        raise InvalidInput(f"the request failed: {_reason(item.get('error'))}")
     if response.get("status_code", 200) != 200:
         raise InvalidInput(f"the request failed with status {response['status_code']}")
     return Piece(key=key, answer=_answer(response.get("body", response)))
+
+
+def _reason(error: Any) -> str:
+    """What a server says of a failure: its message, where it has one."""
+    said = error.get("message") if isinstance(error, dict) else None
+    return str(said or error)[:80]
 
 
 def _request(value: Any) -> Request:
@@ -161,7 +167,7 @@ def _answer(value: Any) -> str:
     if not isinstance(value, dict):
         raise InvalidInput(f"a response must be an object or text, got {type(value).__name__}")
     if value.get("error"):
-        raise InvalidInput(f"the request failed: {str(value['error'])[:80]}")
+        raise InvalidInput(f"the request failed: {_reason(value['error'])}")
     choices = value.get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
         return _finished(choices[0])

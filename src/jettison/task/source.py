@@ -245,7 +245,7 @@ def _check_source(source: TaskSource, where: str) -> None:
         share = getattr(split, name)
         if share is not None and not 0 < share < 1:
             raise InvalidInput(f"split.{name} must be between 0 and 1, got {share} in {where}.")
-    if (split.test_share or 0) + (split.dev_share or 0) >= 0.9:
+    if (split.test_share or 0) + (split.dev_share or 0) > 0.9 + 1e-9:
         raise InvalidInput(
             f"split.test_share + split.dev_share must leave at least a tenth to train, got "
             f"{split.test_share} + {split.dev_share} in {where}."
