@@ -131,8 +131,8 @@ def files_of(
     about = (
         "# Written by `jettison init --logs`. The answers in the logs were taken for the truth.\n"
         if trust
-        else "# Written by `jettison init --logs`. Nobody has checked an answer yet. To run and decide, fill in\n"
-        f"# `expected` of {TO_LABEL_FILE}, then write under [data]\n"
+        else "# Written by `jettison init --logs`. Nobody has checked an answer yet. To run and\n"
+        f"# decide, fill in `expected` of {TO_LABEL_FILE}, then write under [data]\n"
         f'#     train = "{TO_LABEL_FILE}"\n'
         "# and as a part of its own\n"
         "#     [split]\n"
