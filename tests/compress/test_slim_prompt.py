@@ -6,11 +6,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from jettison.backends.endpoint import endpoint_candidate
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, write_candidate
 from jettison.compress import prompt_parts as parts
 from jettison.compress.step import step_from
-from jettison.errors import NotEnoughData, StepFailed
+from jettison.errors import NotEnoughData, StepFailed, Unanswered
 from jettison.task import Development, Example
 from jettison.task.prompt import Prompt, Shot
 from jettison.testing import check_step
@@ -130,6 +131,19 @@ def test_a_schema_holds_every_answer_it_was_made_of() -> None:
 def test_sentences_joined_are_the_text() -> None:
     for text in (WORDY.system, WORDY.template, "a\n\nb... c!?", "", "\n", "e.g. this"):
         assert "".join(parts.sentences(text)) == text
+
+
+def test_answers_lost_on_the_way_say_nothing_of_a_prompt(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    nowhere = {"url": "http://127.0.0.1:9/v1", "model": "m", "wait_s": 0, "answers": str(tmp_path)}
+    far = endpoint_candidate(
+        tmp_path / "far",
+        **nowhere,
+        labels=LABELS,
+        settings={"kind": "classify", "prompt": msgspec.to_builtins(WORDY)},
+    )
+    with pytest.raises(Unanswered, match="left 15 of 15 inputs unanswered"):
+        apply(tmp_path, far, {"step": "prompt"}, data=task())
 
 
 def test_what_cannot_be_slimmed_is_said(tmp_path: Path) -> None:

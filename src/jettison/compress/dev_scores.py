@@ -7,15 +7,26 @@ import msgspec
 import numpy as np
 
 from jettison import registry
-from jettison.backends.ask import ask
+from jettison.backends.ask import ask, check_answered
 from jettison.model import Model, Output
 from jettison.stats.clustered import mean_difference_ci
 from jettison.task import Development, Example
 
 
-def dev_outputs(model: Model, examples: Sequence[Example]) -> list[Output]:
-    """One output an example, in their order; a failure stays with the input that caused it."""
-    return ask(model, [example.asked for example in examples])
+def dev_outputs(model: Model, examples: Sequence[Example], *, asked: str) -> list[Output]:
+    """One output an example, in their order; a failure stays with the input that caused it.
+
+    Args:
+        model: The one that answers.
+        examples: Of dev.
+        asked: Its name, for the message.
+
+    Raises:
+        Unanswered: Answers were lost on the way, which says nothing of the model.
+    """
+    outputs = ask(model, [example.asked for example in examples])
+    check_answered(outputs, asked)
+    return outputs
 
 
 def dev_scores(outputs: Sequence[Output], examples: Sequence[Example], data: Development) -> np.ndarray:
@@ -27,6 +38,7 @@ def dev_scores(outputs: Sequence[Output], examples: Sequence[Example], data: Dev
     pairs = list(zip(examples, outputs, strict=True))
     together = getattr(scorer, "score_all", None)
     found = together(pairs) if together else [scorer.score(e, o) for e, o in pairs]
+    getattr(scorer, "close", lambda: None)()
     values = [score.value for score in found]
     return np.array([np.nan if value is None else value for value in values], float)
 

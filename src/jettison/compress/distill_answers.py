@@ -210,7 +210,7 @@ def _scores(student: Candidate, tuned: Tuned, judged: list[Example], context: St
     ready = msgspec.structs.replace(student, settings=settings)
     with torch_run(seed=context.seed, threads=context.threads):
         model = open_prompted(CausalEngine(ready, loaded=tuned.model), ready)
-        return dev_scores(dev_outputs(model, judged), judged, context.data)
+        return dev_scores(dev_outputs(model, judged, asked=student.name), judged, context.data)
 
 
 def _worth(

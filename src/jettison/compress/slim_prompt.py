@@ -160,7 +160,7 @@ class _Search:
         self.examples = examples
         self.whole = msgspec.convert(candidate.settings.get("prompt", {}), Prompt)
         self.trials: list[dict[str, Any]] = []
-        outputs = dev_outputs(model, examples)
+        outputs = dev_outputs(model, examples, asked=candidate.name)
         scores = dev_scores(outputs, examples, context.data)
         self._score: Callable[[Sequence[Output]], float] = self._by_scorer
         self.judged_by = f"scorer {context.data.scorers[0]!r}"
@@ -175,7 +175,8 @@ class _Search:
         for variant in variants:
             if len(self.trials) >= self.step.max_trials or self._is_late():
                 return prompt
-            score = self._score(dev_outputs(self._asked(variant), self.examples))
+            outputs = dev_outputs(self._asked(variant), self.examples, asked=self.candidate.name)
+            score = self._score(outputs)
             holds = score >= self.before - self.step.tolerance
             self.trials.append(
                 {
