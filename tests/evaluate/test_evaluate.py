@@ -231,6 +231,24 @@ def test_one_id_twice_is_refused(tmp_path):
         evaluate(fake(tmp_path / "c"), examples, split="dev")
 
 
+def test_a_killed_evaluation_of_a_slow_model_loses_a_few_answers_alone(clumsy, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "FLUSH_AFTER_S", 0.0)
+    monkeypatch.setattr(run_module, "ONE_BY_ONE", (clumsy.backend,))
+    examples, seen = made_examples(50), []
+
+    def killed(message: str, share: float | None) -> None:
+        seen.append(share)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(clumsy, examples, split="dev", folder=tmp_path, progress=killed)
+    assert seen == [16 / 50, 32 / 50]
+    Clumsy.asked = []
+    evaluate(clumsy, examples, split="dev", folder=tmp_path)
+    assert Clumsy.asked == [e.input for e in examples[32:]]
+
+
 def test_a_batch_size_under_one_is_refused(tmp_path):
     with pytest.raises(InvalidInput, match="batch_size must be at least 1, got 0"):
         evaluate(fake(tmp_path / "c"), made_examples(1), split="dev", batch_size=0)

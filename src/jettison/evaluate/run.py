@@ -32,6 +32,14 @@ CODE_VERSION = 2
 """Raised when the same candidate and examples would give other records: old files are then not reused."""
 
 FLUSH_AFTER_S = 2.0
+BATCH = 256
+"""Inputs handed to a backend at once."""
+FEW = 16
+"""Inputs handed at once to what answers for seconds: it shows progress, and killed it loses little."""
+ONE_BY_ONE = ("llamacpp", "onnx_genai", "openvino_causal")
+"""Backends that answer one request after another, however many they are handed."""
+WRITERS = ("hf_causal", "hf_seq2seq")
+"""Backends that take seconds where answers are written, and not where labels or choices are weighed."""
 """Records wait in memory this long at most before they are put on disk; a kill loses no more."""
 
 Progress = Callable[[str, float | None], None]
@@ -47,7 +55,7 @@ def evaluate(
     folder: Path | None = None,
     keep_logits: bool = False,
     keep_unanswered: bool = False,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: Progress | None = None,
     opener: Opener = open_model,
     workers: int = 1,
@@ -68,7 +76,8 @@ def evaluate(
         folder: Where finished evaluations are kept and found again; None keeps nothing.
         keep_logits: Put the raw logits on the records.
         keep_unanswered: Return records of lost answers, marked `unanswered`, instead of refusing.
-        batch_size: Inputs handed to the backend at once, at least 1.
+        batch_size: Inputs handed to the backend at once, at least 1; None is 256, and few of a local
+            language model that takes seconds for an answer.
         progress: Called with a phrase and the share done in 0-1.
         opener: Opens the candidate, where records that are not kept must be asked for. Another than
             the default must answer as the saved artifact does.
@@ -85,6 +94,7 @@ def evaluate(
         CannotWrite: The folder cannot be written.
         Unanswered: Some answers were lost on the way; the others are kept where the backend keeps them.
     """
+    batch_size = usual_batch(candidate) if batch_size is None else batch_size
     if batch_size < 1:
         raise InvalidInput(f"batch_size must be at least 1, got {batch_size}.")
     _check_ids(examples)
@@ -125,6 +135,13 @@ def evaluate(
     return done
 
 
+def usual_batch(candidate: Candidate) -> int:
+    """Inputs that `evaluate` hands to a candidate at once."""
+    writes = candidate.settings.get("kind") in ("generate", "extract")
+    is_slow = candidate.backend in ONE_BY_ONE or (candidate.backend in WRITERS and writes)
+    return FEW if is_slow else BATCH
+
+
 def _whole(records: list[Record], candidate: Candidate) -> list[Record]:
     check_answered(records, candidate.name)
     return records
@@ -134,7 +151,7 @@ def predict_all(
     model: Model,
     inputs: Sequence[Input],
     *,
-    batch_size: int = 256,
+    batch_size: int = BATCH,
     progress: Progress | None = None,
     beside: Sequence[Model] = (),
     asked: Asked = ask,
