@@ -10,7 +10,7 @@ of the server's whole process (what we spend on asking is not counted), for the 
 and of the server's, should it still ask there. No answer is kept while this is measured. Needs
 `pip install 'jettison[gguf,demo]'`.
 
-    python benchmarks/llm_out.py --model qwen2.5-0.5b-q4.gguf [--work DIR]
+    python benchmarks/llm_out.py --model qwen2.5-0.5b-q4.gguf [--work DIR] [--labelled N] [--fresh-test N]
 """
 
 import argparse
@@ -93,6 +93,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("bench-runs/llm_out"))
     parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--labelled", type=int, default=2500, help="of the traffic, labelled by people too")
+    parser.add_argument(
+        "--fresh-test",
+        type=int,
+        metavar="N",
+        help="judge by N sentences that no run without this reads, and choose by all of dev",
+    )
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -107,7 +113,7 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     os.environ["JETTISON_ANSWERS"] = str(given.work / "answers")  # a second run asks for nothing twice
     with Served(given.model) as served:
-        bench(served, given.work, given.rounds, given.labelled)
+        bench(served, given.work, given.rounds, given.labelled, given.fresh_test)
 
 
 def serve(model: Path) -> None:
@@ -152,7 +158,7 @@ class Served:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def write_task(work: Path, n_labelled: int) -> None:
+def write_task(work: Path, n_labelled: int, n_fresh: int | None) -> None:
     """Sentences that people found positive or negative, drawn with a seed; traffic without its labels."""
     rows = [
         row
@@ -165,8 +171,12 @@ def write_task(work: Path, n_labelled: int) -> None:
         "dev": [row for row in rows if row["split"] == "dev"],
         "traffic": [row for row in rows if row["split"] == "train"],
     }
-    for name, n in SIZES.items():
-        chosen = rng.sample(pools[name], min(n, len(pools[name])))
+    drawn = {name: rng.sample(pools[name], min(n, len(pools[name]))) for name, n in SIZES.items()}
+    if n_fresh is not None:
+        used = {row["id"] for chosen in drawn.values() for row in chosen}
+        left = [row for row in (*pools["test"], *pools["traffic"]) if row["id"] not in used]
+        drawn["test"], drawn["dev"] = rng.sample(left, n_fresh), pools["dev"]
+    for name, chosen in drawn.items():
         if name == "traffic":
             write_lines(work / "train.jsonl", chosen[:n_labelled], ("id", "text", "label"))
             write_lines(work / "traffic.jsonl", chosen[n_labelled:], ("id", "text"))
@@ -182,9 +192,9 @@ def write_lines(path: Path, rows: list[dict[str, Any]], kept: tuple[str, ...]) -
     path.write_text("".join(json.dumps({key: row[key] for key in kept}) + "\n" for row in rows))
 
 
-def bench(served: Served, work: Path, rounds: int, n_labelled: int) -> None:
+def bench(served: Served, work: Path, rounds: int, n_labelled: int, n_fresh: int | None) -> None:
     """Run the loop, time the release beside the language model, print the figures."""
-    write_task(work, n_labelled)
+    write_task(work, n_labelled, n_fresh)
     revision = f"{served.model.stat().st_size} bytes"  # answers belong to the file, whatever the port
     (work / "jettison.toml").write_text(SETTINGS.format(url=served.url, revision=revision))
     before, started = served.cpu_s(), time.perf_counter()
