@@ -10,7 +10,7 @@ from jettison import registry
 from jettison.backends.cascade import CascadeClassifier
 from jettison.backends.open import open_model
 from jettison.backends.text import TextClassifier
-from jettison.candidate import Calibration, Candidate, verify_candidate, write_candidate
+from jettison.candidate import AppliedStep, Calibration, Candidate, verify_candidate, write_candidate
 from jettison.compress.cascade import examples_needed, make_cascade
 from jettison.errors import BrokenArtifact, InvalidInput, NotEnoughData, StepFailed
 from jettison.model import Output, ScopeRanks
@@ -25,10 +25,10 @@ def fake(folder, name, **kept) -> Candidate:  # type: ignore[no-untyped-def]
     folder.mkdir(parents=True)
     (folder / "note.txt").write_text(name)
     calibration = kept.pop("calibration", None)
-    licence = kept.pop("licence", "Apache-2.0")
+    licence, lineage = kept.pop("licence", "Apache-2.0"), kept.pop("lineage", ())
     return write_candidate(
         folder, name=name, backend="fake", labels=LABELS, out_of_scope="oos", settings=kept,
-        calibration=calibration, licence=licence,
+        calibration=calibration, licence=licence, lineage=lineage,
     )  # fmt: skip
 
 
@@ -77,6 +77,26 @@ def test_a_cascade_is_a_candidate_of_two_whole_candidates(tmp_path, arms):
     outputs = open_model(cascade).predict(["apple 1", "pear 2"])
     assert [o.label for o in outputs] == ["apple", "pear"]
     assert {o.arm for o in outputs} <= {"lean", "fallback"}
+
+
+def test_how_long_its_arms_took_to_make_is_no_part_of_a_cascades_digest(tmp_path, arms):
+    data, digests, readings = development(3000), [], []
+    for run, took_s in (("one", 3.0), ("two", 7.25)):
+        made = AppliedStep(
+            step="distill_linear", settings={}, seed=0, versions={}, parents=(), duration_s=took_s,
+            notes={"train_s": took_s, "cpu_s_per_text": took_s, "n_rows": 9},
+        )  # fmt: skip
+        lean = fake(tmp_path / run / "l", "lean", accuracy=0.995, seed=1, lineage=(made,))
+        cascade = joined(tmp_path / run, data, lean, arms[1], epsilon=0.02)
+        verify_candidate(cascade)
+        digests.append(cascade.digest)
+        readings.append((Candidate.at(lean.path).lineage[0].duration_s, cascade.lineage[0].duration_s))
+        assert Candidate.at(cascade.path / "lean").lineage[0].notes == {"n_rows": 9}
+    assert digests[0] == digests[1]
+    assert readings == [
+        (3.0, 3.0),
+        (7.25, 7.25),
+    ]  # the arm itself keeps them, and the cascade's own lineage
 
 
 def test_the_certificate_says_what_was_proved_on_how_many(tmp_path, arms):

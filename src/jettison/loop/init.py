@@ -167,10 +167,11 @@ def _guess(data: Path, hints: Hints) -> Guess:
 
 def _label_names(model: ModelLook, guess: Guess) -> tuple[str, ...] | None:
     """The model's label names where the data has only their positions, or no example of some."""
-    if model.labels is not None and set(guess.labels) < set(model.labels):
+    if model.labels is None or any(name.isdecimal() for name in model.labels):
+        return None  # a number would be a name and a position
+    if set(guess.labels) < set(model.labels):
         return model.labels
-    numbers = all(label.isdecimal() for label in guess.labels)
-    if not numbers or model.labels is None or any(name.isdecimal() for name in model.labels):
+    if not all(label.isdecimal() for label in guess.labels):
         return None
     positions = {int(label) for label in guess.labels}
     return model.labels if max(positions) < len(model.labels) else None
