@@ -71,6 +71,18 @@ def test_a_model_that_is_not_there_is_bad_input(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("more", [(), ("--until-sure",)])
+def test_a_model_that_cannot_be_opened_costs_no_reading_of_the_test_split(tmp_path, more):
+    task_at(tmp_path, n_test=600)
+    (tmp_path / "a").mkdir()
+    write_candidate(tmp_path / "a", name="a", backend="fake", labels=LABELS, settings={})
+    asked = [str(tmp_path / "a"), str(tmp_path / "b"), "--task", str(tmp_path / "task.toml"), *more]
+    done = CliRunner().invoke(command, asked, standalone_mode=False)
+    assert isinstance(done.exception, InvalidInput)
+    assert "a model must be a folder, an .onnx file or a hub id org/name, got" in str(done.exception)
+    assert not (tmp_path / ".jettison" / "test_reads.jsonl").exists()
+
+
 def test_language_models_are_compared_on_texts_that_nobody_answered(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     texts = [example.input for example in make_tiny_development(train=30, dev=0, unlabelled=0).train]
@@ -109,7 +121,7 @@ def test_a_language_model_that_chooses_is_taken_in_whether_dev_can_calibrate_it_
     found = candidate_of(str(model), task, cache=tmp_path / "cache")
     assert (CONFIDENCE_MAP in found.settings) is is_mapped
     if not is_mapped:
-        records = records_of(str(model), tmp_path / "task.toml", purpose="a test")
+        (records,) = records_of([str(model)], tmp_path / "task.toml", purpose="a test")
         assert {record.output for record in records} <= {"yes", "no"}
 
 

@@ -1,5 +1,6 @@
 """`jettison compare`: judge one model against another, paired, with intervals."""
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import click
 if TYPE_CHECKING:
     from jettison.decide.compare import Comparison
     from jettison.decide.predictions import Predictions
+    from jettison.evaluate.run import Progress
 
 METRICS = (
     "accuracy",
@@ -176,27 +178,34 @@ def _until_sure(
     from jettison.errors import InvalidInput
     from jettison.evaluate.slices import Slicer
     from jettison.files import value_sha256
+    from jettison.loop.compare_models import candidate_of
     from jettison.loop.sequential import compare_until_sure
     from jettison.task.read import read_task
 
     if task_file is None:
         raise InvalidInput("--until-sure must come with --task: both models are asked as it goes.")
     task = read_task(task_file)
-    reading = task.read_test(purpose=value_sha256(["compare", a, b]))
-    examples = Slicer.fit(task.development).apply(reading.examples)
     named = tuple(dict.fromkeys(("all", *slices)))
-    found = compare_until_sure(
-        a,
-        b,
-        task,
-        examples,
-        margin=margin,
-        slices=named,
-        alpha=alpha,
-        looks=looks,
-        informed=informed,
-        seed=seed,
-    )
+    with tempfile.TemporaryDirectory() as cache:
+        # Opened before the test split is read: a path mistyped must not cost a reading.
+        incumbent, candidate = (
+            str(candidate_of(source, task, cache=Path(cache) / side).path)
+            for side, source in (("a", a), ("b", b))
+        )
+        reading = task.read_test(purpose=value_sha256(["compare", a, b]))
+        examples = Slicer.fit(task.development).apply(reading.examples)
+        found = compare_until_sure(
+            incumbent,
+            candidate,
+            task,
+            examples,
+            margin=margin,
+            slices=named,
+            alpha=alpha,
+            looks=looks,
+            informed=informed,
+            seed=seed,
+        )
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
         return EXIT_CODE[found.verdict]
@@ -243,24 +252,30 @@ def _predictions_of(
     from jettison.files import value_sha256
 
     columns = slice_columns(slices)
-    sides: list[Predictions] = []
-    for source in (a, b):
-        if is_prediction_file(source):
-            sides.append(read_predictions(Path(source), slice_columns=columns, columns=named))
-        elif task is None:
-            raise InvalidInput(
-                "A and B must be prediction files (.jsonl, .csv, .parquet) unless --task is given, "
-                f"got {source}."
-            )
-        else:
-            from jettison.loop.compare_models import records_of
+    models = [source for source in dict.fromkeys((a, b)) if not is_prediction_file(source)]
+    if models and task is None:
+        raise InvalidInput(
+            "A and B must be prediction files (.jsonl, .csv, .parquet) unless --task is given, "
+            f"got {models[0]}."
+        )
+    found = {
+        source: read_predictions(Path(source), slice_columns=columns, columns=named)
+        for source in (a, b)
+        if source not in models
+    }
+    if models and task is not None:
+        from jettison.loop.compare_models import records_of
 
-            purpose = value_sha256(["compare", a, b])
-            with Screen(quiet=quiet) as screen:
+        with Screen(quiet=quiet) as screen:
+
+            def watch(source: str) -> Progress:
                 screen.stage(f"asking {source}")
-                records = records_of(source, task, purpose=purpose, progress=screen.progress)
-            sides.append(Predictions(records=tuple(records)))
-    files = [is_prediction_file(source) for source in (a, b)]
+                return screen.progress
+
+            answered = records_of(models, task, purpose=value_sha256(["compare", a, b]), watch=watch)
+        found |= {m: Predictions(records=tuple(r)) for m, r in zip(models, answered, strict=True)}
+    sides = [found[a], found[b]]
+    files = [source not in models for source in (a, b)]
     if task is None or not any(files):
         return sides[0], sides[1]
     from jettison.loop.compare_models import judged_by_task

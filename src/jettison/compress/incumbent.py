@@ -114,7 +114,7 @@ def take_in(
     if not path.exists():
         if not is_hub_id(source):
             raise InvalidInput(
-                f"the incumbent must be a folder, an .onnx file or a hub id org/name, got {source!r}, "
+                f"a model must be a folder, an .onnx file or a hub id org/name, got {source!r}, "
                 "where there is nothing."
             )
         path, name = fetch(source), source

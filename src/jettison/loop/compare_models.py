@@ -1,7 +1,7 @@
 """Test records of a candidate, a release or a model folder, for `jettison compare`."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -26,25 +26,43 @@ RELEASE = "release.json"
 
 
 def records_of(
-    source: str, task_path: str | Path, *, purpose: str, progress: Progress | None = None
-) -> list[Record]:
-    """Answer the test split of a task and return the records.
+    sources: Sequence[str],
+    task_path: str | Path,
+    *,
+    purpose: str,
+    watch: Callable[[str], Progress] | None = None,
+) -> list[list[Record]]:
+    """Answer the test split of a task with each source and return the records.
+
+    All are opened before the split is read: a path mistyped must not cost a reading.
 
     Args:
-        source: Folder of a candidate or release, or whatever `take_in` takes.
+        sources: Folders of candidates or releases, or whatever `take_in` takes.
         task_path: `task.toml`.
         purpose: What the test split is read for; one purpose counts once.
-        progress: Called with a phrase and the share done in 0-1.
+        watch: Told which source answers now; returns what is called with a phrase and the share done.
 
     Raises:
-        JettisonError: The source cannot be opened, or the task cannot be read.
+        JettisonError: A source cannot be opened, or the task cannot be read.
     """
     task = read_task(task_path)
     with tempfile.TemporaryDirectory() as cache:
-        candidate = candidate_of(source, task, cache=Path(cache))
+        candidates = [
+            candidate_of(source, task, cache=Path(cache) / str(index))
+            for index, source in enumerate(sources)
+        ]
         reading = task.read_test(purpose=purpose)
         examples = Slicer.fit(task.development).apply(reading.examples)
-        return evaluate(candidate, examples, split="test", scorers=task.scoring, progress=progress)
+        return [
+            evaluate(
+                candidate,
+                examples,
+                split="test",
+                scorers=task.scoring,
+                progress=None if watch is None else watch(source),
+            )
+            for source, candidate in zip(sources, candidates, strict=True)
+        ]
 
 
 def judged_by_task(

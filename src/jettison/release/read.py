@@ -34,8 +34,8 @@ def open_release(folder: Path | str, *, verify: bool = True) -> Release:
     """
     path = Path(folder)
     if not (path / RELEASE_FILE).is_file():
-        inner = path / "release"
-        way = f" The release of this run is {inner}." if (inner / RELEASE_FILE).is_file() else ""
+        made = path / "release"
+        way = f" The release of this run is {made}." if (made / RELEASE_FILE).is_file() else ""
         raise InvalidInput(f"{path} must be a release, got a place without {RELEASE_FILE}.{way}")
     version = _format_of(path / RELEASE_FILE)
     if version > FORMAT:
