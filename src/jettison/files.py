@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -53,12 +55,16 @@ def file_atomic(path: Path) -> Iterator[BinaryIO]:
 def folder_atomic(path: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes `path` when the block ends well, and vanishes otherwise.
 
+    What a process that was killed left of the same folder is removed first.
+
     Raises:
         CannotWrite: The disk is full or the folder is read-only.
     """
     with said_when_unwritable(path):
         _make_folder(path.parent)
-        partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        _remove_abandoned(path)
+        partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.partial-"))
+    held = _locked(partial)
     try:
         with said_when_unwritable(path):
             yield partial
@@ -69,6 +75,40 @@ def folder_atomic(path: Path) -> Iterator[Path]:
     except BaseException:  # Ctrl-C too must leave no half folder; it is raised again
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+ABANDONED_S = 60.0
+"""A younger partial folder may be one that its maker has not locked yet."""
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove partial folders of `path` whose makers are gone: a killed process holds no lock."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime < ABANDONED_S:
+                continue
+            held = _locked(left)
+            if held is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(held)
+
+
+def _locked(folder: Path) -> int | None:
+    """Lock a folder for as long as this process lives; None where another has it, or nothing can."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows: there nothing is locked, and nothing removed
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _make_folder(path: Path) -> None:

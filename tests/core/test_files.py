@@ -1,0 +1,53 @@
+"""Folders are written whole or not at all, and nothing is left lying about for ever."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from jettison.files import ABANDONED_S, folder_atomic
+
+HOURS_AGO = (1e9, 1e9)
+
+
+def partials(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if ".partial-" in path.name]
+
+
+def test_what_a_killed_process_left_of_a_folder_goes_when_it_is_made_again(tmp_path: Path) -> None:
+    target = tmp_path / "step"
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom jettison.files import folder_atomic\n"
+        "with folder_atomic(Path(sys.argv[1])) as partial:\n"
+        "    (partial / 'weights').write_bytes(bytes(1000))\n"
+        "    print('begun', flush=True)\n    time.sleep(60)\n"
+    )
+    made = subprocess.Popen([sys.executable, "-c", code, str(target)], stdout=subprocess.PIPE, text=True)
+    assert made.stdout is not None
+    assert made.stdout.readline() == "begun\n"
+    (left,) = partials(tmp_path)
+    os.utime(left, HOURS_AGO)
+    with folder_atomic(target):
+        assert left in partials(tmp_path)  # its maker lives
+    made.send_signal(signal.SIGKILL)
+    made.wait()
+    made.stdout.close()
+    os.utime(left, HOURS_AGO)
+    with folder_atomic(target) as partial:
+        (partial / "weights").write_text("whole")
+    assert partials(tmp_path) == []
+    assert (target / "weights").read_text() == "whole"
+
+
+def test_nothing_but_old_partial_folders_of_the_same_target_is_removed(tmp_path: Path) -> None:
+    kept = [tmp_path / name for name in (".step.backup", ".other.partial-abc", "step.partial-abc")]
+    young = tmp_path / ".step.partial-young"
+    for folder in (*kept, young):
+        folder.mkdir()
+    for folder in kept:
+        os.utime(folder, HOURS_AGO)
+    with folder_atomic(tmp_path / "step"):
+        pass
+    assert all(folder.is_dir() for folder in (*kept, young))
+    assert ABANDONED_S < 3600
