@@ -96,6 +96,13 @@ def test_a_bad_line_is_named(two: tuple[str, str, str], tmp_path: Path, line: st
 def test_two_of_one_name_are_told_apart_by_their_folders() -> None:
     paths = [Path("a/first"), Path("a/second"), Path("a/third")]
     assert _distinct_names(["m", "m", "n"], paths) == ["m (first)", "m (second)", "n"]
+    runs = [Path("/x/a/run/release"), Path("/x/b/run/release")]
+    assert _distinct_names(["release", "release"], runs) == [
+        "release (a/run/release)",
+        "release (b/run/release)",
+    ]
+    same = _distinct_names(["m", "m"], [Path("/x/m"), Path("/x/m")])  # one path given twice
+    assert same == ["m (/x/m)", "m (/x/m)"]
 
 
 def test_with_a_task_costs_are_given_per_correct_answer_and_at_ones_own_rate(

@@ -201,8 +201,16 @@ def _run_single(
 
 
 def _distinct_names(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
-    """Names, with their folder where two are the same."""
-    return [f"{n} ({p.name})" if names.count(n) > 1 else n for n, p in zip(names, paths, strict=True)]
+    """Names, with as much of their path as tells them apart where two are the same."""
+    whole = [path.absolute() for path in paths]
+    for n_parts in range(1, max(len(path.parts) for path in whole) + 1):
+        found = [
+            f"{name} ({Path(*path.parts[-n_parts:])})" if names.count(name) > 1 else name
+            for name, path in zip(names, whole, strict=True)
+        ]
+        if len(set(found)) == len(found):
+            break
+    return found
 
 
 def _candidate_at(path: Path, task: "Task | None", seed: int) -> "Candidate":
