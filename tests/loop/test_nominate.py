@@ -89,6 +89,21 @@ def test_without_a_likely_one_the_likeliest_is_nominated(tmp_path):
     assert found.nominee == "close"
 
 
+def test_without_a_likely_one_the_cheapest_of_those_as_likely_as_the_likeliest_is_nominated(tmp_path):
+    """A flip fewer on dev is no reason to pay four times as much; a chance half as large is."""
+    found = ballot(
+        tmp_path,
+        contender("doubtful", tmp_path, wrong=128, ratio=0.01, seed=3),
+        contender("lean", tmp_path, wrong=105, ratio=0.1, seed=3),
+        contender("dear", tmp_path, wrong=104, ratio=0.4, seed=3),
+        nominate_at=1.0,
+    )
+    chance = {outlook.name: outlook.chance for outlook in found.outlooks}
+    assert 0.9 * chance["dear"] < chance["lean"] < chance["dear"] < 1
+    assert chance["doubtful"] < 0.5 * chance["dear"]
+    assert (found.nominee, found.fallback) == ("lean", "dear")
+
+
 def test_a_safer_candidate_stands_behind_the_nominee(tmp_path):
     found = ballot(
         tmp_path,

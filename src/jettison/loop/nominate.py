@@ -14,6 +14,9 @@ from jettison.stats.clustered import group_sums
 from jettison.stats.group_planning import pass_probability_by_group
 from jettison.stats.planning import pass_probability
 
+AS_LIKELY = 0.9
+"""Share of the best chance from which another counts as likely as it: two flips on dev make a tenth."""
+
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     """What dev predicts of one candidate's decision."""
@@ -59,10 +62,10 @@ def nominate(
     outlooks = [outlook(c, incumbent, gates, n_test=n_test, seed=seed) for c in cheaper]
     chance = {o.name: o.chance for o in outlooks}
     by_cost = sorted(cheaper, key=lambda c: (_cpu(c.cost), c.name))
-    likely = [c for c in by_cost if chance[c.name] >= nominate_at]
-    nominee = simplest_of_cheapest(likely)
-    if nominee is None:
-        nominee = max(by_cost, key=lambda c: chance[c.name], default=None)
+    likeliest = max(chance.values(), default=0.0)
+    # Where none is likely, a cost several times as high must not be the price of a tenth of a point.
+    least = nominate_at if likeliest >= nominate_at else AS_LIKELY * likeliest
+    nominee = simplest_of_cheapest([c for c in by_cost if chance[c.name] >= least])
     fallback = None
     if nominee is not None:
         safer = [c for c in by_cost if c is not nominee and chance[c.name] > chance[nominee.name]]
