@@ -8,6 +8,7 @@ import pytest
 
 from jettison.backends.gguf_file import BLOCKS, read_gguf_facts
 from jettison.errors import BrokenArtifact
+from jettison.loop.look_model import look_at_model
 
 GIVEN = {
     "general.architecture": "llama",
@@ -137,3 +138,12 @@ def test_an_incumbent_is_checked_before_anything_opens_it(tmp_path: Path) -> Non
     with pytest.raises(BrokenArtifact, match=r"whole, got tensor 'a\.weight'"):
         take_in_gguf(path, make_tiny_development(), cache=tmp_path / "cache", seed=0)
     assert not (tmp_path / "cache").exists()
+
+
+def test_init_knows_a_file_by_its_header(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf")
+    for place in (path, tmp_path):
+        found = look_at_model(str(place))
+        assert (found.kind, found.is_language, found.labels) == ("gguf", True, None)
+        assert found.architecture == read_gguf_facts(path).architecture
+        assert found.bytes == path.stat().st_size

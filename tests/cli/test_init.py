@@ -303,6 +303,54 @@ def test_data_without_a_sure_label_asks_for_it(tmp_path: Path) -> None:
         guess_data(write_jsonl(tmp_path / "n.jsonl", [{"k": i} for i in range(9)]))
 
 
+def writer(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "note.txt").write_text("an engine in memory")
+    settings = {"kind": "generate"}
+    write_candidate(folder, name="w", backend="fake_language", labels=(), settings=settings)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("column", "said", "kind", "judge"),
+    [
+        ("answers", lambda text, i: [text.upper(), str(i)], "generate", "normalized_exact"),
+        ("reply", lambda text, i: f"Thank you for {text}.", "generate", "normalized_exact"),
+        ("fields", lambda text, i: {"n": i}, "extract", "field_f1"),
+        ("label", lambda text, i: ("buy", "sell")[i // 2 % 2], "classify", "label"),
+    ],
+)
+def test_data_of_a_language_model_may_have_free_answers(tmp_path, column, said, kind, judge) -> None:
+    parts = [*["test"] * 80, *["train"] * 40, *["dev"] * 40]
+    words = [hash_word(i) for i in range(160)]
+    some = [
+        {"text": w, column: said(w, i), "part": p}
+        for i, (w, p) in enumerate(zip(words, parts, strict=True))
+    ]
+    data = write_jsonl(tmp_path / "d.jsonl", some)
+    found = run(writer(tmp_path / "model"), data, "--out", tmp_path / "out")
+    task, config = (
+        read_task(tmp_path / "out" / "task.toml"),
+        read_config(tmp_path / "out" / "jettison.toml"),
+    )
+    assert (task.kind, task.scorers[0], config.gates[0].scorer) == (kind, judge, judge)
+    assert (len(task.train), len(task.dev), task.n_test) == (40, 40, 80)
+    assert "next: jettison run" in found.output
+    prompt = task.development.prompt
+    assert prompt is None if kind == "classify" else prompt.max_tokens >= 16
+
+
+def test_free_answers_are_for_language_models_and_an_address_is_not_looked_at(
+    tmp_path: Path, model: Path
+) -> None:
+    some = [{"text": hash_word(i), "answers": [hash_word(i)]} for i in range(60)]
+    data = write_jsonl(tmp_path / "d.jsonl", some)
+    with pytest.raises(InvalidInput, match=r"must have a column of labels.*Name it: `--expected COLUMN`"):
+        look(str(model), data, write=False)
+    with pytest.raises(InvalidInput, match=r"must be on this disk .* \[endpoint\]: docs/endpoints\.md"):
+        look("https://host/v1", data, write=False)
+
+
 def test_smallest_margin_needs_both_room_and_power() -> None:
     # n needed at 2 % flips and 80 % power: 7.849 * .02 / m^2, at least ln(.025) / ln(1 - m):
     # .01: 1570 (368), .02: 393 (183), .03: 175 (122), .05: 72 by the second, .10: 36.

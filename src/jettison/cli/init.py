@@ -71,7 +71,7 @@ def command(
 ) -> int:
     """Look at MODEL and DATA; write task.toml and jettison.toml, ready to run.
 
-    MODEL is a checkpoint folder, an .onnx file, a candidate, a release or a hub id. DATA is a
+    MODEL is a checkpoint folder, an .onnx or .gguf file, a candidate, a release or a hub id. DATA is a
     JSONL, JSON, CSV, TSV or Parquet file, or a Hugging Face data set folder.
 
     With --logs every argument is a log of requests and answers; task.toml, the inputs and the answers
@@ -141,15 +141,16 @@ def _tell(looked: Any) -> None:
     console = Console(file=sys.stdout, highlight=False)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     splits = ", ".join(f"{name} {n}" for name, n in looked.n_examples.items() if n)
+    has_labels = looked.data.kind == "classify"
     rows = [
         ("model", model_words(looked.model).removeprefix("incumbent: ")),
-        ("data", f"{looked.data.n_rows} rows, {len(looked.data.labels)} labels; {splits}"),
+        ("data", f"{looked.data.n_rows} rows, {_answers(looked.data)}; {splits}"),
         *((role, reason) for role, reason in looked.data.reasons.items()),
         (
             "slices",
             ", ".join(f"{c} ({n} values)" for c, n in looked.data.slice_values.items()) or "none found",
         ),
-        ("out of scope", looked.data.out_of_scope or "no such label found"),
+        *([("out of scope", looked.data.out_of_scope or "no such label found")] if has_labels else []),
         ("labels", looked.labels.message),
         ("tokens", token_words(looked.tokens).partition(": ")[2]),
         *(("gate", _gate_words(gate, looked.proposal)) for gate in looked.proposal.gates),
@@ -165,6 +166,12 @@ def _tell(looked: Any) -> None:
         console.print(_plain(f"wrote {path}", "green"), soft_wrap=True)
     run = next(path for path in looked.files if path.endswith("jettison.toml"))
     console.print(_plain(f"next: jettison run {run}", ""), soft_wrap=True)
+
+
+def _answers(data: Any) -> str:
+    if data.kind == "classify":
+        return f"{len(data.labels)} labels"
+    return "objects of fields to extract" if data.kind == "extract" else "free answers"
 
 
 def _gate_words(gate: Any, proposal: Any) -> str:

@@ -19,6 +19,7 @@ from jettison.loop.look_model import (
 from jettison.loop.propose import Proposal, propose_gates
 from jettison.task import Finding, Task
 from jettison.task.guess import Guess, guess_data
+from jettison.task.kinds import DEFAULT_SCORERS
 from jettison.task.read import build_task
 from jettison.task.source import Columns, did_you_mean, parse_task_source
 
@@ -74,7 +75,7 @@ def look(
     """Look at a model and data, and write `task.toml` and `jettison.toml`.
 
     Args:
-        model: Folder, .onnx file, candidate, release or hub id.
+        model: Folder, .onnx or .gguf file, candidate, release or hub id.
         data: Data file or Hugging Face data set folder.
         out: Folder for the two files.
         hints: What need not be guessed.
@@ -90,7 +91,7 @@ def look(
     if write:
         _check_free(paths, force=force)
     found_model = look_at_model(model)
-    guess = _guess(Path(data).expanduser(), hints)
+    guess = _guess(Path(data).expanduser(), hints, writes=found_model.is_language)
     data = Path(data).expanduser()
     facts = TaskFacts(
         guess=guess,
@@ -102,9 +103,15 @@ def look(
     )
     # The folder may not be there yet, so the data is read by its absolute path first.
     task = _build(task_text(facts, data=str(data.resolve()), required=("all",)), folder, guess)
-    labels = compare_labels(found_model, task.labels, task.out_of_scope)
+    labels = (
+        compare_labels(found_model, task.labels, task.out_of_scope)
+        if task.kind == "classify"
+        else LabelLook(verdict="asked", message=f"none: answers are free ({task.kind}).")
+    )
     tokens = count_tokens(found_model, [e.input for e in (*task.train, *task.dev, *task.unlabelled)])
-    proposal = propose_gates(task.slice_counts, out_of_scope=task.out_of_scope)
+    proposal = propose_gates(
+        task.slice_counts, out_of_scope=task.out_of_scope, scorer=DEFAULT_SCORERS[task.kind]
+    )
     text = task_text(facts, data=_from(data, folder), required=proposal.required)
     incumbent = model if found_model.kind == "hub" else _from(Path(model).expanduser(), folder)
     run = run_text(incumbent, found_model, labels, tokens, proposal, task_file=TASK_FILE)
@@ -140,7 +147,7 @@ def _check_free(paths: dict[str, Path], *, force: bool) -> None:
             )
 
 
-def _guess(data: Path, hints: Hints) -> Guess:
+def _guess(data: Path, hints: Hints, *, writes: bool) -> Guess:
     if not data.exists():
         raise InvalidInput(
             f"DATA must be a data file or a data set folder, got {str(data)!r}, where there is nothing."
@@ -154,7 +161,7 @@ def _guess(data: Path, hints: Hints) -> Guess:
         slices=list(hints.slices),
         weight=hints.weight,
     )
-    guess = guess_data(data, given, config=hints.config)
+    guess = guess_data(data, given, config=hints.config, writes=writes)
     if hints.out_of_scope is None:
         return guess
     if hints.out_of_scope not in guess.labels:
@@ -167,8 +174,8 @@ def _guess(data: Path, hints: Hints) -> Guess:
 
 def _label_names(model: ModelLook, guess: Guess) -> tuple[str, ...] | None:
     """The model's label names where the data has only their positions, or no example of some."""
-    if model.labels is None or any(name.isdecimal() for name in model.labels):
-        return None  # a number would be a name and a position
+    if not guess.labels or not model.labels or any(name.isdecimal() for name in model.labels):
+        return None  # no labels in the task, or a number would be a name and a position
     if set(guess.labels) < set(model.labels):
         return model.labels
     if not all(label.isdecimal() for label in guess.labels):

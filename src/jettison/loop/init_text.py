@@ -12,6 +12,7 @@ from jettison.loop.look_model import LabelLook, ModelLook, TokenLook
 from jettison.loop.propose import FLIP_SHARE, MARGINS, Proposal
 from jettison.stats.planning import smallest_passing_n
 from jettison.task.guess import Guess
+from jettison.task.kinds import DEFAULT_SCORERS
 
 _SHOWN = 8
 
@@ -42,7 +43,7 @@ def task_text(facts: TaskFacts, *, data: str, required: Sequence[str]) -> str:
         "# What good means: examples, splits, labels and slices. Written by `jettison init`.",
         "format = 1",
         f"name = {quoted(facts.name)}",
-        'kind = "classify"',
+        f'kind = "{guess.kind}"',
         "",
         "[data]",
         f"# {guess.n_rows} rows{_split_words(guess)}",
@@ -55,7 +56,7 @@ def task_text(facts: TaskFacts, *, data: str, required: Sequence[str]) -> str:
         *_column_lines(guess),
         *_splits_lines(guess),
         *_made_lines(guess),
-        *_label_lines(facts),
+        *(_label_lines(facts) if guess.kind == "classify" else _answer_lines(guess)),
         "",
         "[slices]",
         "# each must hold by itself",
@@ -107,9 +108,10 @@ def run_text(
 
 def model_words(model: ModelLook) -> str:
     """What the model is, in a line."""
-    parts = [f"incumbent: {'an' if model.kind == 'onnx' else 'a'} {model.kind}"]
     if model.kind == "hub":
         return "incumbent: a hub id, looked up when the run starts; nothing is known of it yet"
+    named = {"onnx": "an onnx", "gguf": "a GGUF file"}.get(model.kind, f"a {model.kind}")
+    parts = [f"incumbent: {named}", *(["a language model"] if model.is_language else [])]
     if model.architecture:
         parts.append(model.architecture)
     if model.labels is not None:
@@ -204,8 +206,8 @@ def _made_lines(guess: Guess) -> list[str]:
     return [
         "",
         "[split]",
-        f"# the data brings no {missing}: set apart within each label; groups and equal texts stay "
-        "together",
+        f"# the data brings no {missing}: set apart"
+        f"{' within each label' if guess.kind == 'classify' else ''}; groups and equal texts stay together",
         *lines,
         "seed = 0",
     ]
@@ -236,6 +238,24 @@ def _label_lines(facts: TaskFacts) -> list[str]:
     aliases = {written: quoted(meant) for written, meant in facts.aliases.items()}
     lines.append(f"aliases = {_table(aliases)}" if aliases else '# aliases = {"mistyped" = "meant"}')
     return lines
+
+
+def _answer_lines(guess: Guess) -> list[str]:
+    """`[prompt]` of a task whose answers are free, and what judges them."""
+    judge = DEFAULT_SCORERS[guess.kind]
+    others = "exact, f1, numeric, rouge, chrf, regex, code, similarity, judge: docs/scorers.md"
+    return [
+        "",
+        "[prompt]",
+        "# how the model is asked; say in `system` what an answer must look like",
+        '# system = "Answer with the shortest words that are right."',
+        'template = "{input}"',
+        f"max_tokens = {max(16, guess.longest_answer // 2)}    # 99 % of the answers have up to "
+        f"{guess.longest_answer} characters",
+        *_comment(
+            f"answers are judged by `{judge}`; others go into a list `scorers` above [data]: {others}"
+        ),
+    ]
 
 
 def _gate_comments(proposal: Proposal) -> list[str]:

@@ -7,15 +7,17 @@ from typing import Any, Literal
 
 import msgspec
 
+from jettison.backends.gguf_file import read_gguf_facts
 from jettison.candidate import MANIFEST, UNSAFE_SUFFIXES, Candidate
 from jettison.compress.checkpoint_facts import MAX_TOKENS, has_head, max_tokens, read_config
 from jettison.compress.hub import is_hub_id
+from jettison.compress.incumbent_language import is_language, is_url, language_backend
 from jettison.compress.label_names import has_names, match_labels
 from jettison.errors import InvalidInput, JettisonError, UnsafeArtifact
 from jettison.release.read import open_release, read_candidate
 from jettison.route import candidate_folders
 
-Kind = Literal["checkpoint", "onnx", "candidate", "release", "hub"]
+Kind = Literal["checkpoint", "onnx", "gguf", "candidate", "release", "hub"]
 SIZES = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 N_TOKENIZED = 4000
 
@@ -36,6 +38,8 @@ class ModelLook(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int | None = None
     """Of its weights."""
     tokenizer: Path | None = None
+    is_language: bool = False
+    """It is asked a prompt, and may write free answers."""
 
 
 class TokenLook(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +58,7 @@ class TokenLook(msgspec.Struct, frozen=True, kw_only=True):
 class LabelLook(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the model's labels are the data's."""
 
-    verdict: Literal["match", "numbered", "differ", "unknown", "fitted"]
+    verdict: Literal["match", "numbered", "differ", "unknown", "fitted", "asked"]
     message: str
 
 
@@ -67,13 +71,18 @@ def look_at_model(place: str) -> ModelLook:
         BrokenArtifact: Its configuration does not parse.
     """
     path = Path(place).expanduser()
+    if is_url(place):
+        raise InvalidInput(
+            f"MODEL must be on this disk or a hub id to be looked at, got the address {place!r}. Name it "
+            "as `incumbent` in jettison.toml, with [endpoint]: docs/endpoints.md."
+        )
     if not path.exists():
         if is_hub_id(place) and not path.parent.is_dir():
             return ModelLook(place=place, kind="hub")
         beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
         raise InvalidInput(
-            f"MODEL must be a folder, an .onnx file or a hub id org/name, got {place!r}, where there is "
-            "nothing" + (f" (beside it: {beside[:8]})." if beside else ".")
+            f"MODEL must be a folder, an .onnx or .gguf file or a hub id org/name, got {place!r}, where "
+            "there is nothing" + (f" (beside it: {beside[:8]})." if beside else ".")
         )
     if path.is_dir() and (path / "release.json").is_file():
         return _look_at_release(place, path)
@@ -84,6 +93,9 @@ def look_at_model(place: str) -> ModelLook:
     weights = sorted(folder.glob("*.safetensors"))
     if path.is_dir() and weights and (path / "config.json").is_file():
         return _of_files(place, "checkpoint", folder, weights)
+    ggufs = [path] if path.suffix.lower() == ".gguf" else sorted(folder.glob("*.gguf"))
+    if len(ggufs) == 1 and (path.is_dir() or path == ggufs[0]):
+        return _of_gguf(place, ggufs[0])
     if graphs and (path.is_dir() or path.suffix.lower() == ".onnx"):
         return _of_files(place, "onnx", folder, graphs)
     raise _no_model(path)
@@ -91,6 +103,9 @@ def look_at_model(place: str) -> ModelLook:
 
 def compare_labels(model: ModelLook, labels: Sequence[str], out_of_scope: str | None) -> LabelLook:
     """Match the model's labels to the data's, and say the way out where they differ."""
+    if model.is_language and not model.labels:
+        message = "a language model: it is asked by the prompt, which names the labels."
+        return LabelLook(verdict="asked", message=message)
     if model.has_head is False:
         message = f"it has no head: a linear one is fitted on train for {len(labels)} labels."
         return LabelLook(verdict="fitted", message=message)
@@ -141,17 +156,31 @@ def _of_files(place: str, kind: Kind, folder: Path, weights: Sequence[Path]) -> 
     config = read_config(folder) if (folder / "config.json").is_file() else {}
     architectures = [str(name) for name in config.get("architectures") or []]
     names = config.get("id2label")
-    headed = kind == "onnx" or has_head(folder, config)
+    is_language = kind != "onnx" and language_backend(config) is not None
+    headed = kind == "onnx" or (not is_language and has_head(folder, config))
     tokenizer = folder / "tokenizer.json"
     return ModelLook(
         place=place,
         kind=kind,
         architecture=architectures[0] if architectures else None,
         labels=_in_order(names) if headed and isinstance(names, dict) else None,
-        has_head=headed,
+        has_head=None if is_language else headed,
         max_tokens=max_tokens(folder, config),
         bytes=sum(path.stat().st_size for path in weights),
         tokenizer=tokenizer if tokenizer.is_file() else None,
+        is_language=is_language,
+    )
+
+
+def _of_gguf(place: str, path: Path) -> ModelLook:
+    facts = read_gguf_facts(path)
+    return ModelLook(
+        place=place,
+        kind="gguf",
+        architecture=facts.architecture,
+        max_tokens=facts.n_context_tokens,
+        bytes=path.stat().st_size,
+        is_language=True,
     )
 
 
@@ -166,6 +195,7 @@ def _of_candidate(place: str, kind: Kind, candidate: Candidate) -> ModelLook:
         max_tokens=candidate.settings.get("max_tokens"),
         bytes=candidate.artifact_bytes,
         tokenizer=tokenizer if tokenizer.is_file() else None,
+        is_language=is_language(candidate),
     )
 
 
@@ -195,7 +225,7 @@ def _no_model(path: Path) -> JettisonError:
                 "Save the model with `save_pretrained(folder, safe_serialization=True)`."
             )
     return InvalidInput(
-        "MODEL must be a folder with config.json and *.safetensors, an .onnx file, a candidate, a "
+        "MODEL must be a folder with config.json and *.safetensors, an .onnx or .gguf file, a candidate, a "
         "release or "
         f"a hub id, got {path} with {[os.fspath(one.name) for one in inside][:6]}."
     )

@@ -57,12 +57,15 @@ def smallest_margin(n: int) -> float | None:
     )
 
 
-def propose_gates(counts: Mapping[str, int], *, out_of_scope: str | None) -> Proposal:
+def propose_gates(
+    counts: Mapping[str, int], *, out_of_scope: str | None, scorer: str = "label"
+) -> Proposal:
     """Gates for the slices of a test split.
 
     Args:
         counts: Test examples of `all` and of each `column=value`.
         out_of_scope: The label that means "none of these", where the task has one.
+        scorer: What judges an answer.
     """
     whole = "all" if out_of_scope is None or not counts.get("scope=in") else "scope=in"
     by_column: dict[str, dict[str, int]] = {}
@@ -86,7 +89,7 @@ def propose_gates(counts: Mapping[str, int], *, out_of_scope: str | None) -> Pro
     margins = {name: smallest_margin(n) or MARGINS[-1] for name, n in sizes.items()}
     gates = [
         NotWorse(
-            scorer="label",
+            scorer=scorer,
             margin=margins[whole],
             slices=tuple(sizes),
             margins={name: margin for name, margin in margins.items() if margin != margins[whole]},

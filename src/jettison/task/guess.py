@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -19,6 +19,10 @@ INPUTS = (
 EXPECTED = (
     "label", "labels", "intent", "expected", "category", "class", "target", "sentiment", "answer", "tag",
     "topic", "output",
+)  # fmt: skip
+FREE_ANSWERS = (
+    *EXPECTED, "answers", "references", "completion", "response", "reply", "summary", "translation",
+    "fields",
 )  # fmt: skip
 IDS = ("id", "uid", "guid", "example_id", "row_id", "case_id", "uuid")
 GROUPS = (
@@ -39,6 +43,7 @@ MIN_PER_SLICE = 20
 class Guess(msgspec.Struct, frozen=True, kw_only=True):
     """Roles of the columns, splits and the out-of-scope label, and why."""
 
+    kind: Literal["classify", "generate", "extract"] = "classify"
     columns: Columns
     splits: dict[str, str]
     """Their split names that are not ours → ours, or `ignore`."""
@@ -46,7 +51,9 @@ class Guess(msgspec.Struct, frozen=True, kw_only=True):
     n_by_split: dict[str, int]
     """Rows by their split name; empty where the data brings no splits."""
     labels: tuple[str, ...]
-    """As the data writes them, sorted."""
+    """As the data writes them, sorted; () of free answers."""
+    longest_answer: int = 0
+    """Characters that 99 % of the free answers need."""
     out_of_scope: str | None
     maybe_out_of_scope: tuple[str, ...]
     """Labels that sound like it, but not surely."""
@@ -60,13 +67,16 @@ class Guess(msgspec.Struct, frozen=True, kw_only=True):
         return {self.splits.get(name, KNOWN_SPLITS.get(name.lower(), "")) for name in self.n_by_split}
 
 
-def guess_data(path: Path, given: Columns | None = None, *, config: str | None = None) -> Guess:
+def guess_data(
+    path: Path, given: Columns | None = None, *, config: str | None = None, writes: bool = False
+) -> Guess:
     """Look at a data file or folder.
 
     Args:
         path: JSONL, JSON, CSV, TSV, Parquet or a Hugging Face data set folder.
         given: Roles that its owner has named; `input` and `expected` empty leave them to be guessed.
         config: Which configuration of a folder that has several.
+        writes: Whether answers may be free: texts, or objects of fields. Else they are labels.
 
     Raises:
         UnknownName: A column that was named is not there.
@@ -94,22 +104,27 @@ def guess_data(path: Path, given: Columns | None = None, *, config: str | None =
         raise InvalidInput(
             f"{path} must have a column of texts, got {list(values)}. Name it: `--input COLUMN`."
         )
-    label = role("expected", given.expected, _expected(values, taken))
+    label = role("expected", given.expected, _expected(values, taken) or _free(values, taken, writes))
     if label is None:
+        what = "labels or answers" if writes else "labels"
         raise InvalidInput(
-            f"{path} must have a column of labels, got none that is surely one among {list(values)}. "
+            f"{path} must have a column of {what}, got none that is surely one among {list(values)}. "
             "Name it: `--expected COLUMN`."
         )
+    kind = _kind(values[label]) if writes else "classify"
+    said_by_row = [value if kind == "classify" else str(value) for value in values[label]]
     names = _split_of_rows(tables, values, split)
     ids = role("id", given.id, _id(values, taken))
     group = role("group", given.group, _group(values, taken, names))
     weight = role("weight", given.weight, _weight(values, taken))
-    slices = list(given.slices) or _slices(values, taken, values[label])
-    labels = _label_names(tables, label)
+    slices = list(given.slices) or _slices(values, taken, said_by_row)
+    labels = _label_names(tables, label) if kind == "classify" else ()
     sure = [name for name in labels if _plain(name) in OUT_OF_SCOPE]
     maybe = sure if len(sure) > 1 else [name for name in labels if _plain(name) in MAYBE_OUT_OF_SCOPE]
     counts = Counter(name for name in names if name is not None)
     return Guess(
+        kind=kind,
+        longest_answer=0 if kind == "classify" else _longest(values[label]),
         columns=Columns(
             input=text, expected=label, id=ids, split=split, group=group, slices=slices, weight=weight
         ),
@@ -186,6 +201,36 @@ def _expected(values: dict[str, list[Any]], taken: set[str]) -> tuple[str, str] 
     if named is None and len(few) == 1:
         named = next(iter(few))
     return None if named is None else (named, f"{few[named]} different values")
+
+
+def _free(values: dict[str, list[Any]], taken: set[str], writes: bool) -> tuple[str, str] | None:
+    """A column of free answers, by its name."""
+    named = _named([name for name in values if name not in taken], FREE_ANSWERS) if writes else None
+    return None if named is None else (named, f"answers of {_kind(values[named])} tasks, and called so")
+
+
+def _kind(answers: Sequence[Any]) -> Literal["classify", "generate", "extract"]:
+    """What answers are: objects, labels that recur, or texts."""
+    present = [one for one in answers if one is not None and one != ""]
+    if present and all(isinstance(one, dict) or _is_object(one) for one in present):
+        return "extract"
+    recur = all(isinstance(one, str | int) for one in present) and 2 * len(set(present)) <= len(present)
+    return "classify" if recur else "generate"
+
+
+def _is_object(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and isinstance(msgspec.json.decode(value), dict)
+    except msgspec.DecodeError:
+        return False
+
+
+def _longest(answers: Sequence[Any]) -> int:
+    """Characters that 99 % of the answers need."""
+    texts = [text for one in answers for text in (one if isinstance(one, list) else [one])]
+    written = (one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in texts)
+    lengths = sorted(len(one) for one in written)
+    return lengths[int(0.99 * (len(lengths) - 1))] if lengths else 0
 
 
 def _split_column(values: dict[str, list[Any]], taken: set[str]) -> tuple[str, str] | None:
