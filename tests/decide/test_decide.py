@@ -11,7 +11,7 @@ from jettison.decide.decide import Evidence, decide
 from jettison.decide.render import decision_markdown, exit_code, read_decision, write_decision
 from jettison.decide.report_view import overall
 from jettison.decide.tell import headline
-from jettison.decision import AtMost, Decision, GateResult, Interval, NotWorse, Verdict
+from jettison.decision import AtMost, CostSummary, Decision, GateResult, Interval, NotWorse, Verdict
 from jettison.errors import InvalidInput
 from judged_records import evidence, flipped
 
@@ -176,6 +176,18 @@ def test_without_candidates_the_incumbent_stays() -> None:
     assert (decision.verdict, decision.headline) == (
         Verdict.NOT_ENOUGH_DATA,
         "Keep bert: no candidate was put to the test.",
+    )
+
+
+def test_without_a_nominee_the_headline_says_why_there_was_none() -> None:
+    dear = evidence("big", GOOD, role="shown", ratio=1.2)
+    untold = replace(dear, name="linear", cost=CostSummary())
+    assert decided(dear).headline == (
+        "Keep bert: no candidate was put to the test, since none clearly costs less."
+    )
+    assert decided(untold).headline == (
+        "Keep bert: no candidate was put to the test, since what bert costs is not known and so none is "
+        "shown to cost less."
     )
 
 

@@ -101,7 +101,7 @@ def decide(
         task=task_name,
         verdict=_verdict(chosen, eligible),
         chosen=chosen.name if chosen else None,
-        headline=headline(incumbent.name, chosen, eligible),
+        headline=headline(incumbent.name, chosen, eligible, marked[1:]),
         reasons=reasons(marked[0], chosen, marked[1:]),
         incumbent=incumbent.name,
         candidates=tuple(marked),

@@ -11,13 +11,18 @@ NOISE = 0.05
 """An A/A ratio further than this from 1 is worth a caveat."""
 
 
-def headline(incumbent: str, chosen: CandidateReport | None, eligible: Sequence[CandidateReport]) -> str:
+def headline(
+    incumbent: str,
+    chosen: CandidateReport | None,
+    eligible: Sequence[CandidateReport],
+    shown: Sequence[CandidateReport] = (),
+) -> str:
     """The verdict in one sentence."""
     if chosen is not None:
         quality = [g for g in chosen.gates if g.gate == "not_worse"]
         return f"Release {chosen.name} in place of {incumbent}: {_quality(quality)}{_saving(chosen)}."
     if not eligible:
-        return f"Keep {incumbent}: no candidate was put to the test."
+        return f"Keep {incumbent}: no candidate was put to the test{_none_cheaper(incumbent, shown)}."
     nominee = eligible[0]
     unsettled = [r for r in eligible if r.verdict is Verdict.NOT_ENOUGH_DATA]
     if unsettled:
@@ -26,6 +31,15 @@ def headline(incumbent: str, chosen: CandidateReport | None, eligible: Sequence[
         return f"Keep {incumbent} for now: {open_one.name} is neither proven nor ruled out{missing}."
     broken = next(g for g in nominee.gates if g.verdict is Verdict.BLOCK)
     return f"Keep {incumbent}: {nominee.name} {_failure(broken)}."
+
+
+def _none_cheaper(incumbent: str, shown: Sequence[CandidateReport]) -> str:
+    """Why none was nominated: only what clearly costs less than the incumbent is."""
+    if not shown:
+        return ""
+    if any(report.cost.ratio is not None for report in shown):
+        return ", since none clearly costs less"
+    return f", since what {incumbent} costs is not known and so none is shown to cost less"
 
 
 def reasons(
