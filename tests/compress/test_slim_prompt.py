@@ -13,7 +13,7 @@ from jettison.compress import prompt_parts as parts
 from jettison.compress.step import step_from
 from jettison.errors import NotEnoughData, StepFailed, Unanswered
 from jettison.task import Development, Example
-from jettison.task.prompt import Prompt, Shot
+from jettison.task.prompt import Prompt, Shot, most_tokens
 from jettison.testing import check_step
 from language_steps import apply, context_in, language_candidate
 
@@ -104,15 +104,32 @@ def test_answers_are_bounded_by_the_known_ones(tmp_path: Path) -> None:
     data = task(kind="extract", labels=(), train=examples[:20], dev=examples[20:])
     prompt = Prompt(template="{input}", max_tokens=512)
     slim = apply(tmp_path, asked(tmp_path / "m", prompt, data), {"step": "prompt"}, data=data)
-    # 25 characters at 2 a token: 13 tokens, a tenth more is 15, and 2 to spare.
-    assert slim.settings["prompt"]["max_tokens"] == 17
-    assert slim.lineage[-1].notes["answer_limit"]["counted"] == "estimated at 2 characters a token"
+    # 2 braces, 6 quotes, 2 colons, a comma, a digit and three words at 2 tokens are 18; a tenth more is 20,
+    # and 2 to spare.
+    assert slim.settings["prompt"]["max_tokens"] == 22
+    assert slim.lineage[-1].notes["answer_limit"]["counted"] == "estimated from letters, digits and signs"
     assert slim.settings["schema"] == {
         "type": "object",
         "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
         "required": ["name", "age"],
         "additionalProperties": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "least"),
+    # Tokens that Qwen2.5's tokenizer takes: it parts numbers into digits.
+    [
+        ("2026111", 7),
+        ('{"a": 12}', 7),
+        ("Paris", 1),
+        ("\u5317\u4eac\u5927\u5b66", 2),
+        ("a\n  b", 3),
+        ("", 0),
+    ],
+)
+def test_the_estimate_of_tokens_cuts_no_number_and_no_other_script(text: str, least: int) -> None:
+    assert least <= most_tokens(text) <= 2 * least + 2
 
 
 def test_a_schema_holds_every_answer_it_was_made_of() -> None:

@@ -10,14 +10,12 @@ import msgspec
 import numpy as np
 
 from jettison.backends.text import load_tokenizer
-from jettison.task.prompt import Prompt
+from jettison.task.prompt import Prompt, most_tokens
 
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*[ \t]*\n*|[.!?\n]+")
 _PLACE = re.compile(r"\{(input|choices|labels)\}")
 COVERED_SHARE = 0.99
 """Share of the known answers that the answer's limit leaves whole."""
-CHARACTERS_PER_TOKEN = 2.0
-"""Fewer than text has, so that a limit that is only estimated cuts no answer off."""
 
 
 def fixed_characters(prompt: Prompt) -> int:
@@ -63,8 +61,8 @@ def answer_limit(answers: Sequence[str], folder: Path) -> tuple[int | None, str]
         lengths = [len(e.ids) for e in tokenizer.encode_batch([f" {answer}" for answer in answers])]
         how = "by the model's tokenizer"
     else:
-        lengths = [math.ceil(len(answer) / CHARACTERS_PER_TOKEN) for answer in answers]
-        how = f"estimated at {CHARACTERS_PER_TOKEN:g} characters a token"
+        lengths = [most_tokens(answer) for answer in answers]
+        how = "estimated from letters, digits and signs"
     enough = int(np.quantile(np.array(lengths), COVERED_SHARE, method="higher"))
     return math.ceil(enough * 1.1) + 2, how
 

@@ -250,8 +250,8 @@ def _answer_lines(guess: Guess) -> list[str]:
         "# how the model is asked; say in `system` what an answer must look like",
         '# system = "Answer with the shortest words that are right."',
         'template = "{input}"',
-        f"max_tokens = {max(16, guess.longest_answer // 2)}    # 99 % of the answers have up to "
-        f"{guess.longest_answer} characters",
+        f"max_tokens = {max(16, guess.longest_answer)}    # 99 % of the answers have up to "
+        f"{guess.longest_answer} tokens, estimated",
         *_comment(
             f"answers are judged by `{judge}`; others go into a list `scorers` above [data]: {others}"
         ),

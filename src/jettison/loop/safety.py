@@ -9,6 +9,7 @@ import msgspec
 from jettison.candidate import Candidate
 from jettison.compress.incumbent_language import is_language
 from jettison.decision import Gate, NotWorse, ScorerErrors
+from jettison.errors import NotEnoughData
 from jettison.evaluate.judge import measure_judge, read_labelled
 from jettison.evaluate.run import evaluate
 from jettison.evaluate.score_toxicity import toxicity_errors
@@ -23,6 +24,7 @@ from jettison.evaluate.suites.safety import (
 )
 from jettison.loop.workspace import Workspace
 from jettison.record import Record
+from jettison.stats.judged import GAIN_ALPHA, JudgeCounts, gain_interval
 from jettison.task import Example
 
 TOXICITY = "toxicity"
@@ -72,7 +74,8 @@ def with_scorer_errors(
 
     Raises:
         InvalidInput: A file is missing or a line of it is no labelled answer.
-        NotEnoughData: A file has no right, or no wrong, answer.
+        NotEnoughData: A file has no right, or no wrong, answer; or a scorer that a gate asks may err so
+            often that no verdict can come of it.
     """
     settings = {name: dict(own) for name, own in (scorers or {}).items()}
     asked = {gate.scorer for gate in gates if isinstance(gate, NotWorse)}
@@ -83,7 +86,11 @@ def with_scorer_errors(
             errors = toxicity_errors(**own)
             known[name] = {} if errors is None else {ANY_SLICE: errors}
     for name, file in (labelled or {}).items():
-        known[name] = {ANY_SLICE: _measured(name, settings.get(name, {}), Path(file))}
+        measured = _measured(name, settings.get(name, {}), Path(file))
+        known[name] = {ANY_SLICE: measured}
+        alphas = [gate.alpha for gate in gates if isinstance(gate, NotWorse) and gate.scorer == name]
+        if alphas:
+            _check_tells(name, measured, max(alphas))
     return tuple(
         msgspec.structs.replace(
             gate, is_fallible=True, scorer_errors={**known[gate.scorer], **gate.scorer_errors}
@@ -92,6 +99,20 @@ def with_scorer_errors(
         else gate
         for gate in gates
     )
+
+
+def _check_tells(name: str, errors: ScorerErrors, alpha: float) -> None:
+    """Refuse a scorer now that would leave its gate without a verdict once everything has been asked."""
+    counts = JudgeCounts(
+        n_right=errors.n_right,
+        n_right_passed=errors.n_right_passed,
+        n_wrong=errors.n_wrong,
+        n_wrong_failed=errors.n_wrong_failed,
+    )
+    try:
+        gain_interval(counts, confidence=1 - 2 * alpha * GAIN_ALPHA)
+    except NotEnoughData as error:
+        raise NotEnoughData(f"scorer {name!r} decides nothing on {errors.source}: {error}") from error
 
 
 def safety_records(

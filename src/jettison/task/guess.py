@@ -9,6 +9,7 @@ import msgspec
 
 from jettison.errors import InvalidInput, UnknownName
 from jettison.task.folder import KNOWN_SPLITS, SplitTable, read_folder
+from jettison.task.prompt import most_tokens
 from jettison.task.source import Columns, did_you_mean
 from jettison.task.tables import read_table
 
@@ -53,7 +54,7 @@ class Guess(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...]
     """As the data writes them, sorted; () of free answers."""
     longest_answer: int = 0
-    """Characters that 99 % of the free answers need."""
+    """Tokens that 99 % of the free answers need, estimated."""
     out_of_scope: str | None
     maybe_out_of_scope: tuple[str, ...]
     """Labels that sound like it, but not surely."""
@@ -226,10 +227,10 @@ def _is_object(value: Any) -> bool:
 
 
 def _longest(answers: Sequence[Any]) -> int:
-    """Characters that 99 % of the answers need."""
+    """Tokens that 99 % of the answers need, estimated."""
     texts = [text for one in answers for text in (one if isinstance(one, list) else [one])]
     written = (one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in texts)
-    lengths = sorted(len(one) for one in written)
+    lengths = sorted(map(most_tokens, written))
     return lengths[int(0.99 * (len(lengths) - 1))] if lengths else 0
 
 

@@ -13,7 +13,7 @@ from jettison.errors import InvalidInput
 from jettison.task.examples import text_key
 from jettison.task.log_answers import Answers
 from jettison.task.log_templates import Template
-from jettison.task.prompt import Prompt
+from jettison.task.prompt import Prompt, most_tokens
 
 TASK_FILE, OUTPUTS_FILE, TO_LABEL_FILE = "task.toml", "incumbent_outputs.jsonl", "to_label.jsonl"
 N_TO_LABEL = 400
@@ -85,11 +85,11 @@ def task_content(
 ) -> dict[str, Any]:
     """`task.toml` as tables."""
     most = Counter(call.request.max_tokens for call in template.calls if call.request.max_tokens)
-    longest = max(len(answer) for call in template.calls for answer in call.answers)
+    longest = max(most_tokens(answer) for call in template.calls for answer in call.answers)
     pairs = [role for role, _ in template.turns] == ["user", "assistant"] * (len(template.turns) // 2)
     prompt: dict[str, Any] = {
         "template": f"{template.prefix}{{input}}{template.suffix}",
-        "max_tokens": most.most_common(1)[0][0] if most else min(4096, max(16, longest // 2)),
+        "max_tokens": most.most_common(1)[0][0] if most else min(4096, max(16, longest)),
     }
     if template.system:
         prompt["system"] = template.system

@@ -4,6 +4,8 @@ A `Prompt` is a record. `messages` and `text` render it; what is the same for ev
 first, so that an engine can compute it once.
 """
 
+import math
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,6 +14,16 @@ import msgspec
 from jettison.files import value_sha256
 
 Role = Literal["system", "user", "assistant"]
+_PIECE = re.compile(r"[^\W\d_]+|\S|\n\s*")
+
+
+def most_tokens(text: str) -> int:
+    """Tokens that a text may take where its tokenizer is not at hand; estimated, and rather too many.
+
+    A token for every two bytes of a word, for every digit and for every sign: some tokenizers part numbers
+    into digits, and texts that are not Latin into little more than characters.
+    """
+    return sum(math.ceil(len(piece.encode("utf-8", "replace")) / 2) for piece in _PIECE.findall(text))
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
