@@ -135,7 +135,8 @@ def test_lm_eval_loads_the_task_of_a_run_and_runs_it(finished, tmp_path):
         python, RUN_TASK, tmp_path / "tasks",
         HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HOME=str(tmp_path / "hf"),
     )  # fmt: skip
-    rows = [json.loads(line) for line in (tmp_path / "tasks" / "test.jsonl").read_text().splitlines()[:40]]
+    written = (tmp_path / "tasks" / "questions.test.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in written[:40]]
     assert found["ids"] == [row["id"] for row in rows]
     assert found["prompts"] == [row["question"] for row in rows]
     assert 0 <= found["accuracy"] <= 1

@@ -244,6 +244,26 @@ def test_an_exported_generation_keeps_its_references_stops_and_shots(tmp_path: P
     assert back.dev[0].references == task.dev[0].references
 
 
+def test_tasks_share_a_folder_for_lm_eval_and_what_else_is_there_stays(tmp_path: Path) -> None:
+    out = tmp_path / "tasks"
+    out.mkdir()
+    (out / "mine.yaml").write_text("task: mine")
+    written = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        path = write_task(tmp_path / name)
+        path.write_text(path.read_text().replace('name = "', f'name = "{name}-'))
+        written.append(export_lm_eval(read_task(path), out))
+    assert (out / "mine.yaml").read_text() == "task: mine"
+    assert written[0] != written[1]
+    for path in written:
+        files = yaml.safe_load(path.read_text())["dataset_kwargs"]["data_files"]
+        assert {Path(file).name for file in files.values()} == {
+            f"{path.stem}.{split}.jsonl" for split in ("train", "dev", "test")
+        }
+        assert len(read_task(path).train) > 0
+
+
 def test_an_export_reads_the_test_split_once_and_it_is_counted(tmp_path: Path) -> None:
     task = read_task(write_task(tmp_path))
     export_lm_eval(task, tmp_path / "out")

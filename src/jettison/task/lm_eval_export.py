@@ -12,7 +12,7 @@ import msgspec
 import yaml  # type: ignore[import-untyped]
 
 from jettison.errors import InvalidInput
-from jettison.files import folder_atomic
+from jettison.files import write_atomic
 from jettison.task.prompt import Prompt
 from jettison.task.types import Example, Task
 
@@ -27,7 +27,7 @@ def export_lm_eval(task: Task, folder: Path, *, purpose: str = "export to lm-eva
 
     Args:
         task: Of kind classify, choose, generate or extract.
-        folder: Becomes the task's folder; what was there is replaced.
+        folder: Gets `NAME.yaml` and `NAME.SPLIT.jsonl`; whatever else is there stays.
         purpose: Stands in the ledger of test readings.
 
     Returns:
@@ -48,18 +48,20 @@ def export_lm_eval(task: Task, folder: Path, *, purpose: str = "export to lm-eva
     }
     several = any(example.references for examples in splits.values() for example in examples)
     columns = sorted({column for examples in splits.values() for e in examples for column in e.slices})
-    with folder_atomic(folder) as partial:
-        for split, examples in splits.items():
-            lines = [
-                msgspec.json.encode(_row(example, prompt, task, columns, several=several))
-                for example in examples
-            ]
-            (partial / f"{split}.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
-        present = [split for split, examples in splits.items() if examples]
-        config = _config(task, prompt, present, columns, folder.absolute(), several=several)
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100)
-        (partial / f"{_name(task)}.yaml").write_text(text, encoding="utf-8")
-    return folder / f"{_name(task)}.yaml"
+    name = _name(task)
+    for split, examples in splits.items():
+        path = folder / f"{name}.{split}.jsonl"
+        rows = [msgspec.json.encode(_row(e, prompt, task, columns, several=several)) for e in examples]
+        if rows:
+            write_atomic(path, b"".join(row + b"\n" for row in rows))
+        else:
+            path.unlink(missing_ok=True)
+    present = [split for split, examples in splits.items() if examples]
+    config = _config(task, prompt, present, columns, folder.absolute(), several=several)
+    # Last, so that a task file never names data that are not there.
+    written = folder / f"{name}.yaml"
+    write_atomic(written, yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100))
+    return written
 
 
 def _name(task: Task) -> str:
@@ -94,12 +96,13 @@ def _config(
     several: bool,
 ) -> dict[str, Any]:
     weighed = task.kind in _WEIGHED
+    files = {split: str(folder / f"{_name(task)}.{split}.jsonl") for split in present}
     names = {"train": "training_split", "dev": "validation_split", "test": "test_split"}
     after = prompt.between if prompt.after_system is None else prompt.after_system
     config: dict[str, Any] = {
         "task": _name(task),
         "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {split: str(folder / f"{split}.jsonl") for split in present}},
+        "dataset_kwargs": {"data_files": files},
         **{names[split]: split for split in present},
         "output_type": "multiple_choice" if weighed else "generate_until",
         "doc_to_text": "question",
