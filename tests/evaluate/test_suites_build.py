@@ -165,6 +165,19 @@ def test_a_plan_that_cannot_be_is_refused(task, tmp_path, plan, message):
     assert not (tmp_path / "suite").exists()
 
 
+def test_a_suite_replaces_an_earlier_suite_and_nothing_else(task, tmp_path):
+    for _ in range(2):
+        build_suite(task, SuitePlan(tiers=("in_domain",)), tmp_path / "suite")
+    kept = tmp_path / "suite" / "notes.txt"
+    kept.write_text("mine")
+    with pytest.raises(InvalidInput, match=r"new or an earlier suite's.*with 'notes.txt' in it"):
+        build_suite(task, SuitePlan(tiers=("in_domain",)), tmp_path / "suite")
+    assert kept.read_text() == "mine"
+    with pytest.raises(InvalidInput, match=r"a folder of its own, got the task's"):
+        build_suite(task, SuitePlan(), task.folder)
+    assert (task.folder / "task.toml").exists()
+
+
 def test_the_long_tail_is_the_rare_the_strange_and_the_long():
     train = [Example(id=f"a{i}", input=f"show my order {i} now", expected="show") for i in range(40)]
     train += [Example(id=f"b{i}", input=f"stop order {i} now", expected="stop") for i in range(4)]

@@ -79,14 +79,15 @@ def build(
 ) -> int:
     """Make tiers of TASK: in_domain, long_tail, out_of_domain, perturbed, adversarial, safety.
 
-    OUTPUT is a task folder: point `task` in jettison.toml at it, or compare with --task.
+    OUTPUT is a task folder: point `task` in jettison.toml at it, or compare with --task. An earlier suite
+    there is replaced.
     """
     import msgspec
 
     from jettison.cli.progress import Screen
     from jettison.errors import InvalidInput
     from jettison.evaluate.suites.attack import attacked_examples
-    from jettison.evaluate.suites.build import SuitePlan, build_suite
+    from jettison.evaluate.suites.build import SuitePlan, build_suite, check_suite_folder
     from jettison.evaluate.suites.perturbations import PERTURBATIONS
     from jettison.loop.suites import answers_of, drawn
     from jettison.loop.suites import attacked as attack
@@ -95,6 +96,7 @@ def build(
     if models and len(models) != 2:
         raise InvalidInput(f"--model must be given twice, for two models, got {len(models)}.")
     read = read_task(task)
+    check_suite_folder(output, read)  # before a search of minutes, not after
     made: list[Any] = []
     disagree: dict[str, bool] = {}
     if victims or models:

@@ -21,7 +21,7 @@ from jettison.files import folder_atomic
 from jettison.task import Example, Task
 from jettison.task.ledger import count_test_read, read_ledger
 from jettison.task.read import read_task
-from jettison.task.write import TASK, write_task
+from jettison.task.write import DATA, SCHEMA, TASK, write_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +75,15 @@ def build_suite(task: Task, plan: SuitePlan, folder: Path) -> Suite:
     Args:
         task: Any kind.
         plan: What to build.
-        folder: Becomes the suite's folder; what was there is replaced.
+        folder: Becomes the suite's folder; an earlier suite there is replaced.
 
     Raises:
-        InvalidInput: A tier, a gate or a file of the plan cannot be used.
+        InvalidInput: A tier, a gate or a file of the plan cannot be used, or the folder holds other things.
         NotEnoughData: The task has no test examples.
         CannotWrite: The folder cannot be written.
     """
     _check(task, plan)
+    check_suite_folder(folder, task)
     old = task.folder / ".jettison" / "test_reads.jsonl"
     before = [line.purpose for line in read_ledger(old) if line.test_digest == task.test_digest]
     test = task.test_for_inspection()
@@ -110,6 +111,26 @@ def build_suite(task: Task, plan: SuitePlan, folder: Path) -> Suite:
         required=required,
         notes=tuple(notes),
     )
+
+
+def check_suite_folder(folder: Path, task: Task) -> None:
+    """A suite takes the whole folder, so that nothing but an earlier suite may be there.
+
+    Raises:
+        InvalidInput: It holds the task itself, or a file that no suite has.
+    """
+    if not folder.is_dir():
+        return
+    if folder.resolve() == task.folder.resolve():
+        raise InvalidInput(
+            f"a suite must have a folder of its own, got the task's, {folder}. Choose another."
+        )
+    foreign = sorted(p.name for p in folder.iterdir() if p.name not in (DATA, SCHEMA, TASK, ".jettison"))
+    if foreign:
+        raise InvalidInput(
+            f"a suite's folder must be new or an earlier suite's, since it is replaced, got {folder} with "
+            f"{foreign[0]!r} in it. Name another."
+        )
 
 
 def gate_slice(name: str) -> str:
