@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -180,7 +181,7 @@ def test_a_task_goes_to_lm_eval_as_yaml_and_jsonl(tmp_path):
     assert export(task, "--to", "lm-eval", "-o", tmp_path / "out") == 0
     config = yaml.safe_load((tmp_path / "out" / "orders.yaml").read_text())
     assert config["output_type"] == "multiple_choice"
-    assert (tmp_path / "out" / "test.jsonl").read_text().count("\n") == 12
+    assert (tmp_path / "out" / "orders.test.jsonl").read_text().count("\n") == 12
 
 
 def test_logs_of_lm_eval_go_on_to_every_eval_ever(tmp_path):
@@ -192,6 +193,15 @@ def test_logs_of_lm_eval_go_on_to_every_eval_ever(tmp_path):
     (file,) = (GOLDEN / "lm-eval" / "lean").glob("results_*.json")
     its_own = json.loads(file.read_text())["results"]["sums_choose"]["acc,none"]
     assert found["score_details"]["score"] == pytest.approx(its_own)
+
+
+def test_samples_of_lm_eval_are_called_by_their_task_and_dated_by_their_run(tmp_path):
+    (samples,) = (GOLDEN / "lm-eval" / "lean").glob("samples_sums_choose*.jsonl")
+    export(samples, "--to", "eval-results", "-o", tmp_path / "x.yaml", "--dataset", "acme/sums")
+    (entry,) = yaml.safe_load((tmp_path / "x.yaml").read_text())
+    assert entry["dataset"]["task_id"] == "sums_choose"
+    day = samples.name.removeprefix("samples_sums_choose_").partition("T")[0]
+    assert abs(datetime.fromisoformat(entry["date"]).date() - date.fromisoformat(day)) <= timedelta(days=1)
 
 
 REFUSED = {

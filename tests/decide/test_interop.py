@@ -11,7 +11,7 @@ from jettison.cli.main import jettison
 from jettison.decide.compare import compare_files
 from jettison.decide.predictions import is_prediction_file, read_predictions
 from jettison.decision import NotWorse
-from jettison.errors import BrokenArtifact, InvalidInput
+from jettison.errors import BrokenArtifact, InvalidInput, UnknownName
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 INSPECT, LM_EVAL = GOLDEN / "inspect", GOLDEN / "lm-eval"
@@ -94,6 +94,14 @@ def test_runs_of_lm_eval_are_paired_by_document_whatever_their_order(tmp_path):
     assert one.results[0].flips == other.results[0].flips
     with pytest.raises(InvalidInput, match="same prompts"):
         compare_files(LM_EVAL / "large", LM_EVAL / "reworded", gate=gate)
+
+
+def test_a_task_that_the_scorer_did_not_judge_is_named():
+    gate = NotWorse(scorer="acc", slices=("task=*",))
+    with pytest.raises(
+        UnknownName, match=r"must be one of \['exact_match'\] on task=sums_generate, got 'acc'\. Judge that"
+    ):
+        compare_files(LM_EVAL / "large", LM_EVAL / "lean", gate=gate)
 
 
 def test_samples_without_a_prompt_hash_are_refused(tmp_path):

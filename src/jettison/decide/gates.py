@@ -61,7 +61,7 @@ def judge_not_worse(
     scored_of = None if known is None else {s.pair.incumbent.example_id: s for s in known}
     for name in names:
         members = pairs if name == ALL else [pair_of[record.example_id] for record in named[name]]
-        scored = _scored(members, scored_of, gate.scorer)
+        scored = _scored(members, scored_of, gate.scorer, name)
         asked = _Asked(scorer=gate.scorer, on=name, margin=_margin(gate, name), alpha=spent, seed=seed)
         asked = replace(asked, errors=gate.scorer_errors.get(name, gate.scorer_errors.get("*")))
         result = _judge_slice(asked, scored)
@@ -79,13 +79,13 @@ def judge_not_worse(
 
 
 def _scored(
-    members: Sequence[Pair], known: Mapping[str, ScoredPair] | None, scorer: str
+    members: Sequence[Pair], known: Mapping[str, ScoredPair] | None, scorer: str, on: str
 ) -> Sequence[ScoredPair]:
     """Members with both scores, out of those known; judged here where none are."""
     if known is None:
-        return score_pairs(members, scorer)
+        return score_pairs(members, scorer, on=on)
     found = [s for pair in members if (s := known.get(pair.incumbent.example_id)) is not None]
-    return found or score_pairs(members, scorer)
+    return found or score_pairs(members, scorer, on=on)
 
 
 def check_not_worse(gate: NotWorse, alpha: float) -> None:

@@ -48,7 +48,7 @@ def pair_records(incumbent: Sequence[Record], candidate: Sequence[Record]) -> tu
     return pairs
 
 
-def score_pairs(pairs: Sequence[Pair], scorer: str) -> tuple[ScoredPair, ...]:
+def score_pairs(pairs: Sequence[Pair], scorer: str, *, on: str = "all") -> tuple[ScoredPair, ...]:
     """Both judgements of each pair; a failed call counts 0, a pair that could not be judged is left out,
     and so is one of which an answer was lost on the way.
 
@@ -58,7 +58,9 @@ def score_pairs(pairs: Sequence[Pair], scorer: str) -> tuple[ScoredPair, ...]:
     """
     if pairs and not any(scorer in p.incumbent.scores or scorer in p.candidate.scores for p in pairs):
         known = sorted({name for p in pairs for r in (p.incumbent, p.candidate) for name in r.scores})
-        raise UnknownName(f"the scorer of a gate must be one of {known}, got {scorer!r}.")
+        where = "" if on == "all" else f" on {on}"
+        way_out = "" if on == "all" else " Judge that slice by itself."
+        raise UnknownName(f"the scorer of a gate must be one of {known}{where}, got {scorer!r}.{way_out}")
     scored = []
     for pair in pairs:
         one = record_score(pair.incumbent, scorer)

@@ -11,6 +11,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,18 @@ _SAMPLES = re.compile(r"samples_(?P<task>.+)_(?P<time>\d{4}-\d\d-\d\dT\d\d-\d\d-
 def is_lm_eval_table(table: Table) -> bool:
     """Whether rows are lm-eval's samples; old ones without hashes are known too, to be refused."""
     return {"doc_id", "resps"} <= set(table.columns) or {"doc_hash", "filter"} <= set(table.columns)
+
+
+def lm_eval_run_of(samples: Path) -> tuple[str, datetime] | None:
+    """Task and moment, in local time, that the name of a file of samples tells; None of others."""
+    match = _SAMPLES.fullmatch(samples.name)
+    if match is None:
+        return None
+    day, _, clock = match["time"].partition("T")
+    try:
+        return match["task"], datetime.fromisoformat(f"{day}T{clock.replace('-', ':')}").astimezone()
+    except ValueError:
+        return None
 
 
 def lm_eval_samples(folder: Path) -> dict[str, Path]:

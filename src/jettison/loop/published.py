@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jettison.candidate import MANIFEST, Candidate
 from jettison.decide.export.evaluation import Evaluation
+from jettison.decide.prediction_lm_eval import lm_eval_run_of
 from jettison.decide.predictions import complete, is_prediction_file, read_predictions
 from jettison.decide.render import JSON_NAME, read_decision
 from jettison.decision import CandidateReport, Decision
@@ -131,9 +132,12 @@ def _of_predictions(
         )
     times = [record.time for record in records if record.time is not None]
     moment = datetime.fromtimestamp(max(times) if times else clock(), UTC)
+    known_as = source.stem
+    if (run := lm_eval_run_of(source)) is not None:
+        known_as, moment = run[0], run[1].astimezone(UTC)
     return Evaluation(
         model=model or source.stem,
-        task=name or (source.stem if task is None else task.name),
+        task=name or (known_as if task is None else task.name),
         created=moment.isoformat(timespec="seconds"),
         records=complete(records, examples),
         examples=examples,
