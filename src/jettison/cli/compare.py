@@ -268,7 +268,7 @@ def _predictions_of(
 
         with Screen(quiet=quiet) as screen:
 
-            def watch(source: str) -> Progress:
+            def watch(source: str) -> "Progress":
                 screen.stage(f"asking {source}")
                 return screen.progress
 
