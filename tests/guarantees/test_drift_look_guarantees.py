@@ -14,7 +14,7 @@ from jettison.stats.binomial import clopper_pearson
 from jettison.stats.two_samples import classifier_differs
 
 N_WINDOWS, ALPHA = 1000, 0.05
-N_FEATURES = 69
+N_FEATURES = 70
 N_TOPICS = 12
 
 

@@ -46,6 +46,18 @@ def test_a_window_much_larger_than_the_reference_is_still_told_apart_without_fal
     assert told(rng.normal(size=(100, 10)), rng.normal(0.5, 1, size=(3000, 10))).p_value < 1e-6
 
 
+def test_a_reference_that_looks_narrower_than_what_is_tested_makes_no_score_surer() -> None:
+    # By the covariance that it learned by, a direction looks narrower than it is; how much must not count.
+    rng = np.random.default_rng(4)
+    other = rng.normal(0.1, 1, size=(300, 10))
+    half, tenth = (
+        classifier_differs(np.zeros(10), share * np.eye(10), 200, other=other) for share in (0.5, 0.1)
+    )
+    assert half.z == pytest.approx(tenth.z)
+    assert half.auc == pytest.approx(tenth.auc)
+    assert classifier_differs(np.zeros(10), 2 * np.eye(10), 200, other=other).auc < half.auc
+
+
 def test_too_few_vectors_are_refused() -> None:
     with pytest.raises(NotEnoughData, match="30 reference and 60 other vectors, got 100 and 59"):
         told(np.random.default_rng(0).normal(size=(100, 3)), np.zeros((59, 3)))

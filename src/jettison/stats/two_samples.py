@@ -160,7 +160,9 @@ def classifier_differs(
     The discriminant is learned on the reference and on a part of `other`, at most as many; the rest is
     tested against all of these together. Against the reference alone it would be too eager: the chance
     differences of the reference that the discriminant has learned would be found again in the test.
-    Under the null the mean of all that was learned on is uncorrelated with what was learned.
+    Under the null the mean of all that was learned on is uncorrelated with what was learned. The
+    reference's scores are taken to vary no less than those tested: its own covariance, by whose inverse
+    the direction was learned, makes them a quarter to a half too narrow.
 
     Args:
         mean: Of the reference, shape (n_features,).
@@ -191,7 +193,9 @@ def classifier_differs(
     direction = np.linalg.solve(spread + RIDGE * np.eye(len(mean)), shift) / scale
     learned = (n * mean + n_fitted * fitted.mean(axis=0)) / (n + n_fitted)
     var_fitted, var_tested = (float((some @ direction).var(ddof=1)) for some in (fitted, tested))
-    var_reference = float(direction @ covariance @ direction) if is_own_covariance else var_tested
+    # The direction was learned by the reference's covariance, along which it looks narrower than it is.
+    var_own = float(direction @ covariance @ direction) if is_own_covariance else var_tested
+    var_reference = max(var_own, var_tested)
     var_learned = (n * var_reference + n_fitted * var_fitted) / (n + n_fitted) ** 2
     # What was learned on holds a part of `other`: the difference from the reference is larger by so much.
     apart = direction * (tested.mean(axis=0) - learned) * (n + n_fitted) / n
