@@ -18,7 +18,20 @@ from jettison.monitor.drift_window import Window
 from jettison.monitor.log import News, Place
 from jettison.record import Record
 from jettison.release import open_release, read_profile
-from jettison.release.sketch import N_WORD_BUCKETS, Sketch, TextScorer, _run_buckets
+from jettison.release.describe import describe_texts
+from jettison.release.sketch import (
+    FEWER_WORD_BUCKETS,
+    N_GRAM_BUCKETS,
+    N_WORD_BUCKETS,
+    Sketch,
+    TextScorer,
+    _run_buckets,
+    binned,
+    count_table,
+    hashed_grams,
+    hashed_words,
+    moments_of,
+)
 from jettison.stats.conformal_martingale import log_growth
 from jettison.stats.two_samples import counts_differ
 from jettison.testing import check_detector
@@ -115,7 +128,7 @@ def test_a_window_of_the_same_kind_is_clean_and_one_with_a_new_domain_is_not() -
     found = judge_drift(moved)
     assert found.verdict == "DRIFT"
     names = {test.name for test in found.tests if test.has_drifted}
-    assert {"confidence", "unseen_words", "classifier"} <= names
+    assert {"confidence", "unseen_words", "off_topic", "classifier"} <= names
     assert not any(test.has_drifted for test in found.tests if test.name == "label")
     assert found.changed[0][1] >= found.changed[-1][1]
 
@@ -148,7 +161,7 @@ def test_each_bet_of_the_martingale_is_fair_and_the_parts_of_alpha_are_the_whole
     watch = DriftWatch(sketch(), alpha=0.02)
     parts = {name: one.alpha for name, one in watch._streams.items()}
     assert sum(parts.values()) == pytest.approx(0.02)
-    assert parts["rare_text"] == pytest.approx(0.01)
+    assert parts["rare_text"] == parts["off_topic"] == pytest.approx(0.005)
 
 
 def test_a_sketch_with_the_smaller_table_of_runs_of_five_is_still_read() -> None:
@@ -156,12 +169,53 @@ def test_a_sketch_with_the_smaller_table_of_runs_of_five_is_still_read() -> None
     assert _run_buckets(np.frombuffer(b"abcdefg", np.uint8), 32_768).tolist() == [19611, 9237, 556]
     table = np.zeros(32_768, np.uint8)
     table[_run_buckets(np.frombuffer(b"a known text", np.uint8), 32_768)] = 80
-    words = zlib.compress(np.zeros(N_WORD_BUCKETS, np.uint8).tobytes())
+    words = zlib.compress(np.zeros(FEWER_WORD_BUCKETS, np.uint8).tobytes())
     scorer = TextScorer(words, zlib.compress(table.tobytes()))
     known, new = scorer.scores(["A known text", "zebra crossings"], [[], []])[:, 1]
     assert known < 5 < 12 < new <= 16.05
     with pytest.raises(ValueError, match="131072 or 32768 buckets, got 9"):
         TextScorer(words, zlib.compress(bytes(9)))
+
+
+def test_words_common_in_english_and_not_in_the_reference_are_off_topic() -> None:
+    # "card" is half of the reference's words; English has it once in 10,000 or so, "government" more often.
+    words = count_table([hashed_words("card balance")] * 2, N_WORD_BUCKETS)
+    scorer = TextScorer(words, zlib.compress(bytes(N_GRAM_BUCKETS)))
+    texts = ["card", "government", "card card card", "Government government government", "zzxqv", ""]
+    hashed = [hashed_words(text) for text in texts]
+    own, other, three, more, unknown, none = scorer.scores(texts, hashed)[:, 5]
+    # Half of the words against 3e-5 to 3e-4; 5e-4 against 3e-6; by the root of one word and one.
+    assert -14 / 2**0.5 < own < -10 / 2**0.5
+    assert 6 / 2**0.5 < other < 9 / 2**0.5
+    assert unknown == pytest.approx(np.log2(1e-5 / 3e-6) / 2**0.5)
+    assert three == pytest.approx(own * 3 / 2**0.5)
+    assert more == pytest.approx(other * 3 / 2**0.5)
+    assert none == 0
+
+
+def test_a_sketch_with_fewer_words_has_no_topic_and_is_watched_as_before() -> None:
+    rng = np.random.default_rng(3)
+    texts = [str(r.input) for r in records(rng, 600)]
+    words = count_table([[bucket % FEWER_WORD_BUCKETS for bucket in hashed_words(t)] for t in texts[:300]],
+                        FEWER_WORD_BUCKETS)  # fmt: skip
+    grams = count_table([hashed_grams(text) for text in texts[:300]], N_GRAM_BUCKETS)
+    scorer = TextScorer(words, grams)
+    described = describe_texts(texts[300:], scorer)
+    assert "off_topic" not in described.scores
+    old = Sketch(
+        n=300, word_counts=words, gram_counts=grams, categories={"script": {"latin": 300}}, slices={},
+        scores={name: binned(name, values) for name, values in described.scores.items()},
+        features=moments_of(described.features),
+    )  # fmt: skip
+    watch, window = DriftWatch(old), Window(old)
+    clean, moved = records(rng, 300), records(rng, 400, new=0.5)
+    watch.take(news(clean))
+    assert not watch.has_drifted
+    watch.take(news(moved))
+    assert watch.has_drifted
+    assert watch.newest.changes()[0].n == 700
+    window.take(moved)
+    assert {"rare_text", "unseen_words", "classifier"} <= {test.name for test in judge_drift(window).tests}
 
 
 def test_many_rare_labels_of_the_same_kind_are_no_drift() -> None:

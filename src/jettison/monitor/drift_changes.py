@@ -69,7 +69,7 @@ def changes_of(
 
 def _change(name: str, n: int, told: ClassifierDiffers) -> Change:
     parts: dict[str, float] = {}
-    for feature, part in zip(FEATURES, told.contributions.tolist(), strict=True):
+    for feature, part in zip(FEATURES, told.contributions.tolist(), strict=False):
         group = "words" if feature.startswith("words ") else feature
         parts[group] = parts.get(group, 0.0) + part
     ranked = tuple(sorted(parts.items(), key=lambda item: -item[1]))
@@ -119,6 +119,6 @@ class NewestTexts:
                 name: np.array([place for place, some in enumerate(self._slices) if name in some], np.int64)
                 for name in self._sketch.slice_features
             }
-            rows = np.array(self._features, float).reshape(len(self._features), len(FEATURES))
+            rows = np.array(self._features, float) if self._features else np.zeros((0, len(FEATURES)))
             self._kept = changes_of(self._sketch, rows, members)
         return self._kept

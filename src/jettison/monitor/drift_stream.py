@@ -23,8 +23,8 @@ from jettison.release.sketch import SCORE_EDGES, Sketch
 from jettison.stats.conformal_martingale import ConformalMartingale
 
 MOST_SLICES = 50
-WATCHED_MOST = ("rare_text", "in_scope")
-"""Scores of how unlike the reference an input is, by its text and to the model."""
+WATCHED_MOST = ("rare_text", "off_topic", "in_scope")
+"""Scores of how unlike the reference an input is, by its text, by its words and to the model."""
 FORMAT = 2
 """1 held the capital of other bets."""
 

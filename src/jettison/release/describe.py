@@ -11,7 +11,7 @@ from jettison.errors import MissingExtra
 from jettison.record import Record
 from jettison.refusal import is_refusal
 from jettison.registry import need
-from jettison.release.sketch import EMBEDDING, TEXT_SCORES, TextScorer, embed, hashed_words, script_of
+from jettison.release.sketch import EMBEDDING, TextScorer, embed, hashed_words, script_of
 
 MOST_LABELS = 500
 """With more different answers they are texts, not labels."""
@@ -23,9 +23,9 @@ class Described:
     """Of inputs, in their order."""
 
     scores: dict[str, np.ndarray]
-    """`TEXT_SCORES`, each of shape (n_texts,)."""
+    """Those that the scorer knows of `TEXT_SCORES`, each of shape (n_texts,)."""
     features: np.ndarray
-    """Shape (n_texts, len(FEATURES))."""
+    """`FEATURES` as far as these go, shape (n_texts, n_features)."""
     scripts: list[str]
 
 
@@ -33,11 +33,11 @@ def describe_texts(texts: Sequence[str], scorer: TextScorer) -> Described:
     """Scores, features and script of each text."""
     hashed = [hashed_words(text) for text in texts]
     rows = scorer.scores(texts, hashed)
-    scores = {name: rows[:, place] for place, name in enumerate(TEXT_SCORES)}
+    scores = {name: rows[:, place] for place, name in enumerate(scorer.names)}
     # Lengths are long-tailed: their logarithm is the feature.
     rows = np.column_stack([np.log2(rows[:, 0] + 1), rows[:, 1:]])
     features = np.hstack([embed(hashed), rows])
-    assert features.shape[1] == EMBEDDING + len(TEXT_SCORES)
+    assert features.shape[1] == EMBEDDING + len(scorer.names)
     return Described(scores=scores, features=features, scripts=[script_of(text) for text in texts])
 
 

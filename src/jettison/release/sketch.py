@@ -2,19 +2,23 @@
 
 Words and runs of seven bytes are hashed; what fewer than `FEWEST_HOLDERS` texts hold is not kept. They are
 counted on other texts than the scores are, so that a new input of the same kind scores as the
-reference does.
+reference does. How common words are in English at large comes with jettison (`loop/english_words.py`).
 """
 
 import math
 import re
 import zlib
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-N_WORD_BUCKETS, N_GRAM_BUCKETS = 8192, 131_072
+N_WORD_BUCKETS, N_GRAM_BUCKETS = 65_536, 131_072
+FEWER_WORD_BUCKETS = 8192
+"""Of releases made before, which know no `off_topic`; the words' random directions are as many still."""
 RUN_BYTES = {N_GRAM_BUCKETS: 7, 32_768: 5}
 """Length of the runs that a table of so many buckets counts. Releases made before have the smaller one.
 
@@ -25,6 +29,13 @@ EMBEDDING = 64
 """Random features of a text's words: their mean stands for the distribution (MMD)."""
 MOST_CHARACTERS = 20_000
 """Of a text that are looked at."""
+ENGLISH = Path(__file__).with_name("english_words.bin")
+"""Log2-scaled counts of English words in so many, hashed, as in `Sketch.word_counts`."""
+N_ENGLISH = 1_000_000
+RAREST_SHARE = 1e-5
+"""Of a word in English: what is rarer, or no word that is known, is taken to be as common as this."""
+NEW_SHARE = 3e-6
+"""Added to the share of a word in the reference, which may not have it at all."""
 _WORDS = re.compile(r"\w+")
 SCORE_EDGES: dict[str, tuple[float, ...]] = {
     "length": tuple(round(2 ** (k / 4), 3) for k in range(4, 61)),
@@ -32,6 +43,7 @@ SCORE_EDGES: dict[str, tuple[float, ...]] = {
     "unseen_words": tuple(round(k / 40 + 0.0125, 4) for k in range(40)),
     "capitals": tuple(round(k / 100 + 0.0001, 4) for k in range(40)),
     "punctuation": tuple(round(k / 200 + 0.0001, 4) for k in range(60)),
+    "off_topic": tuple(round(3 * math.sinh(k / 25), 3) for k in range(-100, 101)),
     "confidence": tuple(round(1 / (1 + math.exp(-k / 4)), 6) for k in range(-16, 33)),
     "in_scope": tuple(round(k / 64, 6) for k in range(1, 64)),
     "tokens": tuple(round(2 ** (k / 4), 3) for k in range(65)),
@@ -40,12 +52,14 @@ SCORE_EDGES: dict[str, tuple[float, ...]] = {
 
 `length`: characters. `rare_text`: mean -log2 of the shares that its runs of seven bytes have in the
 reference. `unseen_words`: share of words that the reference has not. `capitals`, `punctuation`: share of
-the characters.
+the characters. `off_topic`: log2 of how much more common its words are in English at large than in the
+reference, summed over the words, by the root of their number.
 `tokens`: of the answer, where the log has them.
 """
-TEXT_SCORES = ("length", "rare_text", "unseen_words", "capitals", "punctuation")
+TEXT_SCORES = ("length", "rare_text", "unseen_words", "capitals", "punctuation", "off_topic")
 FEATURES = (*(f"words {k}" for k in range(EMBEDDING)), *TEXT_SCORES)
-"""What `Sketch.features` are the moments of: `embed` of the words, then the scores."""
+"""What `Sketch.features` are the moments of: `embed` of the words, then the scores; the last is missing
+where the sketch has no `off_topic`."""
 _SCRIPTS = (
     ("latin", 0x0000, 0x024F),
     ("greek", 0x0370, 0x03FF),
@@ -102,7 +116,8 @@ class Sketch(msgspec.Struct, frozen=True, kw_only=True):
     n: int
     """Inputs that were scored."""
     word_counts: bytes
-    """Log2-scaled counts of hashed words, uint8, shape (N_WORD_BUCKETS,), compressed by zlib."""
+    """Log2-scaled counts of hashed words, uint8, shape (N_WORD_BUCKETS,), compressed by zlib; or of
+    `FEWER_WORD_BUCKETS`."""
     gram_counts: bytes
     """The same of runs of bytes; its size tells their length (`RUN_BYTES`)."""
     scores: dict[str, tuple[int, ...]]
@@ -168,28 +183,42 @@ def count_table(hashed: Sequence[Sequence[int] | np.ndarray], n_buckets: int) ->
         holders[buckets] += 1
         counts[buckets] += times
     counts[holders < FEWEST_HOLDERS] = 0
-    return zlib.compress(np.minimum(255, np.round(8 * np.log2(counts + 1))).astype(np.uint8).tobytes(), 9)
+    return zlib.compress(scaled_counts(counts), 9)
+
+
+def scaled_counts(counts: np.ndarray) -> bytes:
+    """Counts to 9 %, a byte each."""
+    return bytes(np.minimum(255, np.round(8 * np.log2(counts + 1))).astype(np.uint8))
 
 
 class TextScorer:
     """Scores texts against the counts of a reference."""
 
     def __init__(self, word_counts: bytes, gram_counts: bytes) -> None:
-        self._is_new = _counts(word_counts, N_WORD_BUCKETS) < 0.5
+        words = _counts(word_counts, N_WORD_BUCKETS, FEWER_WORD_BUCKETS)
+        self._is_new, self._excess = words < 0.5, _excess(words)
+        self.names = TEXT_SCORES if self._excess is not None else TEXT_SCORES[:-1]
+        """Of the scores, in order."""
         counts = _counts(gram_counts, *RUN_BYTES)
         self._n_buckets = len(counts)
         # What is not in the table shares half a count each, as if it were always about to come.
         self._surprise = -np.log2((counts + 0.5) / (counts.sum() + 0.5 * len(counts)))
 
     def scores(self, texts: Sequence[str], hashed: Sequence[Sequence[int]]) -> np.ndarray:
-        """`TEXT_SCORES` of texts with their `hashed_words`, shape (n_texts, 5); of each text by itself."""
-        found = np.zeros((len(texts), len(TEXT_SCORES)))
+        """Of texts with their `hashed_words`, shape (n_texts, len(names)); of each text by itself."""
+        found = np.zeros((len(texts), len(self.names)))
         starts = [text[:MOST_CHARACTERS] for text in texts]
         found[:, 0] = [len(text) for text in texts]
         for part in _parts([len(start) for start in starts]):
             found[part, 1] = self._rareness(starts[part])
-            found[part, 3:] = _letters(starts[part])
-        found[:, 2] = _means(self._is_new, [np.asarray(words, np.int64) for words in hashed])
+            found[part, 3:5] = _letters(starts[part])
+        n_words = np.array([len(words) for words in hashed], np.int64)
+        flat = np.concatenate([np.asarray(words, np.int64) for words in hashed] or [np.zeros(0, np.int64)])
+        flat %= len(self._is_new)
+        of_text = np.repeat(np.arange(len(texts)), n_words)
+        found[:, 2] = np.bincount(of_text, self._is_new[flat], len(texts)) / np.maximum(1, n_words)
+        if self._excess is not None:
+            found[:, 5] = np.bincount(of_text, self._excess[flat], len(texts)) / np.sqrt(n_words + 1)
         return found
 
     def _rareness(self, texts: Sequence[str]) -> np.ndarray:
@@ -234,12 +263,23 @@ def _letters(texts: Sequence[str]) -> np.ndarray:
     return np.asarray(np.stack(sums, axis=1) / np.maximum(1, sizes)[:, None])
 
 
-def _means(values: np.ndarray, chosen: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean of the chosen values of each text, 0 where there are none."""
-    sizes = np.array([len(one) for one in chosen], np.int64)
-    of_text = np.repeat(np.arange(len(chosen)), sizes)
-    flat = np.concatenate(chosen) if len(chosen) else np.zeros(0, np.int64)
-    return np.asarray(np.bincount(of_text, values[flat].astype(float), len(chosen)) / np.maximum(1, sizes))
+def _excess(counts: np.ndarray) -> np.ndarray | None:
+    """Of each word log2 of how much more common it is in English than in the reference.
+
+    Rarity asks whether a text is unlike the reference; what it would be like instead is not known. The
+    language at large stands for that. None where there are too few buckets.
+
+    Source:
+        Moore & Lewis 2010, "Intelligent selection of language model training data".
+    """
+    if len(counts) != N_WORD_BUCKETS:
+        return None
+    return np.asarray(np.log2(_english_shares() / (counts / max(1.0, counts.sum()) + NEW_SHARE)))
+
+
+@cache
+def _english_shares() -> np.ndarray:
+    return np.maximum(_counts(ENGLISH.read_bytes(), N_WORD_BUCKETS) / N_ENGLISH, RAREST_SHARE)
 
 
 def _counts(table: bytes, *allowed: int) -> np.ndarray:
@@ -295,6 +335,7 @@ def _directions_of(hashed: Sequence[Sequence[int]], directions: np.ndarray) -> n
     filled = np.flatnonzero(sizes)
     if len(filled):
         flat = np.concatenate([np.asarray(hashed[place], np.int64) for place in filled.tolist()])
+        flat %= len(directions)
         starts = np.cumsum(sizes[filled]) - sizes[filled]
         total[filled] = np.add.reduceat(directions[flat], starts, axis=0)
     return np.asarray(total / np.sqrt(np.maximum(1, sizes))[:, None])
@@ -308,7 +349,7 @@ def _projection() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if not _kept:
         rng = np.random.Generator(np.random.Philox(20260101))
         # Sums of uniforms, not `normal`: NumPy keeps the stream of `random`, not that of distributions.
-        directions = _bell(rng, (N_WORD_BUCKETS, 32)) / np.sqrt(32)
+        directions = _bell(rng, (FEWER_WORD_BUCKETS, 32)) / np.sqrt(32)
         _kept.append((directions, _bell(rng, (32, EMBEDDING)), 2 * np.pi * rng.random(EMBEDDING)))
     return _kept[0]
 
