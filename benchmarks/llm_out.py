@@ -69,6 +69,7 @@ student = "model"
 output = "run"
 training_threads = 1
 seed = 0
+skip = {skip}
 [endpoint]
 model = "qwen2.5-0.5b"
 revision = "{revision}"
@@ -99,6 +100,7 @@ def main() -> None:
         metavar="N",
         help="judge by N sentences that no run without this reads, and choose by all of dev",
     )
+    parser.add_argument("--skip", action="append", default=[], help="a recipe that is not tried")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -113,7 +115,7 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     os.environ["JETTISON_ANSWERS"] = str(given.work / "answers")  # a second run asks for nothing twice
     with Served(given.model) as served:
-        bench(served, given.work, given.rounds, given.labelled, given.fresh_test)
+        bench(served, given)
 
 
 def serve(model: Path) -> None:
@@ -192,11 +194,13 @@ def write_lines(path: Path, rows: list[dict[str, Any]], kept: tuple[str, ...]) -
     path.write_text("".join(json.dumps({key: row[key] for key in kept}) + "\n" for row in rows))
 
 
-def bench(served: Served, work: Path, rounds: int, n_labelled: int, n_fresh: int | None) -> None:
+def bench(served: Served, given: argparse.Namespace) -> None:
     """Run the loop, time the release beside the language model, print the figures."""
-    write_task(work, n_labelled, n_fresh)
+    work, rounds, n_labelled = given.work, given.rounds, given.labelled
+    write_task(work, n_labelled, given.fresh_test)
     revision = f"{served.model.stat().st_size} bytes"  # answers belong to the file, whatever the port
-    (work / "jettison.toml").write_text(SETTINGS.format(url=served.url, revision=revision))
+    settings = SETTINGS.format(url=served.url, revision=revision, skip=json.dumps(given.skip))
+    (work / "jettison.toml").write_text(settings)
     before, started = served.cpu_s(), time.perf_counter()
     with Screen() as screen:
         outcome = run(read_config(work / "jettison.toml"), watcher=screen)
