@@ -104,6 +104,18 @@ def test_without_a_likely_one_the_cheapest_of_those_as_likely_as_the_likeliest_i
     assert (found.nominee, found.fallback) == ("lean", "dear")
 
 
+def test_where_nobody_keeps_to_a_limit_of_cost_the_nominee_is_not_the_worst_there_is(tmp_path):
+    """No latency was measured, so that no candidate can pass; one of them answers as the incumbent does."""
+    found = ballot(
+        tmp_path,
+        contender("hopeless", tmp_path, wrong=300, ratio=0.01),
+        contender("good", tmp_path, wrong=100, ratio=0.1),
+        gates=(GATE, AtMost(cost="latency_p95_s", limit=0.02)),
+    )
+    assert [outlook.chance for outlook in found.outlooks] == [0.0, 0.0]
+    assert found.nominee == "good"
+
+
 def test_a_safer_candidate_stands_behind_the_nominee(tmp_path):
     found = ballot(
         tmp_path,

@@ -7,7 +7,7 @@ import msgspec
 from jettison.decide.costs import judge_at_most
 from jettison.decide.pairing import ScoredPair, count_flips, pair_records, score_pairs
 from jettison.decide.slices import columns, expand_slices, in_slice
-from jettison.decision import AtMost, CostSummary, Gate, Verdict
+from jettison.decision import AtMost, CostSummary, Gate, NotWorse, Verdict
 from jettison.loop.workspace import Contender
 from jettison.record import Record
 from jettison.stats.clustered import group_sums
@@ -26,6 +26,8 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     """Predicted probability of passing every gate on test."""
     weakest: str
     """The gate and slice most likely to fail, in words."""
+    quality: float
+    """The same for the gates on quality alone, whatever it costs."""
 
 
 class Ballot(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +63,10 @@ def nominate(
     cheaper = [c for c in contenders if _is_cheaper(c.cost)]
     outlooks = [outlook(c, incumbent, gates, n_test=n_test, seed=seed) for c in cheaper]
     chance = {o.name: o.chance for o in outlooks}
+    if not any(chance.values()):
+        # A limit of cost that nobody keeps to: the best in quality tells more than the worst, and the limit
+        # may hold yet when costs are measured thoroughly.
+        chance = {o.name: o.quality for o in outlooks}
     by_cost = sorted(cheaper, key=lambda c: (_cpu(c.cost), c.name))
     likeliest = max(chance.values(), default=0.0)
     # Where none is likely, a cost several times as high must not be the price of a tenth of a point.
@@ -96,13 +102,14 @@ def outlook(
     contender: Contender, incumbent: Contender, gates: Sequence[Gate], *, n_test: dict[str, int], seed: int
 ) -> Outlook:
     """The chance that one candidate passes every gate on a test split of the given size."""
-    chance, weakest, least = 1.0, "none", 1.1
+    chance, quality, weakest, least = 1.0, 1.0, "none", 1.1
     for gate in gates:
         for label, part in _chances(gate, contender, incumbent.records, n_test=n_test, seed=seed):
             chance *= part
+            quality *= part if isinstance(gate, NotWorse) else 1.0
             if part < least:
                 weakest, least = label, part
-    return Outlook(name=contender.name, chance=chance, weakest=weakest)
+    return Outlook(name=contender.name, chance=chance, quality=quality, weakest=weakest)
 
 
 def _chances(
