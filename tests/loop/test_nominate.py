@@ -126,6 +126,17 @@ def test_a_safer_candidate_stands_behind_the_nominee(tmp_path):
     assert (found.nominee, found.fallback) == ("cheap", "safe")
 
 
+def test_of_equally_safe_fallbacks_whose_costs_cannot_be_told_apart_the_simplest_is_taken(tmp_path):
+    found = ballot(
+        tmp_path,
+        contender("cheap", tmp_path, wrong=112, ratio=0.1, seed=1),
+        contender("cascade", tmp_path, wrong=100, ratio=0.49, members=("a", "b")),
+        contender("single", tmp_path, wrong=100, ratio=0.5),
+        nominate_at=0.05,
+    )
+    assert (found.nominee, found.fallback) == ("cheap", "single")
+
+
 def test_the_chance_falls_as_dev_loses_more(tmp_path):
     incumbent = contender("incumbent", tmp_path, wrong=100, ratio=1.0)
     chances = [

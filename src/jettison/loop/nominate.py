@@ -75,7 +75,8 @@ def nominate(
     fallback = None
     if nominee is not None:
         safer = [c for c in by_cost if c is not nominee and chance[c.name] > chance[nominee.name]]
-        fallback = max(safer, key=lambda c: chance[c.name], default=None)
+        safest = max((chance[c.name] for c in safer), default=0.0)
+        fallback = simplest_of_cheapest([c for c in safer if chance[c.name] == safest])
     eligible = {c.name for c in (nominee, fallback) if c is not None}
     others = [c for c in contenders if c.name not in eligible]
     return Ballot(
