@@ -69,7 +69,7 @@ def nominate(
         chance = {o.name: o.quality for o in outlooks}
     by_cost = sorted(cheaper, key=lambda c: (_cpu(c.cost), c.name))
     likeliest = max(chance.values(), default=0.0)
-    # Where none is likely, a cost several times as high must not be the price of a tenth of a point.
+    # Where none is likely, a cost several times as high must not be the price of half a point.
     least = nominate_at if likeliest >= nominate_at else AS_LIKELY * likeliest
     nominee = simplest_of_cheapest([c for c in by_cost if chance[c.name] >= least])
     fallback = None
