@@ -158,9 +158,17 @@ def test_too_few_certifying_examples_say_how_many_are_needed(tmp_path, arms):
 
 def test_a_lean_arm_that_is_sure_and_wrong_earns_no_threshold(tmp_path, arms):
     bad = fake(tmp_path / "bad", "bad", accuracy=0.3)
-    with pytest.raises(StepFailed, match="no threshold could be certified for bad"):
-        joined(tmp_path, development(2000), bad, arms[1])
-    assert not list((tmp_path / "cache").glob("*"))
+    data, cache = development(2000), tmp_path / "cache"
+    with pytest.raises(StepFailed, match=r"no threshold could be certified for bad .* among the \d+ it is"):
+        joined(tmp_path, data, bad, arms[1])
+    big = answered(arms[1], data)
+    alike = [msgspec.structs.replace(r, confidence=0.9, flagged=False) for r in answered(bad, data)]
+    with pytest.raises(StepFailed, match="its confidence is the same on all of them, and it errs"):
+        make_cascade(
+            bad, arms[1], data, cache=cache, lean_records=alike, fallback_records=big,
+            incumbent_records=big, escalate_flagged=False,
+        )  # fmt: skip
+    assert not list(cache.glob("*"))
 
 
 def test_errors_that_the_incumbent_makes_too_are_no_harm(tmp_path):

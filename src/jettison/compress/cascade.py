@@ -307,10 +307,16 @@ def _nothing_certified(
     """Why there is no cascade, with what would help."""
     confident = scores >= np.quantile(scores, 0.9) if len(scores) else scores > 0
     n_harmful = int((harmful & confident & (scores > NEVER)).sum())
+    alike = len(scores) > 1 and len(np.unique(scores)) == 1
+    surest = (
+        "its confidence is the same on all of them, and"
+        if alike
+        else f"among the {int(confident.sum())} it is surest of,"
+    )
     return StepFailed(
         f"no threshold could be certified for {lean.name} at epsilon {epsilon} and delta {delta} on "
-        f"{len(scores)} examples: among the tenth it is surest of, it errs where the incumbent is right on "
-        f"{n_harmful}. Allow a larger epsilon, make the lean arm better, or add examples to dev."
+        f"{len(scores)} examples: {surest} it errs where the incumbent is right on {n_harmful}. "
+        "Allow a larger epsilon, make the lean arm better, or add examples to dev."
     )
 
 
