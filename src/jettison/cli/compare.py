@@ -286,10 +286,10 @@ def _predictions_of(
     whole = read_task(task)
     known = {example.id: example for example in whole.read_test(purpose=purpose).examples}
     for i, side in enumerate(sides):
-        records = complete(side.records, known)
+        completed = complete(side.records, known)
         if files[i] and whole.kind != "classify":
-            records = judged_by_task(records, known, whole)
-        sides[i] = Predictions(records=records, prompts=side.prompts)
+            completed = judged_by_task(completed, known, whole)
+        sides[i] = Predictions(records=completed, prompts=side.prompts)
     return sides[0], sides[1]
 
 

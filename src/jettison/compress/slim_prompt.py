@@ -180,7 +180,7 @@ class _Search:
             holds = score >= self.before - self.step.tolerance
             self.trials.append(
                 {
-                    "tried": f"{len(variant.shots)} shots" if what == "shots" else what,
+                    "tried": _shots(len(variant.shots)) if what == "shots" else what,
                     "fixed_characters": parts.fixed_characters(variant),
                     "dev_fit_score": score,
                     "holds": holds,
@@ -204,3 +204,7 @@ class _Search:
 
     def _is_late(self) -> bool:
         return self.context.deadline is not None and time.monotonic() > self.context.deadline
+
+
+def _shots(n: int) -> str:
+    return "1 shot" if n == 1 else f"{n} shots"
