@@ -21,6 +21,8 @@ from jettison.decide.report_types import ReportContent, read_report_content, wri
 from jettison.decide.report_words import (
     dollars,
     energy,
+    heading,
+    metric_words,
     points,
     score_words,
     seconds,
@@ -392,3 +394,11 @@ def _replaced(value: object, old: str, new: str) -> object:
 def test_the_example_is_a_decision() -> None:
     decision = example_decision()
     assert msgspec.json.decode(msgspec.json.encode(decision), type=Decision) == decision
+
+
+@pytest.mark.parametrize(
+    ("scorer", "said"),
+    [("label", "Accuracy"), ("field_f1", "F1 over fields"), ("rouge", "ROUGE"), ("mine_own", "Mine own")],
+)
+def test_scorers_are_called_by_their_names(scorer: str, said: str) -> None:
+    assert heading(metric_words(scorer)) == said

@@ -71,7 +71,7 @@ def _head(decision: Decision) -> list[str]:
 
 
 def _candidates(decision: Decision) -> list[str]:
-    metric = words.metric_words(view.main_metric(decision)).capitalize()
+    metric = words.heading(words.metric_words(view.main_metric(decision)))
     header = ["Candidate", "Verdict", metric, "Difference, points", "CPU ratio", "Latency", "Size"]
     rows = [
         [

@@ -99,7 +99,7 @@ def tiles(decision: Decision) -> list[Tile]:
     smaller = _share(candidate.cost.bytes, incumbent.cost.bytes)
     return [
         Tile(
-            title=f"{words.metric_words(metric).capitalize()}, in points{_where(result)}",
+            title=f"{words.heading(words.metric_words(metric))}, in points{_where(result)}",
             value=words.points(result.difference.value if result and result.difference else None),
             detail=_quality_detail(result),
         ),

@@ -25,6 +25,17 @@ _METRIC_WORDS = {
     "energy_j": "energy per task",
     "usd_per_1000": "price per 1,000 tasks",
     "macro_f1": "macro F1",
+    "f1": "F1 over words",
+    "field_f1": "F1 over fields",
+    "exact": "exact match",
+    "normalized_exact": "exact match, normalized",
+    "numeric": "share with the right number",
+    "code": "share of programs that pass",
+    "rouge": "ROUGE",
+    "chrf": "chrF",
+    "ndcg": "nDCG",
+    "json_valid": "share that is JSON",
+    "json_schema": "share of the JSON Schema",
     "ece": "calibration error (ECE)",
     "auroc": "AUROC",
     "aurc": "area under risk-coverage (AURC)",
@@ -37,6 +48,11 @@ _METRIC_WORDS = {
 def metric_words(name: str) -> str:
     """A scorer's, cost's or metric's name in words."""
     return _METRIC_WORDS.get(name, name.replace("_", " "))
+
+
+def heading(text: str) -> str:
+    """With a capital at its beginning; names within it, as nDCG or JSON, stay as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def slice_words(name: str | None) -> str:
