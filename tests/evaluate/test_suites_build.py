@@ -57,6 +57,9 @@ def test_a_suite_is_a_task_whose_tiers_are_slices_and_gates(task, tmp_path):
     again = read_task(tmp_path / "suite" / "task.toml")
     assert suite.n["in_domain"] == 24
     assert suite.n["perturbed"] == 48
+    # 24 alone: 1 - 0.025 ** (1 / 24); two copies of each are one piece of evidence, less a little
+    assert suite.smallest_margin["in_domain"] == pytest.approx(0.1425, abs=1e-4)
+    assert suite.smallest_margin["perturbed"] == pytest.approx(0.1505, abs=1e-4)
     assert suite.n["out_of_domain"] == 6
     assert again.slice_counts["tier=perturbed"] == 48
     assert again.slice_counts["long_tail=yes"] == suite.n["long_tail"] > 0

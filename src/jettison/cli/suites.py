@@ -160,16 +160,17 @@ def _read_found(path: Path | None) -> dict[str, dict[str, str]]:
 
 def _show_suite(suite: "Suite") -> None:
     from jettison.cli.tables import table, wide_console
-    from jettison.stats.planning import smallest_certifiable_margin
 
     console = wide_console()
     shown = table("tier", "examples", "smallest margin, points", "gate")
     for tier, n in suite.n.items():
         slice_name = f"{tier}=yes" if tier == "long_tail" else f"tier={tier}"
-        margin = f"{100 * smallest_certifiable_margin(n):.2g}" if n else "–"
+        margin = f"{100 * suite.smallest_margin[tier]:.2g}" if n else "–"
         shown.add_row(tier, f"{n:,}", margin, "yes" if slice_name in suite.required else "")
     console.print(shown)
-    console.print("[dim]smallest margin: what so many examples can certify when no answer changes[/]")
+    console.print(
+        "[dim]smallest margin: what can be certified when no answer changes; copies of a text count once[/]"
+    )
     for note in suite.notes:
         console.print(f"left out: {note}", soft_wrap=True, markup=False)
     console.print(f"written: {Path(suite.folder) / 'task.toml'}", soft_wrap=True, markup=False)

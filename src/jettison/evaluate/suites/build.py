@@ -1,11 +1,12 @@
 """Builds the tiers of a task and writes them as an ordinary task folder that `run` and `compare` read."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.evaluate.slices import Slicer
@@ -18,6 +19,8 @@ from jettison.evaluate.suites.perturbations import PERTURBATIONS
 from jettison.evaluate.suites.perturbed import perturbed
 from jettison.evaluate.suites.tier import TIER, TIERS, in_tier, with_slice
 from jettison.files import folder_atomic
+from jettison.stats.betting import smallest_group_margin
+from jettison.stats.planning import smallest_certifiable_margin
 from jettison.task import Example, Task
 from jettison.task.ledger import count_test_read, read_ledger
 from jettison.task.read import read_task
@@ -58,6 +61,8 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     n: dict[str, int]
     """Tier → test examples; `long_tail` counts examples of `in_domain` again."""
+    smallest_margin: dict[str, float] = {}
+    """Tier → the least margin that its groups certify when no answer changes, in 0-1."""
     slices: dict[str, int]
     """Slice of the test split → examples."""
     required: tuple[str, ...]
@@ -102,15 +107,29 @@ def build_suite(task: Task, plan: SuitePlan, folder: Path) -> Suite:
         count_test_read(
             folder / ".jettison" / "test_reads.jsonl", test_digest=written.test_digest, purpose=purpose
         )
-    n = Counter(example.slices[TIER] for example in tiers)
-    tail = sum(example.slices.get(LONG_TAIL) == "yes" for example in tiers)
+    members = defaultdict(list)
+    for example in tiers:
+        members[example.slices[TIER]].append(example)
+    if "long_tail" in plan.tiers:
+        members[LONG_TAIL] = [e for e in tiers if e.slices.get(LONG_TAIL) == "yes"]
     return Suite(
         folder=str(folder),
-        n={**dict(n), **({LONG_TAIL: tail} if "long_tail" in plan.tiers else {})},
+        n={tier: len(examples) for tier, examples in members.items()},
+        smallest_margin={
+            tier: _smallest_margin(examples) for tier, examples in members.items() if examples
+        },
         slices=dict(written.slice_counts),
         required=required,
         notes=tuple(notes),
     )
+
+
+def _smallest_margin(examples: Sequence[Example]) -> float:
+    """Copies of one example lose it together: they certify little more than one of them would."""
+    sizes = Counter(example.group or example.id for example in examples)
+    if len(sizes) == len(examples):
+        return smallest_certifiable_margin(len(examples))
+    return smallest_group_margin(np.array(list(sizes.values()), float))
 
 
 def check_suite_folder(folder: Path, task: Task) -> None:
