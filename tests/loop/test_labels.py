@@ -307,12 +307,16 @@ def test_the_command_chooses_and_reads_back(tmp_path, capsys):
     assert end.value.code == 0
     rows = read_labelled(out)
     assert len(rows) == 30
+    assert f"then jettison label {path} --read {out}" in " ".join(capsys.readouterr().out.split())
     out.write_text(out.read_text().replace('"label":null', '"label":"buy"'))
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         main(f"label {path} --read {out}".split())
     assert end.value.code == 0
-    assert "30 labels for 60 inputs" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "30 labels for 60 inputs" in said
+    (difference,) = (line for line in said.splitlines() if line.lstrip().startswith("b - a:"))
+    assert " points (" in difference
     # What was predicted of the same traffic is set beside what came.
     store = tmp_path / "production.jsonl"
     keep_prediction(store, _gap_of(read_task(path).unlabelled))
@@ -324,3 +328,13 @@ def test_the_command_chooses_and_reads_back(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main(f"label {path} {tmp_path}/a".split())
     assert end.value.code == 2
+
+
+def test_a_slice_column_that_no_input_has_is_refused_before_the_models_are_asked(tmp_path, capsys):
+    path = write_task(tmp_path)
+    (tmp_path / "traffic.jsonl").write_text('{"text": "where is my parcel"}\n')
+    path.write_text(path.read_text().replace("[data]", '[data]\nunlabelled = "traffic.jsonl"', 1))
+    with pytest.raises(SystemExit) as end:
+        main(f"label {path} {tmp_path}/a {tmp_path}/b --slice lang".split())
+    assert end.value.code == 2
+    assert "one that unlabelled inputs have, [], got 'lang'" in " ".join(capsys.readouterr().err.split())

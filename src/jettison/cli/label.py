@@ -66,6 +66,7 @@ def command(
     from jettison.evaluate.slices import Slicer
     from jettison.loop.label_page import LabelServer
     from jettison.loop.labels import (
+        check_slice_column,
         choose_labels,
         estimate_from_labels,
         open_slices,
@@ -86,14 +87,16 @@ def command(
             return 0
         for one in found:
             where = f" of {one.slice}" if one.slice else ""
+            unit = "points" if one.of == "b - a" else "%"
             click.echo(
-                f"{one.of:>6}: {100 * one.value:.1f} % ({100 * one.low:.1f} to {100 * one.high:.1f}), "
+                f"{one.of:>6}: {100 * one.value:.1f} {unit} ({100 * one.low:.1f} to {100 * one.high:.1f}), "
                 f"{one.n_labels} labels for {one.n_inputs:,} inputs{where}"
             )
         for after in came:
             held = "holds" if after.inside else "does not hold"
+            unit = "points" if after.of == "b - a" else "%"
             click.echo(
-                f"predicted {after.of}: {held}; what was predicted came to {100 * after.value:.1f} % "
+                f"predicted {after.of}: {held}; what was predicted came to {100 * after.value:.1f} {unit} "
                 f"({100 * after.low:.1f} to {100 * after.high:.1f})"
             )
         return 0
@@ -101,6 +104,7 @@ def command(
         raise InvalidInput("--store must come with --read, got it without.")
     if len(models) != 2:
         raise InvalidInput(f"two models must be named, A and B, got {len(models)}.")
+    check_slice_column(task.unlabelled, column)  # before the models are asked
     a, b = (answers_of(model, task, task.unlabelled, split="unlabelled") for model in models)
     left: list[str] = []
     traffic = task.unlabelled
@@ -115,6 +119,7 @@ def command(
         server = LabelServer(output, task.labels, port=port)
         click.echo(f"label at {server.address}  (ctrl-c ends; answers are kept at once)")
         server.serve()
+    click.echo(f"next: fill in `label`, then jettison label {task_file} --read {output}")
     return 0
 
 

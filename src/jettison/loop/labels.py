@@ -117,11 +117,12 @@ def choose_labels(
         seed: Of the draw.
 
     Raises:
-        InvalidInput: The budget is too small for the strata.
+        InvalidInput: The budget is too small for the strata, or no input has the column.
         NotEnoughData: There is no traffic.
     """
     if column is not None and undecided:
         raise InvalidInput("either a column or undecided slices may be given, got both.")
+    check_slice_column(traffic, column)
     if not traffic:
         raise NotEnoughData("there must be unlabelled inputs to choose from, got none.")
     sure = np.array([min(r.confidence or 0.0, q.confidence or 0.0) for r, q in zip(a, b, strict=True)])
@@ -258,6 +259,19 @@ def _estimated(
             )
         )
     return found
+
+
+def check_slice_column(traffic: Sequence[Example], column: str | None) -> None:
+    """Refuse a column that no input has: each of its values would get its share of nothing.
+
+    Raises:
+        InvalidInput: No input has it.
+    """
+    known = sorted({name for example in traffic for name in example.slices})
+    if traffic and column is not None and column not in known:
+        raise InvalidInput(
+            f"a slice column must be one that unlabelled inputs have, {known}, got {column!r}."
+        )
 
 
 def _slice_of(example: Example, column: str | None, undecided: Sequence[str]) -> str:
