@@ -21,7 +21,7 @@ def test_a_check_of_confidences_holds_what_it_says(setting: calibration_check.Se
     rng = np.random.default_rng(1)
     found = [calibration_check.outcome(setting, rng) for _ in range(N)]
     refuted = sum(one.refuted for one in found)
-    shares = {name: sum(getattr(one, name) for one in found) for name in ("error", "gap", "difference")}
+    shares = {name: sum(hits) for name, hits in calibration_check.coverage(found).items()}
     print(f"refuted {refuted / N:.3f}, cover { ({k: v / N for k, v in shares.items()}) }  {setting.name}")
     if setting.is_true:
         assert binomtest(refuted, N, calibration_check.ALPHA, alternative="greater").pvalue > DOUBT

@@ -55,6 +55,40 @@ def test_copies_of_one_answer_are_no_more_evidence_than_the_answer():
     assert grouped.ece.high - grouped.ece.low > 1.5 * (naive.ece.high - naive.ece.low)
 
 
+def test_answers_all_right_in_few_groups_of_copies_do_not_refute():
+    # Twenty answers, three copies of each: all are right with a chance of 0.9 ** 20 = 0.12, not 0.9 ** 60.
+    sure, group = np.full(60, 0.9), np.repeat(np.arange(20), 3)
+    assert check_calibration(sure, np.ones(60)).p_value < 0.05
+    assert check_calibration(sure, np.ones(60), groups=group).p_value > 0.05
+
+
+def test_groups_that_do_not_depend_cost_little():
+    rng = np.random.default_rng(3)
+    sure = rng.uniform(0.6, 1, 600)
+    right = (rng.random(600) < sure - 0.07) * 1.0
+    assert check_calibration(sure, right).p_value < 0.01
+    assert check_calibration(sure, right, groups=np.repeat(np.arange(200), 3)).p_value < 0.02
+
+
+def test_confidences_of_certainty_are_checked_by_group_too():
+    group = np.repeat(np.arange(20), 3)
+    assert check_calibration(np.ones(60), np.ones(60), groups=group).p_value == 1.0
+    one_wrong = np.arange(60) > 0
+    assert check_calibration(np.ones(60), one_wrong * 1.0, groups=group).p_value == 0.002
+
+
+def test_the_names_and_the_order_of_groups_say_nothing():
+    rng = np.random.default_rng(4)
+    sure = rng.uniform(0.5, 1, 150)
+    right = (rng.random(150) < sure) * 1.0
+    group = rng.integers(0, 50, 150)
+    found = check_calibration(sure, right, groups=group)
+    named = check_calibration(sure, right, groups=[f"chat {g:03}" for g in group])
+    assert named.p_value == found.p_value
+    turned = check_calibration(sure[::-1], right[::-1], groups=group[::-1])
+    assert turned.p_value == pytest.approx(found.p_value, abs=0.1)
+
+
 def test_a_difference_is_mirrored_when_the_models_change_places():
     rng = np.random.default_rng(1)
     sure = rng.uniform(0.5, 1, 300)
