@@ -202,6 +202,15 @@ def test_a_decision_survives_the_disk(tmp_path: Path) -> None:
     assert suite.find("testcase/error") is not None
 
 
+def test_no_test_at_all_is_no_success_to_a_build_server(tmp_path: Path) -> None:
+    write_decision(tmp_path, decided())
+    suite = ElementTree.parse(tmp_path / "decision.junit.xml").getroot()
+    assert (suite.attrib["tests"], suite.attrib["errors"]) == ("1", "1")
+    error = suite.find("testcase/error")
+    assert error is not None
+    assert error.attrib["message"] == "Keep bert: no candidate was put to the test."
+
+
 def test_a_decision_of_a_newer_format_is_refused(tmp_path: Path) -> None:
     path = write_decision(tmp_path, msgspec.structs.replace(decided(), format=99))
     with pytest.raises(InvalidInput, match="must be of format 1 or older, got 99"):

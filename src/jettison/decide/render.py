@@ -92,7 +92,8 @@ def gate_table(results: tuple[GateResult, ...]) -> str:
 def decision_junit(decision: Decision) -> str:
     """One test case for each gate and slice of the nominee: a failure is BLOCK, an error too little data.
 
-    Shown candidates are left out, since this decision cannot release them.
+    Shown candidates are left out, since this decision cannot release them. Where nothing was put to the
+    test, that is an error, lest a build server call no test at all a success.
     """
     eligible = [report for report in decision.candidates if report.role in ("nominee", "fallback")]
     nominee = next((r for r in eligible if r.name == decision.chosen), eligible[0] if eligible else None)
@@ -101,19 +102,26 @@ def decision_junit(decision: Decision) -> str:
         suite=f"jettison.{decision.task}",
         case=nominee.name if nominee else "",
         timestamp=decision.created,
+        if_none=None if decision.verdict is Verdict.SHIP else decision.headline,
     )
 
 
 def results_junit(
-    results: Sequence[GateResult], *, suite: str, case: str, timestamp: str | None = None
+    results: Sequence[GateResult],
+    *,
+    suite: str,
+    case: str,
+    timestamp: str | None = None,
+    if_none: str | None = None,
 ) -> str:
-    """Gate results as one JUnit test suite; `case` names the candidate."""
+    """Gate results as one JUnit test suite; `case` names the candidate, `if_none` the error of none."""
+    missing = if_none if not results else None
     root = ElementTree.Element(
         "testsuite",
         name=suite,
-        tests=str(len(results)),
+        tests=str(len(results) + (missing is not None)),
         failures=str(sum(result.verdict is Verdict.BLOCK for result in results)),
-        errors=str(sum(result.verdict is Verdict.NOT_ENOUGH_DATA for result in results)),
+        errors=str(sum(r.verdict is Verdict.NOT_ENOUGH_DATA for r in results) + (missing is not None)),
     )
     if timestamp:
         root.set("timestamp", timestamp)
@@ -123,6 +131,9 @@ def results_junit(
         if result.verdict is not Verdict.SHIP:
             kind = "failure" if result.verdict is Verdict.BLOCK else "error"
             ElementTree.SubElement(test, kind, message=result.reason, type=result.verdict.value)
+    if missing is not None:
+        test = ElementTree.SubElement(root, "testcase", classname=suite, name="a candidate is judged")
+        ElementTree.SubElement(test, "error", message=missing, type=Verdict.NOT_ENOUGH_DATA.value)
     ElementTree.indent(root)
     return (
         '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
