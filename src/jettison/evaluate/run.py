@@ -32,6 +32,7 @@ CODE_VERSION = 2
 """Raised when the same candidate and examples would give other records: old files are then not reused."""
 
 FLUSH_AFTER_S = 2.0
+"""Records wait in memory this long at most before they are put on disk; a kill loses no more."""
 BATCH = 256
 """Inputs handed to a backend at once."""
 FEW = 16
@@ -40,7 +41,6 @@ ONE_BY_ONE = ("llamacpp", "onnx_genai", "openvino_causal")
 """Backends that answer one request after another, however many they are handed."""
 WRITERS = ("hf_causal", "hf_seq2seq")
 """Backends that take seconds where answers are written, and not where labels or choices are weighed."""
-"""Records wait in memory this long at most before they are put on disk; a kill loses no more."""
 
 Progress = Callable[[str, float | None], None]
 Opener = Callable[[Candidate], Model]
