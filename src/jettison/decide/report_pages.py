@@ -31,6 +31,7 @@ def html_page(content: ReportContent) -> str:
     )
     environment.globals["marker"] = marker
     environment.filters["code"] = _with_code
+    environment.filters["heading"] = words.heading
     return environment.get_template("report.html").render(
         css=Markup(_template("report.css")),
         js=Markup(_template("report.js")),
