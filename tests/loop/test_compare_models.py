@@ -121,7 +121,7 @@ def test_a_language_model_that_chooses_is_taken_in_whether_dev_can_calibrate_it_
     found = candidate_of(str(model), task, cache=tmp_path / "cache")
     assert (CONFIDENCE_MAP in found.settings) is is_mapped
     if not is_mapped:
-        (records,) = records_of([str(model)], tmp_path / "task.toml", purpose="a test")
+        (records,) = records_of([str(model)], task, purpose="a test")
         assert {record.output for record in records} <= {"yes", "no"}
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from jettison.decide.compare import Comparison
     from jettison.decide.predictions import Predictions
     from jettison.evaluate.run import Progress
+    from jettison.task import Task
 
 METRICS = (
     "accuracy",
@@ -145,9 +146,14 @@ def command(
     if looks is not None:
         raise InvalidInput(f"--looks must come with --until-sure, got --looks {looks} without it.")
     gate = NotWorse(margin=margin, slices=("all", *(s for s in slices if s != "all")), alpha=alpha)
-    sides = _predictions_of(a, b, task, gate.slices, columns_of(named), quiet=as_json)
-    if scorer is None and task is not None:
-        scorer = _first_scorer(task, sides)
+    whole = None
+    if task is not None:
+        from jettison.task.read import read_task
+
+        whole = read_task(task)
+    sides = _predictions_of(a, b, whole, gate.slices, columns_of(named), quiet=as_json)
+    if scorer is None and whole is not None:
+        scorer = _first_scorer(whole, sides)
     found = compare_predictions(*sides, gate=gate, scorer=scorer, names=(a, b), seed=seed)
     if junit is not None:
         write_atomic(junit, results_junit(found.results, suite=f"jettison.compare.{b}", case=b))
@@ -226,11 +232,9 @@ def _until_sure(
     return EXIT_CODE[found.verdict]
 
 
-def _first_scorer(task: Path, sides: "tuple[Predictions, Predictions]") -> str | None:
+def _first_scorer(task: "Task", sides: "tuple[Predictions, Predictions]") -> str | None:
     """The task's first scorer, which decides, where both sides were judged by it."""
-    from jettison.task.read import read_task
-
-    first = read_task(task).scorers[0]
+    first = task.scorers[0]
     judged = all(any(first in record.scores for record in side.records) for side in sides)
     return first if judged else None
 
@@ -238,7 +242,7 @@ def _first_scorer(task: Path, sides: "tuple[Predictions, Predictions]") -> str |
 def _predictions_of(
     a: str,
     b: str,
-    task: Path | None,
+    task: "Task | None",
     slices: tuple[str, ...],
     named: dict[str, str],
     *,
@@ -279,16 +283,14 @@ def _predictions_of(
     if task is None or not any(files):
         return sides[0], sides[1]
     from jettison.loop.compare_models import judged_by_task
-    from jettison.task.read import read_task
 
     asked = value_sha256(["compare", a, b])
     purpose = value_sha256([side.records[0].candidate for side in sides]) if all(files) else asked
-    whole = read_task(task)
-    known = {example.id: example for example in whole.read_test(purpose=purpose).examples}
+    known = {example.id: example for example in task.read_test(purpose=purpose).examples}
     for i, side in enumerate(sides):
         completed = complete(side.records, known)
-        if files[i] and whole.kind != "classify":
-            completed = judged_by_task(completed, known, whole)
+        if files[i] and task.kind != "classify":
+            completed = judged_by_task(completed, known, task)
         sides[i] = Predictions(records=completed, prompts=side.prompts)
     return sides[0], sides[1]
 

@@ -20,14 +20,13 @@ from jettison.release import open_release
 from jettison.release.read import read_candidate
 from jettison.route import candidate_folders
 from jettison.task import Example, Task
-from jettison.task.read import read_task
 
 RELEASE = "release.json"
 
 
 def records_of(
     sources: Sequence[str],
-    task_path: str | Path,
+    task: Task,
     *,
     purpose: str,
     watch: Callable[[str], Progress] | None = None,
@@ -38,14 +37,13 @@ def records_of(
 
     Args:
         sources: Folders of candidates or releases, or whatever `take_in` takes.
-        task_path: `task.toml`.
+        task: Its test split is read.
         purpose: What the test split is read for; one purpose counts once.
         watch: Told which source answers now; returns what is called with a phrase and the share done.
 
     Raises:
-        JettisonError: A source cannot be opened, or the task cannot be read.
+        JettisonError: A source cannot be opened.
     """
-    task = read_task(task_path)
     with tempfile.TemporaryDirectory() as cache:
         candidates = [
             candidate_of(source, task, cache=Path(cache) / str(index))
