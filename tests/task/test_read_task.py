@@ -287,3 +287,13 @@ def test_every_finding_is_documented() -> None:
     rules = set(re.findall(r'rule="(\w+)"', sources)) | set(re.findall(r'_finding\(\s*"(\w+)"', sources))
     assert len(rules) > 10
     assert not [rule for rule in rules if f"`{rule}`" not in DOCS.read_text()]
+
+
+def test_traffic_without_answers_stands_beside_one_file_of_all_splits(tmp_path):
+    data = [row | {"split": split} for split in ("train", "dev", "test") for row in rows(split=split)]
+    write_jsonl(tmp_path / "all.jsonl", data)
+    write_jsonl(tmp_path / "traffic.jsonl", [{"text": "where is my parcel"}, {"text": "sell it all"}])
+    columns = 'path = "all.jsonl"\nunlabelled = "traffic.jsonl"\n[data.columns]\nsplit = "split"\n'
+    task = read_task(write_task(tmp_path, data=columns))
+    assert [e.input for e in task.unlabelled] == ["where is my parcel", "sell it all"]
+    assert (len(task.train), len(task.dev), task.n_test) == (12, 12, 12)

@@ -202,17 +202,18 @@ def found_of(rows: list[Row], source: TaskSource, folder: Path) -> Found:
 def _tables(source: TaskSource, folder: Path) -> list[tuple[str | None, Table]]:
     """Each table with the split that it is wholly of, in the data's words; None is not said."""
     data = source.data
-    if data.path is not None:
-        path = folder / data.path
-        found = (
-            read_folder(path, config=data.config)
-            if path.is_dir()
-            else [SplitTable(split=None, table=read_table(path))]
-        )
-        return [(one.split, one.table) for one in found]
-    return [
+    named: list[tuple[str | None, Table]] = [
         (split, read_table(folder / name)) for split in SPLITS for name in _listed(getattr(data, split))
     ]
+    if data.path is None:
+        return named
+    path = folder / data.path
+    found = (
+        read_folder(path, config=data.config)
+        if path.is_dir()
+        else [SplitTable(split=None, table=read_table(path))]
+    )
+    return [*((one.split, one.table) for one in found), *named]
 
 
 def _listed(paths: Paths | None) -> list[str]:

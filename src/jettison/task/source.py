@@ -40,7 +40,7 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[data]`: where the examples lie. Either `path`, or one entry a split."""
+    """`[data]`: where the examples lie. Either `path`, or one entry a split; `unlabelled` with both."""
 
     path: str | None = None
     """One file, or a Hugging Face data set folder."""
@@ -232,10 +232,11 @@ def _check_source(source: TaskSource, where: str) -> None:
     if not source.name.strip():
         raise InvalidInput(f"name must be non-empty text, got {source.name!r} at `$.name` of {where}.")
     named = [split for split in SPLITS if getattr(data, split) is not None]
-    if data.path is not None and named:
+    beside = [split for split in named if split != "unlabelled"]
+    if data.path is not None and beside:
         raise InvalidInput(
-            f"[data] must have either `path` or a path per split, got `path` and `{named[0]}` in {where}. "
-            "Remove one of them."
+            f"[data] must have either `path` or a path per split, got `path` and `{beside[0]}` in {where}. "
+            "Remove one of them; `unlabelled` alone may stand beside `path`."
         )
     if data.path is None and not named:
         raise InvalidInput(
