@@ -103,6 +103,19 @@ def test_failures_say_what_was_asked_and_answered(tmp_path, model):
         ({"type": "MFT", "input": "x"}, "MFT needs expected or not_expected, at test 't' of .*:1"),
         ({"type": "INV", "input": "x"}, "INV needs variants or a perturbation"),
         ({"type": "DIR", "input": "x", "variants": ["y"]}, "DIR needs the label"),
+        (
+            {"type": "INV", "input": "x", "variants": ["y"], "expected": "buy"},
+            "INV compares answers with one another: expected and not_expected are for MFT",
+        ),
+        ({"type": "MFT", "input": "x", "expected": "buy", "variants": ["y"]}, "are for INV and DIR"),
+        (
+            {"type": "MFT", "input": "{verb} it", "expected": "buy", "fill": {"vreb": ["buy", "get"]}},
+            r"every slot of fill must stand in input or variants, got \['vreb'\]",
+        ),
+        (
+            {"type": "INV", "input": "{a} it", "variants": ["{b} it"], "fill": {"a": ["buy"]}},
+            r"every slot of input and variants must be in fill, got \['b'\]",
+        ),
         ({"type": "INV", "input": "x", "perturbation": "typo"}, "perturbation must be of"),
         ({"type": "ABC", "input": "x"}, "Invalid enum value 'ABC'"),
         ({"type": "MFT", "input": "x", "expect": "y"}, "unknown field `expect`"),
@@ -135,3 +148,69 @@ def test_the_command_compares_models_and_fails_where_one_does(tmp_path, capsys, 
     with pytest.raises(SystemExit) as end:
         main(["suites", "check", str(failing), str(tmp_path / "model"), "--task", str(path)])
     assert end.value.code == 1
+
+
+def test_a_test_without_a_case_is_refused_and_does_not_vanish(tmp_path, model):
+    rows = [
+        {"name": "short", "type": "INV", "input": "sell", "perturbation": "truncation"},
+        {"name": "same", "type": "INV", "input": "sell", "variants": ["sell"]},
+    ]
+    for row in rows:
+        path = written(tmp_path, json.dumps(row), "t.jsonl")
+        with pytest.raises(InvalidInput, match=f"must have a case, got none at test '{row['name']}'"):
+            run_tests(model, read_tests(path))
+
+
+def test_what_is_asked_twice_counts_once(tmp_path, model):
+    row = {"name": "t", "type": "MFT", "input": "hold {n}", "expected": "sell"}
+    rows = [{**row, "fill": {"n": ["1", "1", "2"]}}, {**row, "input": "hold 2"}, {**row, "name": "other"}]
+    path = written(tmp_path, "\n".join(json.dumps(row) for row in rows), "t.jsonl")
+    found = run_tests(model, read_tests(path))
+    assert [(one.n, one.n_failed) for one in found] == [(2, 2), (1, 1)]
+
+
+def test_rows_of_one_name_agree_on_what_the_test_is(tmp_path):
+    row = {"name": "t", "type": "MFT", "input": "sell", "expected": "sell"}
+    for other, field in (
+        ({"type": "INV", "variants": ["x"], "expected": None}, "type"),
+        ({"most_failures": 0.2}, "most_failures"),
+    ):
+        path = written(tmp_path, "\n".join(json.dumps(r) for r in (row, {**row, **other})), "t.jsonl")
+        with pytest.raises(InvalidInput, match=f"must have one {field}, got .* at test 't' of .*:2"):
+            read_tests(path)
+
+
+@pytest.mark.parametrize("field", ["expected", "not_expected"])
+def test_a_label_that_is_none_of_the_tasks_is_refused(tmp_path, capsys, model, field):
+    path = write_task(tmp_path)
+    row = {"name": "t", "type": "MFT", "input": "x", field: "sel"}
+    tests = written(tmp_path, json.dumps(row), "t.jsonl")
+    with pytest.raises(SystemExit) as end:
+        main(["suites", "check", str(tests), str(tmp_path / "model"), "--task", str(path)])
+    assert end.value.code == 2
+    assert "must name labels of the task, got 'sel' at test 't'; it has 'buy', 'sell'" in (
+        " ".join(capsys.readouterr().err.split())
+    )
+
+
+def test_free_answers_are_judged_by_the_tasks_scorer(tmp_path, model):
+    from jettison.evaluate.score_text import NormalizedExactScorer
+
+    row = {"name": "t", "type": "MFT", "input": "sell it", "expected": "Sell.", "not_expected": "The buy"}
+    tests = read_tests(written(tmp_path, json.dumps(row), "t.jsonl"))
+    assert not run_tests(model, tests)[0].passed
+    assert run_tests(model, tests, scorer=NormalizedExactScorer())[0].passed
+
+
+def test_a_direction_of_a_model_without_probabilities_says_so(tmp_path, model):
+    class Bare:
+        labels = LABELS
+
+        def predict(self, inputs):
+            import msgspec
+
+            return [msgspec.structs.replace(one, logits=None) for one in model.predict(inputs)]
+
+    row = {"name": "t", "type": "DIR", "input": "x", "variants": ["y"], "label": "sell", "direction": "up"}
+    with pytest.raises(InvalidInput, match="gives every label a probability"):
+        run_tests(Bare(), read_tests(written(tmp_path, json.dumps(row), "t.jsonl")))

@@ -1,7 +1,8 @@
 """Models against suites: attacks on them, and where two of them differ, before the tiers are written."""
 
+import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,9 +15,9 @@ from jettison.decide.pairing import pair_records, score_pairs
 from jettison.decision import GateResult, NotWorse
 from jettison.errors import InvalidInput
 from jettison.evaluate.run import evaluate
-from jettison.evaluate.scorers import open_scorers
+from jettison.evaluate.scorers import close_scorers, open_scorers
 from jettison.evaluate.suites.attack import ROBUST, Attack, attack_all, attack_records
-from jettison.evaluate.suites.behaviour import BehaviourResult, BehaviourTest, run_tests
+from jettison.evaluate.suites.behaviour import BehaviourResult, BehaviourTest, check_labels, run_tests
 from jettison.evaluate.suites.discover import discover_slices
 from jettison.loop.compare_models import candidate_of
 from jettison.record import Record
@@ -119,6 +120,17 @@ def drawn(examples: Sequence[Example], n: int, *, seed: int) -> tuple[Example, .
     return tuple(examples[i] for i in sorted(chosen.tolist()))
 
 
+@contextlib.contextmanager
+def opened(sources: Sequence[str], task: Task) -> Iterator[list[Candidate]]:
+    """Every source as a candidate, all of them before any is asked: a path mistyped costs no answers.
+
+    Raises:
+        JettisonError: One cannot be opened.
+    """
+    with tempfile.TemporaryDirectory() as cache:
+        yield [candidate_of(source, task, cache=Path(cache) / str(i)) for i, source in enumerate(sources)]
+
+
 def answers_of(source: str, task: Task, examples: Sequence[Example], *, split: str) -> list[Record]:
     """Records of any model on examples, in order."""
     with tempfile.TemporaryDirectory() as cache:
@@ -214,10 +226,21 @@ def find_slices(
 def tested(
     source: str, task: Task, tests: Sequence[BehaviourTest], *, seed: int
 ) -> tuple[BehaviourResult, ...]:
-    """Run tests of behaviour on any model."""
+    """Run tests of behaviour on any model; free answers are judged by the task's first scorer.
+
+    Raises:
+        JettisonError: The model cannot be opened, the task brings choices, or a test names a label that
+            is none of the task's.
+    """
+    if task.kind in ("choose", "rank", "embed"):
+        raise InvalidInput(f"tests must be of a task of one text an example, got kind {task.kind!r}.")
+    check_labels(tests, task.labels)
+    first = task.scorers[0]
+    scorer = open_scorers({first: task.scoring[first]}, out_of_scope=task.out_of_scope)[first]
     with tempfile.TemporaryDirectory() as cache:
         model = open_model(candidate_of(source, task, cache=Path(cache)))
         try:
-            return run_tests(model, tests, seed=seed)
+            return run_tests(model, tests, scorer=scorer if task.kind != "classify" else None, seed=seed)
         finally:
             model.close()
+            close_scorers({first: scorer})

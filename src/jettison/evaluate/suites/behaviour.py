@@ -8,6 +8,7 @@ Source: Ribeiro et al. 2020, "Beyond accuracy: behavioral testing of NLP models 
 """
 
 import itertools
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,13 +19,16 @@ import numpy as np
 
 from jettison.backends.ask import ask
 from jettison.errors import InvalidInput
+from jettison.evaluate.scorers import Scorer
 from jettison.evaluate.suites.perturbations import PERTURBATIONS
 from jettison.evaluate.suites.tier import rng_of
 from jettison.model import Model, Output, softmax
 from jettison.stats.binomial import clopper_pearson
 from jettison.stats.interval import Interval
+from jettison.task import Example
 
 MOST_FILLINGS = 1000
+_SLOT = re.compile(r"\{([A-Za-z_]\w*)\}")
 DIRECTIONS = ("up", "down", "not_up", "not_down")
 
 
@@ -64,6 +68,7 @@ class BehaviourResult(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     type: str
     capability: str
+    """Of its rows, each once."""
     n: int
     n_failed: int
     failed_low: float
@@ -92,26 +97,54 @@ def read_tests(path: Path) -> tuple[BehaviourTest, ...]:
     rows = _toml_rows(text, path) if path.suffix == ".toml" else _json_rows(text, path)
     if not rows:
         raise InvalidInput(f"{path} must hold at least one test, got none.")
-    found = []
+    found: list[BehaviourTest] = []
     for place, row in rows:
         try:
             test = msgspec.convert(row, BehaviourTest)
         except msgspec.ValidationError as error:
             raise InvalidInput(f"{place}: {error}.") from error
         _check(test, place)
+        _check_alike(test, found, place)
         found.append(test)
     return tuple(found)
 
 
-def run_tests(
-    model: Model, tests: Sequence[BehaviourTest], *, seed: int = 0
-) -> tuple[BehaviourResult, ...]:
-    """Ask a model every case and say which tests hold; results in the order of the tests' names.
+def check_labels(tests: Sequence[BehaviourTest], known: Sequence[str]) -> None:
+    """Refuse a label that no model of the task can answer: its test would fail, or hold, whatever they say.
+
+    Args:
+        tests: As read.
+        known: Every label of the task; empty where answers are free.
 
     Raises:
-        InvalidInput: A `DIR` test watches a label that the model does not know.
+        InvalidInput: A test names another label.
     """
-    cases = [case for test in tests for case in _cases(test, seed)]
+    for test in tests:
+        for name in (*_listed(test.expected), *_listed(test.not_expected), *_listed(test.label)):
+            if known and name not in known:
+                raise InvalidInput(
+                    f"a test must name labels of the task, got {name!r} at test {test.name!r}; it has "
+                    f"{', '.join(repr(label) for label in known[:12])}{', ...' if len(known) > 12 else ''}."
+                )
+
+
+def run_tests(
+    model: Model, tests: Sequence[BehaviourTest], *, scorer: Scorer | None = None, seed: int = 0
+) -> tuple[BehaviourResult, ...]:
+    """Ask a model every case once and say which tests hold; results in the order of the tests' names.
+
+    Args:
+        model: Answers.
+        tests: As read.
+        scorer: Says whether an answer is one that a test names; None compares them letter by letter.
+        seed: Of perturbations.
+
+    Raises:
+        InvalidInput: A `DIR` test watches a label that the model does not know, or the model gives no
+            probabilities; or a test has no case, since no perturbation changes any of its inputs.
+    """
+    cases = list(dict.fromkeys(case for test in tests for case in _cases(test, seed)))
+    _check_cases(tests, cases)
     texts = list(dict.fromkeys(text for case in cases for text in case.texts))
     answers: dict[str, Output] = {}
     for start in range(0, len(texts), 256):
@@ -119,7 +152,7 @@ def run_tests(
         answers.update(zip(part, ask(model, part), strict=True))
     judged: dict[str, list[tuple[BehaviourTest, str | None]]] = {}
     for case in cases:
-        fault = _fault(case, [answers[text] for text in case.texts], model.labels)
+        fault = _fault(case, [answers[text] for text in case.texts], model.labels, scorer)
         judged.setdefault(case.test.name, []).append((case.test, fault))
     return tuple(_result(name, found) for name, found in judged.items())
 
@@ -129,6 +162,19 @@ class _Case(msgspec.Struct, frozen=True, kw_only=True):
 
     test: BehaviourTest
     texts: tuple[str, ...]
+
+    def __eq__(self, other: object) -> bool:
+        """One test asks a thing once, however many rows or fillings come to it."""
+        return isinstance(other, _Case) and self._asked == other._asked
+
+    def __hash__(self) -> int:
+        return hash(self._asked)
+
+    @property
+    def _asked(self) -> tuple[Any, ...]:
+        test = self.test
+        wanted = (*_listed(test.expected), "\0", *_listed(test.not_expected))
+        return test.name, self.texts, wanted, test.label, test.direction, test.by
 
 
 def _cases(test: BehaviourTest, seed: int) -> list[_Case]:
@@ -148,17 +194,29 @@ def _cases(test: BehaviourTest, seed: int) -> list[_Case]:
     return found
 
 
-def _fault(case: _Case, outputs: Sequence[Output], labels: Sequence[str]) -> str | None:
+def _check_cases(tests: Sequence[BehaviourTest], cases: Sequence[_Case]) -> None:
+    asked = {case.test.name for case in cases}
+    for test in tests:
+        if test.name not in asked:
+            raise InvalidInput(
+                f"a test must have a case, got none at test {test.name!r}: neither its variants nor "
+                f"{_listed(test.perturbation) or 'a perturbation'} change any input of it."
+            )
+
+
+def _fault(
+    case: _Case, outputs: Sequence[Output], labels: Sequence[str], scorer: Scorer | None
+) -> str | None:
     """What is wrong with the answers; None when nothing is."""
     test = case.test
     for text, output in zip(case.texts, outputs, strict=True):
         if output.error is not None:
             return f"{text!r}: no answer ({output.error})"
     if test.type == "MFT":
-        said = outputs[0].label
+        text, output = case.texts[0], outputs[0]
         right, wrong = _listed(test.expected), _listed(test.not_expected)
-        bad = (right and said not in right) or said in wrong
-        return f"{case.texts[0]!r}: {said!r}" if bad else None
+        bad = (right and not _is_any(text, output, right, scorer)) or _is_any(text, output, wrong, scorer)
+        return f"{text!r}: {output.label!r}" if bad else None
     before, after = outputs
     if test.type == "INV":
         if before.label == after.label:
@@ -175,8 +233,21 @@ def _fault(case: _Case, outputs: Sequence[Output], labels: Sequence[str]) -> str
     return None if holds else told
 
 
+def _is_any(text: str, output: Output, answers: Sequence[str], scorer: Scorer | None) -> bool:
+    """Whether an answer is one of those named."""
+    if scorer is None:
+        return output.label in answers
+    asked = [Example(id="test", input=text, expected=answer) for answer in answers]
+    return any((scorer.score(example, output).value or 0.0) >= 1.0 for example in asked)
+
+
 def _trust(output: Output, label: str, labels: Sequence[str]) -> float:
-    if label not in labels or output.logits is None:
+    if output.logits is None:
+        raise InvalidInput(
+            "a DIR test must be asked of a model that gives every label a probability, got one that gives "
+            "an answer alone. Write it as an INV or MFT test."
+        )
+    if label not in labels:
         raise InvalidInput(
             f"a DIR test must watch one of the model's labels, got {label!r}; it has {list(labels)[:12]}."
         )
@@ -190,7 +261,7 @@ def _result(name: str, judged: Sequence[tuple[BehaviourTest, str | None]]) -> Be
     return BehaviourResult(
         name=name,
         type=test.type,
-        capability=test.capability,
+        capability=", ".join(dict.fromkeys(one.capability for one, _ in judged if one.capability)),
         n=len(judged),
         n_failed=len(faults),
         failed_low=seen.low,
@@ -205,6 +276,9 @@ def _check(test: BehaviourTest, place: str) -> None:
     """The rules that types cannot say."""
     varied = bool(test.variants) or bool(test.perturbation)
     n_fillings = int(np.prod([len(values) for values in test.fill.values()] or [1]))
+    templates = "\n".join((test.input, *test.variants))
+    unused = [slot for slot in test.fill if f"{{{slot}}}" not in templates]
+    left = sorted(set(_SLOT.findall(templates)) - set(test.fill)) if test.fill else []
     rules = [
         (bool(test.input.strip()), "input must be non-empty text"),
         (
@@ -218,6 +292,19 @@ def _check(test: BehaviourTest, place: str) -> None:
         (0 <= test.most_failures < 1, "most_failures must be in [0, 1)"),
         (0 < n_fillings <= MOST_FILLINGS, f"fill must make 1 to {MOST_FILLINGS} texts, got {n_fillings}"),
         (
+            test.type == "MFT" or not (test.expected or test.not_expected),
+            f"{test.type} compares answers with one another: expected and not_expected are for MFT",
+        ),
+        (test.type != "MFT" or not varied, "variants and perturbation are for INV and DIR"),
+        (
+            not unused,
+            f"every slot of fill must stand in input or variants, got {unused} that do not",
+        ),
+        (
+            not left,
+            f"every slot of input and variants must be in fill, got {left} that are not",
+        ),
+        (
             all(kind in PERTURBATIONS for kind in _listed(test.perturbation)),
             f"perturbation must be of {list(PERTURBATIONS)}",
         ),
@@ -225,6 +312,18 @@ def _check(test: BehaviourTest, place: str) -> None:
     for holds, rule in rules:
         if not holds:
             raise InvalidInput(f"{rule}, at test {test.name!r} of {place}.")
+
+
+def _check_alike(test: BehaviourTest, before: Sequence[BehaviourTest], place: str) -> None:
+    """Rows of one name are one test: what holds for the test cannot differ between them."""
+    first = next((one for one in before if one.name == test.name), test)
+    for field in ("type", "most_failures"):
+        asked, got = getattr(first, field), getattr(test, field)
+        if asked != got:
+            raise InvalidInput(
+                f"rows of one name must have one {field}, got {asked!r} and {got!r}, at test "
+                f"{test.name!r} of {place}. Give one of them another name."
+            )
 
 
 def _json_rows(text: str, path: Path) -> list[tuple[str, Any]]:
