@@ -1,6 +1,8 @@
 """Labels chosen, written, answered on the page or in the file, and read back; predictions beside them."""
 
 import http.client
+import re
+import socket
 import tempfile
 import threading
 import urllib.parse
@@ -11,21 +13,27 @@ import msgspec
 import numpy as np
 import pytest
 
+from jettison.candidate import write_candidate
 from jettison.cli.main import main
 from jettison.decision import GateResult, Verdict
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.loop.label_page import LabelServer
 from jettison.loop.labels import (
+    answered_propensities,
+    check_labelled_kind,
     choose_labels,
     estimate_from_labels,
     open_slices,
     read_labelled,
+    scores_of_labels,
+    with_kept_labels,
     write_to_label,
 )
 from jettison.loop.production import (
     Predicted,
     ProductionGap,
     _digest,
+    _strata,
     keep_prediction,
     predict_production,
     read_predictions_kept,
@@ -36,7 +44,8 @@ from jettison.task import Example
 from jettison.task.read import read_task
 from planted import requests
 from releasing import make_candidate, make_decision
-from task_writing import write_task
+from task_writing import hash_word, write_jsonl, write_task
+from task_writing import rows as task_rows
 
 LABELS = ("buy", "sell")
 
@@ -98,7 +107,10 @@ def test_labels_that_come_back_give_both_scores_and_the_difference(tmp_path):
     assert (difference.high - difference.low) / 2 < 0.03
     with pytest.raises(InvalidInput, match="one of the task's, got 'hold'"):
         estimate_from_labels(task, [msgspec.structs.replace(answered[0], label="hold")])
-    with pytest.raises(NotEnoughData, match="each stratum needs 2 labels"):
+    with pytest.raises(
+        NotEnoughData,
+        match=r"each stratum needs 2 labels, got \d of [\d,]+ inputs in '.*'. 397 of 400 lines",
+    ):
         estimate_from_labels(task, [*answered[:3], *rows[3:]])
 
 
@@ -148,7 +160,8 @@ class TestPage:
             status, text = self.ask(server, "GET", token)
             assert status == 200
             assert f"{left} of 6 left" in text
-            assert "<script>" not in text
+            assert "<script>alert" not in text
+            assert text.count("<script>") == 1  # the page's own, which its policy names by its hash
             example = text.split('name="id" value="')[1].split('"')[0]
             assert self.ask(server, "POST", token, {"id": example, "label": "sell"})[0] == 303
             assert sum(row.label == "sell" for row in read_labelled(path)) == 7 - left
@@ -169,6 +182,148 @@ class TestPage:
         first = self.ask(server, "GET", token)[1].split('name="id" value="')[1].split('"')[0]
         assert self.ask(server, "POST", token, {"id": first, "skip": "1"})[0] == 303
         assert f'value="{first}"' not in self.ask(server, "GET", token)[1]
+
+    def test_an_answer_can_be_taken_back(self, server):
+        server, path = server
+        token = "/" + server.address.rsplit("/", 1)[1]
+        first = self.shown(server, token)
+        self.ask(server, "POST", token, {"id": first, "label": "sell"})
+        assert self.shown(server, token) != first
+        assert self.ask(server, "POST", token, {"back": "1"})[0] == 303
+        assert self.shown(server, token) == first
+        assert all(row.label is None for row in read_labelled(path))
+        assert self.ask(server, "POST", token, {"back": "1"})[0] == 400  # nothing is left to take back
+
+    def test_requests_that_are_none_change_nothing_and_leave_no_trace(self, server, capsys):
+        server, path = server
+        token = "/" + server.address.rsplit("/", 1)[1]
+        status, text = self.ask(server, "POST", token, {"id": "t0", "label": "hold"})
+        assert status == 400
+        assert "none of the labels" in text
+        assert "left" in text  # the page again, to answer on
+        assert self.ask(server, "POST", token, {"id": "t0"})[0] == 400
+        assert self.ask(server, "POST", token, {"id": "t0", "label": "buy" * 30_000})[0] == 413
+        assert (
+            self.raw(server, f"GET /{token[1:-1]}\xe9 HTTP/1.0\r\nHost: localhost\r\n\r\n")[9:12] == "404"
+        )
+        digits = "9" * 5000
+        asked = f"POST {token} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {digits}\r\n\r\n"
+        assert self.raw(server, asked)[9:12] == "404"
+        assert all(row.label is None for row in read_labelled(path))
+        assert capsys.readouterr() == ("", "")
+
+    def raw(self, server, request):
+        port = int(server.address.split(":")[2].split("/")[0])
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(request.encode("latin-1"))
+            return connection.recv(4096).decode("latin-1")
+
+    def shown(self, server, token):
+        return self.ask(server, "GET", token)[1].split('name="id" value="')[1].split('"')[0]
+
+
+def test_many_labels_are_typed_and_few_have_keys(tmp_path):
+    examples = traffic(6)
+    path = tmp_path / "labels.jsonl"
+    rows = choose_labels(examples, binary(examples, [True] * 6), binary(examples, [True] * 6), budget=6)
+    write_to_label(path, rows)
+
+    def page(labels):
+        server = LabelServer(path, labels)
+        server._http.server_close()
+        return server._page()
+
+    few = page(LABELS)
+    assert 'value="buy" data-key="1"' in few
+    assert 'value="sell" data-key="2"' in few
+    assert 'name="viewport"' in few
+    many = page(tuple(f"intent {i}" for i in range(150)))
+    assert '<option value="intent 149">' in many
+    assert "<button name=" not in many.split("</form>")[0]
+    assert "<textarea" in page(())
+
+
+def test_a_port_that_is_taken_is_said(tmp_path):
+    examples = traffic(6)
+    path = tmp_path / "labels.jsonl"
+    rows = choose_labels(examples, binary(examples, [True] * 6), binary(examples, [True] * 6), budget=6)
+    write_to_label(path, rows)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InvalidInput, match=r"a port must be free, got \d+"):
+            LabelServer(path, LABELS, port=taken.getsockname()[1])
+
+
+def test_labels_that_stand_in_the_file_are_never_written_over(tmp_path):
+    examples = traffic(200)
+    rights = np.random.default_rng(0).random(200) < 0.8
+    sides = binary(examples, rights), binary(examples, [True] * 200)
+    rows = choose_labels(examples, *sides, budget=40)
+    path = tmp_path / "labels.jsonl"
+    assert with_kept_labels(path, rows) == rows  # there is no file yet
+    write_to_label(path, (msgspec.structs.replace(rows[0], label="buy"), *rows[1:]))
+    assert with_kept_labels(path, rows)[0].label == "buy"  # the same draw goes on
+    other = choose_labels(examples, *sides, budget=60)
+    with pytest.raises(InvalidInput, match=r"no labels of another draw, got 1 in .*labels.jsonl"):
+        with_kept_labels(path, other)
+    write_to_label(path, rows)
+    assert with_kept_labels(path, other) == other  # nothing is lost of a draw without labels
+    path.write_text('{"text": "my notes"}\n')
+    with pytest.raises(InvalidInput, match="must be new or one of `jettison label`"):
+        with_kept_labels(path, rows)
+
+
+def test_whoever_stops_half_way_has_labelled_a_draw_of_all_traffic(tmp_path):
+    """Traffic gets harder with time: labels of the first half of the file must not be of its first half."""
+    task = read_task(write_task(tmp_path))
+    examples = traffic(4000)
+    rng = np.random.default_rng(1)
+    late = np.arange(4000) >= 2000
+    one, other = (rng.random(4000) < np.where(late, low, 0.95) for low in (0.7, 0.6))
+    rows = choose_labels(examples, binary(examples, one), binary(examples, other), budget=400)
+    known = {e.id: e.expected for e in examples}
+    half = [msgspec.structs.replace(r, label=known[r.id] if i < 200 else None) for i, r in enumerate(rows)]
+    share_late = np.mean([int(r.id[1:]) >= 2000 for r in half if r.label])
+    asked_late = np.mean([int(r.id[1:]) >= 2000 for r in half])
+    assert abs(share_late - asked_late) < 0.1
+    for found, right in zip(estimate_from_labels(task, half), (one, other), strict=False):
+        assert found.low <= right.mean() <= found.high
+
+
+def test_labels_for_half_of_a_stratum_stand_for_all_of_it(tmp_path):
+    task = read_task(write_task(tmp_path))
+    examples = traffic(1000)
+    rng = np.random.default_rng(2)
+    one, other = rng.random(1000) < 0.9, rng.random(1000) < 0.6
+    rows = choose_labels(examples, binary(examples, one), binary(examples, other), budget=300)
+    known = {e.id: e.expected for e in examples}
+    # Where both agree, only a quarter comes back.
+    seen = Counter[bool]()
+    labelled = []
+    for row in rows:
+        seen[row.a == row.b] += 1
+        is_open = row.a == row.b and seen[True] % 4
+        labelled.append(msgspec.structs.replace(row, label=None if is_open else known[row.id]))
+    answered, scores = scores_of_labels(task, labelled)
+    chances = answered_propensities(labelled, answered)
+    assert sum(1 / chance for chance in chances) == pytest.approx(1000)
+    weighted = sum(score[0] / chance for score, chance in zip(scores, chances, strict=True)) / 1000
+    assert weighted == pytest.approx(estimate_from_labels(task, labelled)[0].value)
+
+
+def test_a_label_alone_with_its_chance_does_not_stop_what_came_of_a_prediction():
+    # Of a stratum of 6 inputs 2 were drawn (chance 1/3), and one of them lies outside what was predicted.
+    stratum, sizes = _strata(np.array([0.05, 0.05, 0.05, 1 / 3, 0.5, 0.5]))
+    assert stratum.tolist() == [0, 0, 0, 1, 1, 1]  # 1/3 is nearer to 0.5 than to 0.05
+    assert (sizes / 10_000).tolist() == pytest.approx([60, 7])  # 3 / 0.05 and 3 + 2 / 0.5
+    assert _strata(np.array([0.2]))[0].tolist() == [0]
+
+
+@pytest.mark.parametrize("kind", ["choose", "rank"])
+def test_inputs_with_choices_of_their_own_are_not_labelled_by_text(kind):
+    with pytest.raises(InvalidInput, match=f"one text an example, got kind '{kind}'"):
+        check_labelled_kind(kind)
 
 
 def test_the_gap_to_production_is_predicted_and_set_beside_what_came(tmp_path):
@@ -323,7 +478,10 @@ def test_the_command_chooses_and_reads_back(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main(f"label {path} --read {out} --store {store}".split())
     assert end.value.code == 0
-    assert "predicted b - a: holds" in capsys.readouterr().out
+    said = next(line for line in capsys.readouterr().out.splitlines() if "predicted b - a" in line)
+    assert re.search(
+        r"predicted b - a: -?[\d.]+ points \(.*\), came to .*: agrees, as far as \d+ labels tell$", said
+    )
     assert len(store.read_text().splitlines()) == 4
     with pytest.raises(SystemExit) as end:
         main(f"label {path} {tmp_path}/a".split())
@@ -338,3 +496,62 @@ def test_a_slice_column_that_no_input_has_is_refused_before_the_models_are_asked
         main(f"label {path} {tmp_path}/a {tmp_path}/b --slice lang".split())
     assert end.value.code == 2
     assert "one that unlabelled inputs have, [], got 'lang'" in " ".join(capsys.readouterr().err.split())
+
+
+def fake_model(folder, name):
+    (folder / name).mkdir()
+    write_candidate(folder / name, name=name, backend="fake", labels=LABELS)
+    return folder / name
+
+
+def with_traffic(folder, n):
+    path = write_task(folder)
+    lines = "".join(f'{{"text": "sell or buy {i} {hash_word(i)}"}}\n' for i in range(n))
+    (folder / "traffic.jsonl").write_text(lines)
+    path.write_text(path.read_text().replace("[data]", '[data]\nunlabelled = "traffic.jsonl"', 1))
+    return path
+
+
+def refused(capsys, command):
+    with pytest.raises(SystemExit) as end:
+        main(command.split())
+    assert end.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(("n", "said"), [(0, "got none. Name its file"), (30, "got 60 and 30")])
+def test_a_gap_that_cannot_be_predicted_is_refused_before_a_model_is_asked(
+    tmp_path, capsys, monkeypatch, n, said
+):
+    path = with_traffic(tmp_path, n) if n else write_task(tmp_path)
+    write_jsonl(tmp_path / "dev.jsonl", task_rows(30, split="dev"))
+    monkeypatch.setattr("jettison.evaluate.run.evaluate", None)  # whoever asks a model fails
+    a, b = fake_model(tmp_path, "a"), fake_model(tmp_path, "b")
+    assert said in refused(capsys, f"suites gap {a} {b} --task {path}")
+
+
+@pytest.mark.parametrize(
+    "command", ["label {task} {a} {b}", "suites find {a} {b} --task {task} --split test"]
+)
+def test_a_model_that_is_not_there_costs_no_answers_and_no_reading(tmp_path, capsys, monkeypatch, command):
+    path = with_traffic(tmp_path, 60)
+    a = fake_model(tmp_path, "a")
+    monkeypatch.setattr("jettison.evaluate.run.evaluate", None)
+    said = refused(capsys, command.format(task=path, a=a, b=tmp_path / "nowhere"))
+    assert "nowhere" in said
+    assert read_task(path).read_test(purpose="the first").n_reads == 1
+
+
+def test_words_of_a_gap_begin_with_what_makes_it_worth_little():
+    far = Predicted(
+        of="a", benchmark=0.9, value=0.6, low=0.2, high=1.0, effective_n=18, by_prediction=0, by_weights=0
+    )
+    gap = ProductionGap(
+        a="a", b="b", scorer="label", n_benchmark=700, n_traffic=500, outside_share=0.02,
+        predicted=(far,), traffic_digest="", time=0.0,
+    )  # fmt: skip
+    assert gap.words.startswith("The weights leave 18 of 700 benchmark examples")
+    near = msgspec.structs.replace(far, effective_n=600)
+    gap = msgspec.structs.replace(gap, predicted=(near,))
+    assert gap.words.startswith("Nothing is predicted for 2.0 % of the traffic")
+    assert msgspec.structs.replace(gap, outside_share=0.6).words.startswith("So much of the traffic")

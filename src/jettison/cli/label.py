@@ -57,81 +57,140 @@ def command(
     """Choose unlabelled inputs of TASK whose labels tell most of two MODELS, A and B.
 
     Fill in `label` in the file, or on the page with --serve; then `--read FILE` estimates both models'
-    scores on all of the traffic, and the difference.
+    scores on all of the traffic, and the difference. With --serve and no models it goes on where labelling
+    was left. Labels that stand in the file are never written over.
     """
-    import msgspec
-
     from jettison.decide.render import read_decision
     from jettison.errors import InvalidInput
+    from jettison.evaluate.run import evaluate
     from jettison.evaluate.slices import Slicer
-    from jettison.loop.label_page import LabelServer
     from jettison.loop.labels import (
+        check_labelled_kind,
         check_slice_column,
         choose_labels,
-        estimate_from_labels,
         open_slices,
         read_labelled,
+        with_kept_labels,
         write_to_label,
     )
-    from jettison.loop.suites import answers_of
+    from jettison.loop.suites import opened
     from jettison.task.read import read_task
 
     task = read_task(task_file)
+    check_labelled_kind(task.kind)
     if answered is not None:
-        rows = read_labelled(answered)
-        found = estimate_from_labels(task, rows)
-        came = () if store is None else _realised(task, rows, store)
-        if as_json:
-            told = found if store is None else {"estimates": found, "realised": came}
-            click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
-            return 0
-        for one in found:
-            where = f" of {one.slice}" if one.slice else ""
-            unit = "points" if one.of == "b - a" else "%"
-            click.echo(
-                f"{one.of:>6}: {100 * one.value:.1f} {unit} ({100 * one.low:.1f} to {100 * one.high:.1f}), "
-                f"{one.n_labels} labels for {one.n_inputs:,} inputs{where}"
-            )
-        for after in came:
-            held = "holds" if after.inside else "does not hold"
-            unit = "points" if after.of == "b - a" else "%"
-            click.echo(
-                f"predicted {after.of}: {held}; what was predicted came to {100 * after.value:.1f} {unit} "
-                f"({100 * after.low:.1f} to {100 * after.high:.1f})"
-            )
+        _show(task, read_labelled(answered), store, as_json=as_json)
         return 0
     if store is not None:
         raise InvalidInput("--store must come with --read, got it without.")
+    if serve and not models and output.exists():
+        _serve(task, task_file, output, port)
+        return 0
     if len(models) != 2:
         raise InvalidInput(f"two models must be named, A and B, got {len(models)}.")
     check_slice_column(task.unlabelled, column)  # before the models are asked
-    a, b = (answers_of(model, task, task.unlabelled, split="unlabelled") for model in models)
-    left: list[str] = []
     traffic = task.unlabelled
+    with opened(models, task) as candidates:
+        a, b = (evaluate(one, traffic, split="unlabelled", scorers=task.scoring) for one in candidates)
+    left: list[str] = []
     if undecided is not None:
         traffic = Slicer.fit(task.development).apply(traffic)
         left = open_slices(read_decision(undecided), traffic, candidate=candidate)
-        click.echo(f"undecided: {', '.join(left)}")
-    rows = choose_labels(traffic, a, b, budget=budget, column=column, undecided=left, seed=seed)
+        click.echo(f"undecided: {', '.join(left)}", err=as_json)
+    drawn = choose_labels(traffic, a, b, budget=budget, column=column, undecided=left, seed=seed)
+    rows = with_kept_labels(output, drawn)
     write_to_label(output, rows)
-    click.echo(f"{len(rows)} of {len(task.unlabelled):,} inputs to label: {output}")
+    n_kept = sum(row.label is not None for row in rows)
+    kept = f", {n_kept:,} of which have their label" if n_kept else ""
+    if as_json:
+        _show_drawn(task, rows, output)
+    else:
+        click.echo(f"{len(rows)} of {len(task.unlabelled):,} inputs to label: {output}{kept}")
     if serve:
-        server = LabelServer(output, task.labels, port=port)
-        click.echo(f"label at {server.address}  (ctrl-c ends; answers are kept at once)")
-        server.serve()
-    click.echo(f"next: fill in `label`, then jettison label {task_file} --read {output}")
+        _serve(task, task_file, output, port)
+    elif not as_json:
+        click.echo(f"next: fill in `label`, then jettison label {task_file} --read {output}")
     return 0
 
 
+def _serve(task: "Task", task_file: Path, output: Path, port: int) -> None:
+    from jettison.loop.label_page import LabelServer
+
+    server = LabelServer(output, task.labels, port=port)
+    click.echo(f"label at {server.address}  (ctrl-c ends; answers are kept at once)")
+    try:
+        server.serve()
+    except KeyboardInterrupt:
+        click.echo("")
+    finally:
+        server.close()
+    left = f"{server.n_left:,} inputs have no label yet" if server.n_left else "every input has its label"
+    click.echo(f"{left}: {output}")
+    if server.n_left:
+        click.echo(f"go on: jettison label {task_file} --serve --output {output}")
+    click.echo(f"next: jettison label {task_file} --read {output}")
+
+
+def _show_drawn(task: "Task", rows: "Sequence[ToLabel]", output: Path) -> None:
+    import msgspec
+
+    told = {
+        "output": str(output),
+        "n_inputs": len(task.unlabelled),
+        "n_to_label": len(rows),
+        "n_labelled": sum(row.label is not None for row in rows),
+        "strata": {
+            name: {"n": sum(row.stratum_name == name for row in rows), "n_inputs": size}
+            for name, size in sorted({(row.stratum_name, row.stratum_size) for row in rows})
+        },
+    }
+    click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
+
+
+def _show(task: "Task", rows: "Sequence[ToLabel]", store: Path | None, *, as_json: bool) -> None:
+    import msgspec
+
+    from jettison.loop.labels import estimate_from_labels
+
+    found = estimate_from_labels(task, rows)
+    if as_json:
+        told = found if store is None else {"estimates": found, "realised": _realised(task, rows, store)}
+        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
+        return
+    for one in found:
+        where = f" of {one.slice}" if one.slice else ""
+        unit = "points" if one.of == "b - a" else "%"
+        click.echo(
+            f"{one.of:>6}: {100 * one.value:.1f} {unit} ({100 * one.low:.1f} to {100 * one.high:.1f}), "
+            f"{one.n_labels} labels for {one.n_inputs:,} inputs{where}"
+        )
+    n_open = sum(row.label is None for row in rows)
+    if n_open:
+        click.echo(
+            f"{n_open:,} of {len(rows):,} have no label and are left out: right where they are any of those"
+            " drawn, not where they are the hard ones that were put off."
+        )
+    for after in () if store is None else _realised(task, rows, store):
+        agrees = "agrees, as far as" if after.inside else "does not agree:"
+        tell = "tell" if after.inside else ""
+        unit = "points" if after.of == "b - a" else "%"
+        click.echo(
+            f"predicted {after.of}: {100 * after.predicted:.1f} {unit} "
+            f"({100 * after.predicted_low:.1f} to {100 * after.predicted_high:.1f}), came to "
+            f"{100 * after.value:.1f} ({100 * after.low:.1f} to {100 * after.high:.1f}): "
+            f"{agrees} {after.n_labels} labels {tell}".rstrip()
+        )
+
+
 def _realised(task: "Task", rows: "Sequence[ToLabel]", store: Path) -> "tuple[Realised, ...]":
-    from jettison.loop.labels import scores_of_labels
+    from jettison.loop.labels import answered_propensities, scores_of_labels
     from jettison.loop.production import realise
 
     answered, scores = scores_of_labels(task, rows)
     return realise(
         store,
         scores,
-        [row.propensity for row in answered],
+        answered_propensities(rows, answered),
         traffic=task.unlabelled,
         ids=[row.id for row in answered],
     )

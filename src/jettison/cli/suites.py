@@ -205,22 +205,33 @@ def find(
     import msgspec
 
     from jettison.decide.predictions import complete, is_prediction_file, read_predictions
+    from jettison.evaluate.run import evaluate
     from jettison.files import value_sha256, write_json
-    from jettison.loop.suites import answers_of, find_slices
+    from jettison.loop.suites import find_slices, opened
     from jettison.task.read import read_task
 
     task = read_task(task_file)
-    examples = task.dev if split == "dev" else task.read_test(purpose=value_sha256(["find", a, b])).examples
-    known = {example.id: example for example in examples}
-    sides: list[tuple[str, tuple[Record, ...]]] = []
-    for source in (a, b):
-        if is_prediction_file(source):
-            records = [r for r in read_predictions(Path(source)).records if r.example_id in known]
-            sides.append((source, complete(records, known)))
-        else:
-            sides.append((source, tuple(answers_of(source, task, examples, split=split))))
+    given = {
+        source: read_predictions(Path(source)).records for source in (a, b) if is_prediction_file(source)
+    }
+    models = [source for source in (a, b) if source not in given]
+    sides: dict[str, tuple[Record, ...]] = {}
+    with opened(models, task) as candidates:
+        purpose = value_sha256(["find", a, b])
+        examples = task.dev if split == "dev" else task.read_test(purpose=purpose).examples
+        known = {example.id: example for example in examples}
+        for source, candidate in zip(models, candidates, strict=True):
+            sides[source] = tuple(evaluate(candidate, examples, split=split, scorers=task.scoring))
+    for source, records in given.items():
+        sides[source] = complete([r for r in records if r.example_id in known], known)
     found = find_slices(
-        sides[0], sides[1], examples, scorer=scorer or task.scorers[0], split=split, alpha=alpha, seed=seed
+        (a, sides[a]),
+        (b, sides[b]),
+        examples,
+        scorer=scorer or task.scorers[0],
+        split=split,
+        alpha=alpha,
+        seed=seed,
     )
     if output is not None:
         write_json(output, found)
@@ -323,22 +334,33 @@ def check(tests: Path, models: tuple[str, ...], task_file: Path, seed: int, as_j
 
 
 def _show_tests(found: "dict[str, tuple[BehaviourResult, ...]]") -> None:
+    from rich.markup import escape
+
     from jettison.cli.tables import table, wide_console
 
     console = wide_console()
-    shown = table("test", "type", "cases", *(f"failed: {Path(model).name}" for model in found))
+    called = {model: Path(model).name for model in found}
+    if len(set(called.values())) < len(called):
+        called = {model: model for model in found}
+    is_about = any(one.capability for results in found.values() for one in results)
+    about = ["about"] if is_about else []
+    shown = table("test", *about, "type", "cases", *(f"failed: {name}" for name in called.values()))
     for row in zip(*found.values(), strict=True):
         cells = [
-            f"{'[green]' if one.passed else '[red]'}{one.n_failed}[/] "
-            f"[dim]({100 * one.failed_low:.1f} to {100 * one.failed_high:.1f} %)[/]"
+            f"{'[green]' if one.passed else '[red]'}{one.n_failed}[/] = {100 * one.failed_share:.1f} % "
+            f"[dim]({100 * one.failed_low:.1f} to {100 * one.failed_high:.1f})[/]"
             for one in row
         ]
-        shown.add_row(row[0].name, row[0].type, f"{row[0].n:,}", *cells)
+        about = [escape(row[0].capability)] if is_about else []
+        shown.add_row(escape(row[0].name), *about, row[0].type, f"{row[0].n:,}", *cells)
     console.print(shown)
     for model, results in found.items():
         for one in results:
             if not one.passed:
-                console.print(f"{Path(model).name}, {one.name}:", markup=False)
+                most = f", {100 * one.most_failures:g} % may" if one.most_failures else ""
+                console.print(
+                    f"{called[model]}, {one.name}: {one.n_failed:,} of {one.n:,} fail{most}", markup=False
+                )
                 for failure in one.failures[:5]:
                     console.print(f"  {failure}", markup=False, soft_wrap=True)
 
@@ -354,24 +376,30 @@ def _show_tests(found: "dict[str, tuple[BehaviourResult, ...]]") -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the prediction as JSON.")
 def gap(a: str, b: str, task_file: Path, split: str, store: Path | None, seed: int, as_json: bool) -> int:
-    """Predict what models A and B will score on the task's unlabelled traffic, and their difference."""
+    """Predict what models A and B will score on the task's unlabelled traffic, and their difference.
+
+    A and B are models, candidates or releases. Exit code 0, whatever is predicted.
+    """
     import msgspec
 
+    from jettison.evaluate.run import evaluate
     from jettison.files import value_sha256
-    from jettison.loop.production import keep_prediction, predict_production
-    from jettison.loop.suites import answers_of
+    from jettison.loop.production import check_enough, keep_prediction, predict_production
+    from jettison.loop.suites import opened
     from jettison.task.read import read_task
 
     task = read_task(task_file)
-    known = task.dev if split == "dev" else task.read_test(purpose=value_sha256(["gap", a, b])).examples
-    sides = [
-        (
-            source,
-            answers_of(source, task, known, split=split),
-            answers_of(source, task, task.unlabelled, split="unlabelled"),
-        )
-        for source in (a, b)
-    ]
+    check_enough(len(task.dev) if split == "dev" else task.n_test, len(task.unlabelled))
+    with opened((a, b), task) as candidates:
+        known = task.dev if split == "dev" else task.read_test(purpose=value_sha256(["gap", a, b])).examples
+        sides = [
+            (
+                source,
+                evaluate(candidate, known, split=split, scorers=task.scoring),
+                evaluate(candidate, task.unlabelled, split="unlabelled", scorers=task.scoring),
+            )
+            for source, candidate in zip((a, b), candidates, strict=True)
+        ]
     found = predict_production(
         sides[0], sides[1], known, task.unlabelled, scorer=task.scorers[0], seed=seed
     )
@@ -383,7 +411,12 @@ def gap(a: str, b: str, task_file: Path, split: str, store: Path | None, seed: i
     from jettison.cli.tables import table, wide_console
 
     console = wide_console()
-    console.print(f"predicted score on traffic, in %; A is {a}, B is {b}", soft_wrap=True, markup=False)
+    console.print(
+        f"predicted {found.scorer} on {found.n_traffic:,} inputs of traffic, in %, from "
+        f"{found.n_benchmark:,} {split} examples; A is {a}, B is {b}",
+        soft_wrap=True,
+        markup=False,
+    )
     shown = table("of", split, "traffic", "95 % interval", "effective n")
     for one in found.predicted:
         shown.add_row(
@@ -394,5 +427,12 @@ def gap(a: str, b: str, task_file: Path, split: str, store: Path | None, seed: i
             f"{one.effective_n:.0f}",
         )
     console.print(shown)
-    console.print(found.words, soft_wrap=True)
+    console.print(found.words, soft_wrap=True, markup=False)
+    if store is not None:
+        console.print(
+            f"kept in {store}; once traffic is labelled: "
+            f"jettison label {task_file} --read FILE --store {store}",
+            soft_wrap=True,
+            markup=False,
+        )
     return 0

@@ -4,8 +4,11 @@ Bound to 127.0.0.1 and to a token in the address, so that neither another machin
 browser can read or answer. What the models said is not shown: it would lead the labeller.
 """
 
+import base64
+import hashlib
 import html
 import secrets
+import socket
 import threading
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,29 +16,55 @@ from pathlib import Path
 
 import msgspec
 
-from jettison.loop.labels import ToLabel, read_labelled, write_to_label
+from jettison.errors import InvalidInput
+from jettison.loop.labels import read_labelled, write_to_label
 
 MOST_BYTES = 65_536
+MOST_BUTTONS = 20
+"""Of more labels than these one is typed, and the browser completes it."""
+SILENCE_S = 30.0
+"""After which a connection that says nothing is closed."""
+_KEYS = "123456789"
+_SHOWN = 60
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}"
-    "blockquote{background:#f3f4f6;padding:1rem;border-radius:.5rem;white-space:pre-wrap;font-size:1.1rem}"
+    "blockquote{background:#f3f4f6;padding:1rem;margin:1rem 0;border-radius:.5rem;white-space:pre-wrap}"
+    "blockquote{font-size:1.1rem;overflow:auto;overflow-wrap:anywhere;max-height:55vh}"
     "button{margin:.2rem;padding:.5rem .8rem;border:1px solid #888;border-radius:.4rem}"
-    "button{background:#fff;font:inherit}"
-    "button:focus,button:hover{background:#e6f0ff}input{font:inherit;padding:.5rem;width:60%}"
+    "button{background:#fff;color:inherit;font:inherit;overflow-wrap:anywhere}"
+    "kbd{color:#666;font:.8em monospace}"
+    "button:focus,button:hover{background:#e6f0ff}form{display:inline}"
+    "input[name=label],textarea{font:inherit;padding:.5rem;width:100%;box-sizing:border-box}"
+    ".said{color:#555;overflow-wrap:anywhere}.bad{color:#a00000}"
 )
+_SCRIPT = (
+    "addEventListener('keydown',e=>{if(e.ctrlKey||e.altKey||e.metaKey||e.repeat)return;"
+    "if(/INPUT|TEXTAREA/.test(e.target.tagName))return;"
+    "const b=document.querySelector('[data-key=\"'+CSS.escape(e.key)+'\"]');if(b)b.click()})"
+)
+_SCRIPT_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+"""The page's one script: a key for each button. The policy lets no other run."""
 
 
 class LabelServer:
-    """Serves one file of inputs to label."""
+    """Serves one file of inputs to label, to one person."""
 
     def __init__(self, path: Path, labels: tuple[str, ...], *, port: int = 0) -> None:
+        """Open the file and the port.
+
+        Raises:
+            InvalidInput: The file is none that `write_to_label` wrote, or the port is taken.
+        """
         self._path, self._labels = path, labels
         self._rows = list(read_labelled(path))
+        self._answered: list[str] = []
         self._lock = threading.Lock()
         self._token = secrets.token_urlsafe(16)
         server = self
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = SILENCE_S
+
             def do_GET(self) -> None:
                 server._get(self)
 
@@ -45,7 +74,12 @@ class LabelServer:
             def log_message(self, format: str, *args: object) -> None:
                 del format, args  # texts of users stay out of logs
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        try:
+            self._http = _Quiet(("127.0.0.1", port), Handler)
+        except OSError as error:
+            raise InvalidInput(
+                f"a port must be free, got {port}: {error.strerror}. Leave --port out to take a free one."
+            ) from error
 
     @property
     def address(self) -> str:
@@ -76,57 +110,121 @@ class LabelServer:
                         self._rows.append(self._rows.pop(i))
                     else:
                         self._rows[i] = msgspec.structs.replace(row, label=label)
+                        self._answered = [*(one for one in self._answered if one != example), example]
                         write_to_label(self._path, self._rows)
                     return True
         return False
 
+    def take_back(self) -> bool:
+        """Ask for the input answered last again; False where none was since the page was opened."""
+        with self._lock:
+            if not self._answered:
+                return False
+            last = self._answered.pop()
+            i = next(i for i, row in enumerate(self._rows) if row.id == last)
+            self._rows.insert(0, msgspec.structs.replace(self._rows.pop(i), label=None))
+            write_to_label(self._path, self._rows)
+        return True
+
     def _known(self, request: BaseHTTPRequestHandler) -> bool:
         host = (request.headers.get("Host") or "").partition(":")[0]
-        token = request.path.strip("/").partition("?")[0]
-        return host in ("127.0.0.1", "localhost") and secrets.compare_digest(token, self._token)
+        token = request.path.strip("/").partition("?")[0].encode()
+        return host in ("127.0.0.1", "localhost") and secrets.compare_digest(token, self._token.encode())
 
     def _get(self, request: BaseHTTPRequestHandler) -> None:
         if not self._known(request):
             _send(request, 404, "nothing here")
             return
-        row = next((row for row in self._rows if row.label is None), None)
-        _send(request, 200, self._page(row))
-        if row is None:
+        page = self._page()
+        _send(request, 200, page)
+        if not self.n_left:
             threading.Thread(target=self._http.shutdown, daemon=True).start()
 
     def _post(self, request: BaseHTTPRequestHandler) -> None:
         length = request.headers.get("Content-Length") or ""
-        if not self._known(request) or not length.isdecimal() or int(length) > MOST_BYTES:
+        if not self._known(request) or not (length.isdecimal() and len(length) < 9):
             _send(request, 404, "nothing here")
             return
+        if int(length) > MOST_BYTES:
+            request.close_connection = True  # what it goes on sending is not read
+            _send(request, 413, self._page(f"An answer may have {MOST_BYTES:,} bytes at most."))
+            return
         form = urllib.parse.parse_qs(request.rfile.read(int(length)).decode("utf-8", "replace"))
-        label = form.get("label", [""])[0]
-        kept = self.answer(form.get("id", [""])[0], None if "skip" in form else label or None)
-        request.send_response(303 if kept else 400)
+        label = form.get("label", [""])[0].strip()
+        if "back" in form:
+            kept = self.take_back()
+        elif "skip" in form:
+            kept = self.answer(form.get("id", [""])[0], None)
+        else:
+            kept = bool(label) and self.answer(form.get("id", [""])[0], label)
+        if not kept:
+            _send(request, 400, self._page("That is none of the labels, so nothing was kept."))
+            return
+        request.send_response(303)
         request.send_header("Location", f"/{self._token}")
         request.send_header("Content-Length", "0")
         request.end_headers()
 
-    def _page(self, row: ToLabel | None) -> str:
+    def _page(self, fault: str = "") -> str:
+        with self._lock:
+            rows = {row.id: row for row in self._rows}
+            last = rows[self._answered[-1]] if self._answered else None
+        row = next((row for row in rows.values() if row.label is None), None)
         if row is None:
             body = "<h1>Done</h1><p>Every input has its label. You may close this page.</p>"
         else:
             hidden = f'<input type="hidden" name="id" value="{_quoted(row.id)}">'
-            choices = "".join(
-                f'<button name="label" value="{_quoted(label)}">{_quoted(label)}</button>'
-                for label in self._labels
-            )
-            field = '<input name="label" autofocus required> <button>Keep</button>'
+            text = _quoted(row.text) if row.text.strip() else "<em>(an empty text)</em>"
             body = (
-                f"<p>{self.n_left} of {len(self._rows)} left</p>"
-                f"<blockquote>{_quoted(row.text)}</blockquote>"
-                f'<form method="post">{hidden}{choices or field}</form>'
-                f'<form method="post">{hidden}<button name="skip" value="1">Later</button></form>'
+                f"<p>{self.n_left} of {len(rows)} left</p>"
+                f'<blockquote dir="auto" tabindex="0">{text}</blockquote>'
+                f'<form method="post">{hidden}{self._choices()}</form> '
+                f'<form method="post">{hidden}{_button("skip", "1", "Later", "0")}</form>'
             )
+            if last is not None:
+                body += (
+                    f'<p class="said">Kept: <q>{_quoted(_short(last.text))}</q> as '
+                    f"<b>{_quoted(_short(last.label or ''))}</b> "
+                    f'<form method="post">{_button("back", "1", "Take back", "b")}</form></p>'
+                )
+        said = f'<p class="bad" role="alert">{_quoted(fault)}</p>' if fault else ""
         return (
             '<!doctype html><html lang="en"><meta charset="utf-8"><title>jettison label</title>'
-            f"<style>{_STYLE}</style>{body}</html>"
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<style>{_STYLE}</style>{said}{body}<script>{_SCRIPT}</script></html>"
         )
+
+    def _choices(self) -> str:
+        if not self._labels:
+            return '<textarea name="label" rows="3" autofocus required></textarea><button>Keep</button>'
+        if len(self._labels) <= MOST_BUTTONS:
+            keys = (*_KEYS, *[""] * len(self._labels))
+            return "".join(
+                _button("label", label, label, key) for label, key in zip(self._labels, keys, strict=False)
+            )
+        known = "".join(f'<option value="{_quoted(label)}">' for label in self._labels)
+        return (
+            '<input name="label" list="labels" autocomplete="off" autofocus required '
+            f'placeholder="one of {len(self._labels)} labels: type a part of it">'
+            f'<datalist id="labels">{known}</datalist><button>Keep</button>'
+        )
+
+
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client: object) -> None:
+        """A connection that breaks off is no news."""
+
+
+def _button(name: str, value: str, shown: str, key: str) -> str:
+    hint = f' data-key="{key}"' if key else ""
+    mark = f" <kbd>{key}</kbd>" if key else ""
+    return f'<button name="{name}" value="{_quoted(value)}"{hint}>{_quoted(shown)}{mark}</button>'
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _quoted(text: str) -> str:
@@ -139,8 +237,12 @@ def _send(request: BaseHTTPRequestHandler, status: int, text: str) -> None:
     request.send_header("Content-Type", "text/html; charset=utf-8")
     request.send_header("Content-Length", str(len(content)))
     request.send_header(
-        "Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"
+        "Content-Security-Policy",
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_SCRIPT_HASH}'; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     )
+    request.send_header("Referrer-Policy", "no-referrer")
+    request.send_header("X-Content-Type-Options", "nosniff")
     request.send_header("Cache-Control", "no-store")
     request.end_headers()
     request.wfile.write(content)

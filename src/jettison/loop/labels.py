@@ -20,11 +20,15 @@ from jettison.evaluate.scorers import open_scorers
 from jettison.files import write_atomic
 from jettison.model import Output
 from jettison.record import Record
-from jettison.stats.stratified import draw_stratified, stratified_mean
+from jettison.stats.stratified import LEAST_PER_STRATUM, draw_stratified, stratified_mean
 from jettison.task import Example, Task
 
 AGREE_SPREAD = 0.15
 """Guessed spread where both agree: nothing for the difference, something for each score."""
+NO_TRAFFIC = (
+    "there must be unlabelled inputs to choose from, got none. Name their file: "
+    '`unlabelled = "traffic.jsonl"` under [data].'
+)
 DECIDED_SHARE = 0.05
 """Weight of inputs in no open slice, beside those of one."""
 
@@ -123,8 +127,6 @@ def choose_labels(
     if column is not None and undecided:
         raise InvalidInput("either a column or undecided slices may be given, got both.")
     check_slice_column(traffic, column)
-    if not traffic:
-        raise NotEnoughData("there must be unlabelled inputs to choose from, got none.")
     sure = np.array([min(r.confidence or 0.0, q.confidence or 0.0) for r, q in zip(a, b, strict=True)])
     middle = float(np.median(sure))
     slices = [_slice_of(example, column, undecided) for example in traffic]
@@ -143,6 +145,10 @@ def choose_labels(
     stratum = [order.index(name) for name in names]
     drawn = draw_stratified(stratum, [spreads[name] for name in order], budget, seed=seed)
     sizes = np.bincount(stratum, minlength=len(order)).tolist()
+    # Shuffled, so that whoever stops half-way has labelled a draw of every stratum, not the oldest inputs
+    # of the first.
+    shuffled = np.random.default_rng(seed).permutation(len(drawn.positions)).tolist()
+    pairs = [(drawn.positions[k], drawn.propensities[k]) for k in shuffled]
     return tuple(
         ToLabel(
             id=traffic[i].id,
@@ -155,13 +161,39 @@ def choose_labels(
             propensity=chance,
             slice=slices[i],
         )
-        for i, chance in zip(drawn.positions, drawn.propensities, strict=True)
+        for i, chance in pairs
     )
 
 
 def write_to_label(path: Path, rows: Sequence[ToLabel]) -> None:
     """Write the file for people, one JSON object a line."""
     write_atomic(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+
+
+def with_kept_labels(path: Path, rows: Sequence[ToLabel]) -> tuple[ToLabel, ...]:
+    """The rows with the labels that stand in the file already, which is about to be written anew.
+
+    Raises:
+        InvalidInput: The file holds labels of another draw, or is none of ours; nothing may be lost of it.
+    """
+    if not path.exists() or not path.read_bytes().strip():
+        return tuple(rows)
+    try:
+        before = read_labelled(path)
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"the file to write must be new or one of `jettison label`, got {path}. Name another."
+        ) from error
+    kept = {_drawn(row): row.label for row in before}
+    if set(kept) != {_drawn(row) for row in rows}:
+        n = sum(row.label is not None for row in before)
+        if n:
+            raise InvalidInput(
+                f"the file to write must hold no labels of another draw, got {n} in {path}. Read them with "
+                "--read, go on labelling them with --serve and no models, or name another file."
+            )
+        return tuple(rows)
+    return tuple(msgspec.structs.replace(row, label=kept[_drawn(row)]) for row in rows)
 
 
 def read_labelled(path: Path) -> tuple[ToLabel, ...]:
@@ -216,9 +248,8 @@ def scores_of_labels(
         InvalidInput: A label is none of the task's.
     """
     answered = [row for row in rows if row.label is not None]
-    known = (*task.labels, task.out_of_scope)
     for row in answered:
-        if task.labels and row.label not in known:
+        if task.labels and row.label not in task.labels:
             raise InvalidInput(f"a label must be one of the task's, got {row.label!r} at {row.id}.")
     first = task.scorers[0]
     scorer: Any = open_scorers({first: task.scoring[first]}, out_of_scope=task.out_of_scope)[first]
@@ -232,6 +263,18 @@ def scores_of_labels(
     return answered, [(score(row, row.a), score(row, row.b)) for row in answered]
 
 
+def answered_propensities(rows: Sequence[ToLabel], answered: Sequence[ToLabel]) -> list[float]:
+    """Chance of each answered line to have been drawn and answered, where those left open are any of its
+    stratum: labels that came back for half of a stratum stand for twice as many inputs each."""
+    n_drawn = Counter(row.stratum for row in rows)
+    n_answered = Counter(row.stratum for row in answered)
+    return [row.propensity * n_answered[row.stratum] / n_drawn[row.stratum] for row in answered]
+
+
+def _drawn(row: ToLabel) -> ToLabel:
+    return msgspec.structs.replace(row, label=None)
+
+
 def _estimated(
     name: str, rows: Sequence[ToLabel], scores: Mapping[str, tuple[float, float]]
 ) -> list[Labelled]:
@@ -242,6 +285,15 @@ def _estimated(
         sizes[places[row.stratum]] = row.stratum_size
     answered = [row for row in rows if row.id in scores]
     strata = [places[row.stratum] for row in answered]
+    n_answered = Counter(strata)
+    for row in rows:
+        n = n_answered[places[row.stratum]]
+        if n < min(LEAST_PER_STRATUM, row.stratum_size):
+            raise NotEnoughData(
+                f"each stratum needs {LEAST_PER_STRATUM} labels, got {n} of {row.stratum_size:,} inputs in "
+                f"{row.stratum_name!r}. {len(rows) - len(answered):,} of {len(rows):,} lines are still "
+                "without a label: label on."
+            )
     a, b = ([scores[row.id][side] for row in answered] for side in (0, 1))
     found = []
     for of, values in (("a", a), ("b", b), ("b - a", [y - x for x, y in zip(a, b, strict=True)])):
@@ -261,14 +313,27 @@ def _estimated(
     return found
 
 
+def check_labelled_kind(kind: str) -> None:
+    """Refuse a task whose inputs cannot be labelled by their text alone.
+
+    Raises:
+        InvalidInput: Its examples bring choices or passages of their own.
+    """
+    if kind in ("choose", "rank", "embed"):
+        raise InvalidInput(f"labels are bought for a task of one text an example, got kind {kind!r}.")
+
+
 def check_slice_column(traffic: Sequence[Example], column: str | None) -> None:
     """Refuse a column that no input has: each of its values would get its share of nothing.
 
     Raises:
         InvalidInput: No input has it.
+        NotEnoughData: There are no inputs.
     """
     known = sorted({name for example in traffic for name in example.slices})
-    if traffic and column is not None and column not in known:
+    if not traffic:
+        raise NotEnoughData(NO_TRAFFIC)
+    if column is not None and column not in known:
         raise InvalidInput(
             f"a slice column must be one that unlabelled inputs have, {known}, got {column!r}."
         )

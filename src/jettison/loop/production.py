@@ -14,11 +14,15 @@ from jettison.files import value_sha256, write_atomic
 from jettison.model import log_odds
 from jettison.record import Record
 from jettison.stats.shift import LEAST_LABELLED, N_FOLDS, ShiftedMean, shifted_mean
-from jettison.stats.stratified import stratified_mean
+from jettison.stats.stratified import LEAST_PER_STRATUM, stratified_mean
 from jettison.task import Example
 
 SUPPORT_QUANTILE = 0.005
 """Traffic farther from the benchmark than all but so many of its own examples is outside its support."""
+FAR_SHARE = 0.2
+"""Traffic outside the support from which on the words begin with it."""
+LITTLE_ALIKE = 0.1
+"""Share of the benchmark that the weights leave, under which the words say so first."""
 _LIKE_THIS = 10_000
 """Times the traffic at hand: so much more of it is to come."""
 _DIMENSIONS = 12
@@ -59,11 +63,24 @@ class ProductionGap(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def words(self) -> str:
         """What it cannot tell, in a sentence."""
-        return (
+        effective = min(one.effective_n for one in self.predicted)
+        parts = [
             f"Nothing is predicted for {100 * self.outside_share:.1f} % of the traffic, which is unlike "
             "the benchmark. The rest holds where inputs alike are answered alike: a change in what is "
             "right cannot be seen without labels."
-        )
+        ]
+        if self.outside_share > FAR_SHARE:
+            parts.insert(
+                0, "So much of the traffic is unlike the benchmark that this says little of it all."
+            )
+        if effective < LITTLE_ALIKE * self.n_benchmark or effective < LEAST_LABELLED:
+            parts.insert(
+                0,
+                f"The weights leave {effective:.0f} of {self.n_benchmark:,} benchmark examples: few of "
+                "them are like the traffic, and nearly all of the figure hangs on those few. Label some "
+                "traffic (jettison label) before you rest anything on it.",
+            )
+        return " ".join(parts)
 
 
 class Realised(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,8 +92,11 @@ class Realised(msgspec.Struct, frozen=True, kw_only=True):
     low: float
     high: float
     n_labels: int
+    predicted: float
+    predicted_low: float
+    predicted_high: float
     inside: bool
-    """Whether the prediction's interval and this one overlap."""
+    """Whether the prediction's interval and this one overlap: of few labels nearly all do."""
     time: float
 
 
@@ -104,11 +124,7 @@ def predict_production(
     """
     scores = [_scores(records, scorer) for _, records, _ in (a, b)]
     judged = [e for e in benchmark if all(e.id in one for one in scores)]
-    if min(len(judged), len(traffic)) < LEAST_LABELLED:
-        raise NotEnoughData(
-            f"a prediction needs at least {LEAST_LABELLED} judged examples and inputs of traffic, "
-            f"got {len(judged)} and {len(traffic)}."
-        )
+    check_enough(len(judged), len(traffic))
     inside = _inside(judged, traffic, seed)
     kept = [e for e, is_in in zip(traffic, inside, strict=True) if is_in]
     if len(kept) < LEAST_LABELLED:
@@ -135,6 +151,25 @@ def predict_production(
         time=time.time(),
         outside=tuple(e.id for e, is_in in zip(traffic, inside, strict=True) if not is_in),
     )
+
+
+def check_enough(n_benchmark: int, n_traffic: int) -> None:
+    """Refuse what cannot be predicted before a model is asked.
+
+    Raises:
+        InvalidInput: The task has no traffic.
+        NotEnoughData: Fewer than 50 benchmark examples or inputs of traffic.
+    """
+    if not n_traffic:
+        raise InvalidInput(
+            "the task must have unlabelled traffic, got none. Name its file: "
+            '`unlabelled = "traffic.jsonl"` under [data].'
+        )
+    if min(n_benchmark, n_traffic) < LEAST_LABELLED:
+        raise NotEnoughData(
+            f"a prediction needs at least {LEAST_LABELLED} judged examples and inputs of traffic, "
+            f"got {n_benchmark} and {n_traffic}."
+        )
 
 
 def keep_prediction(path: Path, gap: ProductionGap) -> None:
@@ -174,8 +209,7 @@ def realise(
     a, b = np.asarray(labelled, float).reshape(-1, 2)[kept].T
     # Inputs with one chance to be drawn are one stratum, and stand for so many. What was predicted is of
     # traffic like this and not of these very inputs, so that labelling all of them leaves a doubt.
-    chances, stratum = np.unique(np.asarray(propensities, float)[kept], return_inverse=True)
-    sizes = np.round(_LIKE_THIS * np.bincount(stratum) / chances).astype(int)
+    stratum, sizes = _strata(np.asarray(propensities, float)[kept])
     found = []
     for name, y in (("a", a), ("b", b), ("b - a", b - a)):
         mean = stratified_mean(y, stratum, sizes)
@@ -188,6 +222,9 @@ def realise(
                 low=float(max(mean.low, -1.0 if name == "b - a" else 0.0)),
                 high=float(min(mean.high, 1.0)),
                 n_labels=len(y),
+                predicted=predicted.value,
+                predicted_low=predicted.low,
+                predicted_high=predicted.high,
                 inside=bool(mean.low <= predicted.high and predicted.low <= mean.high),
                 time=time.time(),
             )
@@ -195,6 +232,26 @@ def realise(
     for one in found:
         _append(path, one)
     return tuple(found)
+
+
+def _strata(chances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Stratum of each label, and how many inputs each stratum stands for.
+
+    A label that is alone with its chance, since the others of its stratum are not what was predicted, tells
+    no spread: it joins the labels whose chance is nearest.
+    """
+    known, stratum = np.unique(chances, return_inverse=True)
+    sizes = _LIKE_THIS * np.bincount(stratum) / known
+    while len(sizes) > 1 and (counts := np.bincount(stratum)).min() < LEAST_PER_STRATUM:
+        alone = int(counts.argmin())
+        near = min((i for i in (alone - 1, alone + 1) if 0 <= i < len(sizes)), key=lambda i: abs(
+            np.log(known[i] / known[alone])
+        ))  # fmt: skip
+        sizes[near] += sizes[alone]
+        stratum = np.where(stratum == alone, near, stratum)
+        stratum = np.where(stratum > alone, stratum - 1, stratum)
+        known, sizes = np.delete(known, alone), np.delete(sizes, alone)
+    return stratum, np.round(sizes).astype(int)
 
 
 def read_predictions_kept(path: Path) -> tuple[ProductionGap, ...]:
