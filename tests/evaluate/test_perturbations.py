@@ -102,3 +102,9 @@ def test_an_unknown_perturbation_is_named():
 def test_functions_are_the_named_ones():
     assert PERTURBATIONS["numbers"] is numbers
     assert PERTURBATIONS["list_order"] is list_order
+
+
+@pytest.mark.parametrize("word", ["date", "tires", "long", "card", "form", "country"])
+def test_a_slip_makes_no_other_common_word(word):
+    others = {"dare", "tries", "log", "cad", "care", "cars", "from", "county", "lung", "firm", "farm"}
+    assert not {slip(word, rng(seed)) for seed in range(400)} & others

@@ -1,6 +1,7 @@
 """Tiers of a task, written as a task that reads, runs and compares."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from jettison.cli.main import main
 from jettison.errors import InvalidInput
 from jettison.evaluate.scorers import LabelScorer
 from jettison.evaluate.slices import Slicer
-from jettison.evaluate.suites.attack import attack_all, attacked_examples
+from jettison.evaluate.suites.attack import _pieces, _Search, attack_all, attacked_examples
 from jettison.evaluate.suites.build import SuitePlan, build_suite
 from jettison.evaluate.suites.long_tail import LongTail
 from jettison.loop.suites import attacked, judge_robust
@@ -311,3 +312,13 @@ def test_the_command_builds_and_says_what_was_left_out(tmp_path, capsys):
         main(["suites", "build", str(path), "--given", "adversarial"])
     assert end.value.code == 2
     assert "must be TIER=FILE, got 'adversarial'" in capsys.readouterr().err
+
+
+def test_no_attack_moves_a_negation():
+    example = Example(id="1", input="it is not good at all", expected="negative")
+    search = _Search(None, example, None, 60, 0)
+    words = [m.span() for m in re.finditer(r"\w+", example.input)]
+    pieces = _pieces(example.input, words)
+    tried = {"".join(one) for at in range(1, len(pieces), 2) for one in search._changes(pieces, at)}
+    assert "is it not good at all" in tried
+    assert not [text for text in tried if "good not" in text or "not is" in text]

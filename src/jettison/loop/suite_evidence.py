@@ -20,7 +20,7 @@ from jettison.decide.report_evidence import (
 from jettison.decide.slices import in_slice
 from jettison.decide.suite_comparisons import suite_comparisons
 from jettison.errors import NotEnoughData
-from jettison.evaluate.suites.attack import Attack, attack_records
+from jettison.evaluate.suites.attack import CODE_VERSION, Attack, attack_records
 from jettison.evaluate.suites.discover import Discovery, FoundSlice, discover_slices
 from jettison.files import read_json, value_sha256, write_json
 from jettison.loop.suite_run import notes_of, tier_counts
@@ -78,13 +78,17 @@ def suite_evidence(
         )
     ]
     searches = [slice_search(workspace, base, one, examples) for one in others]
+    attacks = attack_outcomes(workspace, contenders, answers, examples)
+    notes = [
+        one for one in notes_of(workspace.suite) if not (attacks and one.startswith("tier adversarial:"))
+    ]
     return SuiteEvidence(
         curves=with_refuted([one for one in curves if one is not None]),
         comparisons=tuple(comparisons),
         searches=tuple(one for one in searches if one is not None),
-        attacks=attack_outcomes(workspace, contenders, answers, examples),
+        attacks=attacks,
         tiers=tier_counts(workspace.suite),
-        not_built=tuple(notes_of(workspace.suite)),
+        not_built=tuple(notes),
     )
 
 
@@ -144,7 +148,7 @@ def _attacked(
 ) -> Attacked:
     candidate = contender.candidate
     key = value_sha256(
-        [candidate.digest, [(e.id, e.input) for e in examples], budget, workspace.config.seed]
+        [CODE_VERSION, candidate.digest, [(e.id, e.input) for e in examples], budget, workspace.config.seed]
     )
     kept: Path = workspace.cache / "attacks" / f"{key[:20]}.json"
     if kept.exists():

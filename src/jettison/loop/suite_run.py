@@ -17,7 +17,7 @@ from jettison.task.read import read_task
 from jettison.task.write import TASK
 
 FOLDER, STAMP = "suite", "suite.json"
-CODE_VERSION = 1
+CODE_VERSION = 2
 IN_SCOPE, OUT_OF_SCOPE = "tier=in_domain", "ood=task"
 """A task's own `scope=in` and `scope=out` in its suite, where other examples stand beside them."""
 

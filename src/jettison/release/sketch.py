@@ -277,6 +277,13 @@ def _excess(counts: np.ndarray) -> np.ndarray | None:
     return np.asarray(np.log2(_english_shares() / (counts / max(1.0, counts.sum()) + NEW_SHARE)))
 
 
+def is_common_word(word: str) -> bool:
+    """Whether a word is one of English with a share of `RAREST_SHARE` at least, or is taken for one by its
+    hash, as one in eight of all others is."""
+    (bucket,) = hashed_words(word) or (None,)
+    return bucket is not None and bool(_english_shares()[bucket] > RAREST_SHARE)
+
+
 @cache
 def _english_shares() -> np.ndarray:
     return np.maximum(_counts(ENGLISH.read_bytes(), N_WORD_BUCKETS) / N_ENGLISH, RAREST_SHARE)

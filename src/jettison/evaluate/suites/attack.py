@@ -6,8 +6,8 @@ slips, look-alikes and swaps with a neighbor are tried, and the most harmful is 
 first wrong answer, at the limit of changed words, or when the budget is spent.
 
 Source: Jin et al. 2020 (TextFooler) for the word ranking; Gao et al. 2018 (DeepWordBug) and Pruthi et
-al. 2019 for changes that people still read. Words are never replaced by other words, so that the right
-answer stays by construction.
+al. 2019 for changes that people still read. Words are never replaced by other words, and no slip makes
+another common English word and no negation is moved, so that the right answer stays.
 """
 
 import re
@@ -25,12 +25,16 @@ from jettison.model import Model, Output, softmax
 from jettison.record import Record
 from jettison.task import Example
 
+CODE_VERSION = 2
+"""Of the search: attacks that another version found are not taken for this one's."""
 BUDGET = 60
 """Questions for one example."""
 CHANGED_SHARE = 0.2
 """Share of the words that may be changed, at least one."""
 ROBUST = "robust"
 """Scorer name of the outcome: 1 where the answer was right and the search found nothing, else 0."""
+NEGATIONS = frozenset(("not", "no", "never", "without", "nor", "neither", "hardly", "only"))
+"""Words that are not moved: what stands after them is what they deny."""
 _TRIES = 6
 """Changes tried for one word."""
 Progress = Callable[[str, float | None], None]
@@ -192,7 +196,7 @@ class _Search:
                 made.setdefault(changed, [*pieces[:at], changed, *pieces[at + 1 :]])
         if (alike := lookalikes(word, self._rng)) is not None:
             made.setdefault(alike, [*pieces[:at], alike, *pieces[at + 1 :]])
-        if at + 2 < len(pieces) and pieces[at + 1].isspace() and pieces[at + 2] != word:
+        if at + 2 < len(pieces) and pieces[at + 1].isspace() and _may_swap(word, pieces[at + 2]):
             swapped = [*pieces[:at], pieces[at + 2], pieces[at + 1], word, *pieces[at + 3 :]]
             made.setdefault("\0swap", swapped)
         return list(made.values())
@@ -226,6 +230,10 @@ class _Search:
             n_changed=n_changed,
             answer=answer,
         )
+
+
+def _may_swap(word: str, following: str) -> bool:
+    return word != following and not {word.casefold(), following.casefold()} & NEGATIONS
 
 
 def _pieces(text: str, words: Sequence[tuple[int, int]]) -> list[str]:

@@ -14,6 +14,8 @@ from datetime import date
 
 import numpy as np
 
+from jettison.release.sketch import is_common_word
+
 Perturbation = Callable[[str, np.random.Generator, frozenset[str]], str | None]
 
 WORDS_PER_TYPO = 8
@@ -63,8 +65,11 @@ def typos(text: str, rng: np.random.Generator, kept: frozenset[str] = frozenset(
 
 
 def slip(word: str, rng: np.random.Generator) -> str:
-    """A word of at least four letters with one slip inside it; its first letter stays."""
-    for _ in range(8):
+    """A word of at least four letters with one slip inside it; its first letter stays.
+
+    A slip that makes another common English word is passed over: `date` is never `dare`.
+    """
+    for _ in range(16):
         at = int(rng.integers(1, len(word) - 1))
         kind = int(rng.integers(4))
         near = _NEIGHBORS.get(word[at].lower())
@@ -76,7 +81,7 @@ def slip(word: str, rng: np.random.Generator) -> str:
             made = word[:at] + word[at + 1 :]
         else:
             made = word[:at] + word[at] + word[at:]
-        if made != word:
+        if made != word and not is_common_word(made):
             return made
     return word[0] + word[1:].replace(word[1], word[1] * 2, 1)
 
