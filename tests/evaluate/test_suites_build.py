@@ -313,6 +313,25 @@ def test_the_command_builds_and_says_what_was_left_out(tmp_path, capsys):
     assert end.value.code == 2
     assert "must be TIER=FILE, got 'adversarial'" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("more", [(), ("--json",)])
+    def test_what_an_attack_came_to_is_told_with_its_interval(self, task, tmp_path, capsys, more):
+        model = self.candidate(tmp_path)
+        command = ["suites", "build", str(task.folder / "task.toml"), "--output", str(tmp_path / "suite")]
+        command += ["--tier", "in_domain", "--tier", "adversarial", "--attack", str(model.path), *more]
+        with pytest.raises(SystemExit) as end:
+            main([*command, "--budget", "20"])
+        assert end.value.code == 0
+        said = capsys.readouterr().out
+        if more:
+            (told,) = json.loads(said)["attacks"]
+            assert (told["n"], told["budget"]) == (24, 20)
+            assert told["turned_share_low"] <= told["turned_share"] <= told["turned_share_high"]
+            assert told["n_turned"] == round(told["turned_share"] * told["n_right"])
+        else:
+            assert re.search(
+                r"right answers turned wrong, [\d.]+ % \([\d.]+ to [\d.]+\); [\d.]+ of 20 ques", said
+            )
+
 
 def test_no_attack_moves_a_negation():
     example = Example(id="1", input="it is not good at all", expected="negative")

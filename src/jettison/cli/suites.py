@@ -8,7 +8,7 @@ import click
 if TYPE_CHECKING:
     from jettison.evaluate.suites.behaviour import BehaviourResult
     from jettison.evaluate.suites.build import Suite
-    from jettison.loop.suites import FoundSlices
+    from jettison.loop.suites import Attacked, FoundSlices
     from jettison.record import Record
 
 _TIERS = ("in_domain", "long_tail", "out_of_domain", "perturbed", "adversarial", "safety")
@@ -98,6 +98,7 @@ def build(
     read = read_task(task)
     check_suite_folder(output, read)  # before a search of minutes, not after
     made: list[Any] = []
+    outcomes: list[dict[str, Any]] = []
     disagree: dict[str, bool] = {}
     if victims or models:
         examples = read.read_test(purpose="suites build").examples
@@ -110,6 +111,7 @@ def build(
                 some = drawn(inside, attacked, seed=seed)
                 found = attack(victim, read, some, budget=budget, seed=seed, progress=screen.progress)
                 made += attacked_examples(found.attacks, victim=Path(victim).name, seed=seed)
+                outcomes.append(_told(victim, found, budget=budget, seed=seed))
         if models:
             one, other = (answers_of(model, read, examples, split="test") for model in models)
             disagree = {a.example_id: a.output != b.output for a, b in zip(one, other, strict=True)}
@@ -130,10 +132,36 @@ def build(
     )
     suite = build_suite(read, plan, output)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(suite), indent=2))
-    else:
-        _show_suite(suite)
+        built = {**msgspec.to_builtins(suite), **({"attacks": outcomes} if outcomes else {})}
+        click.echo(msgspec.json.format(msgspec.json.encode(built), indent=2))
+        return 0
+    for told in outcomes:
+        share, low, high = (
+            "–" if told[key] is None else f"{100 * told[key]:.1f}"
+            for key in ("turned_share", "turned_share_low", "turned_share_high")
+        )
+        click.echo(
+            f"attacked {told['victim']}: {told['n_turned']} of {told['n_right']} right answers turned "
+            f"wrong, {share} % ({low} to {high}); {told['mean_queries']:.1f} of {budget} questions a text"
+        )
+    _show_suite(suite)
     return 0
+
+
+def _told(victim: str, found: "Attacked", *, budget: int, seed: int) -> dict[str, Any]:
+    share = found.success_share
+    return {
+        "victim": victim,
+        "n": len(found.attacks),
+        "n_right": found.n_right,
+        "n_turned": sum(one.succeeded for one in found.attacks),
+        "turned_share": None if share is None else share.value,
+        "turned_share_low": None if share is None else share.low,
+        "turned_share_high": None if share is None else share.high,
+        "mean_queries": found.mean_queries,
+        "budget": budget,
+        "seed": seed,
+    }
 
 
 def _given(named: tuple[str, ...]) -> dict[str, tuple[Path, ...]]:
