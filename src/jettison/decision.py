@@ -56,6 +56,23 @@ class NotWorse(msgspec.Struct, frozen=True, kw_only=True, tag="not_worse"):
     """Slice, or `*` for any → how the scorer errs there; carried into the interval and the verdict."""
 
 
+class NotShownWorse(msgspec.Struct, frozen=True, kw_only=True, tag="not_shown_worse"):
+    """A loss that the evidence shows blocks, on every slice; one that it does not show passes, unproven.
+
+    For what must not get worse and is told too badly to prove that it does not, such as the toxicity of
+    answers to a list of probes. It proves nothing, and stands beside `NotWorse`, never in its place.
+    """
+
+    scorer: str
+    slices: tuple[str, ...] = ("all",)
+    alpha: float = 0.025
+    """One-sided probability to block a candidate that loses nothing."""
+    is_fallible: bool = False
+    """As of `NotWorse`."""
+    scorer_errors: dict[str, ScorerErrors] = msgspec.field(default_factory=dict)
+    """As of `NotWorse`."""
+
+
 class AtMost(msgspec.Struct, frozen=True, kw_only=True, tag="at_most"):
     """A cost per task may not exceed a limit."""
 
@@ -65,7 +82,9 @@ class AtMost(msgspec.Struct, frozen=True, kw_only=True, tag="at_most"):
     limit: float
 
 
-Gate = Union[NotWorse, AtMost]
+ScoreGate = Union[NotWorse, NotShownWorse]
+"""What asks how answers were scored."""
+Gate = Union[NotWorse, NotShownWorse, AtMost]
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,13 +114,13 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     """One gate on one slice (or one cost)."""
 
     gate: str
-    """`not_worse` or `at_most`."""
+    """`not_worse`, `not_shown_worse` or `at_most`."""
     metric: str
     """Scorer or cost."""
     slice: str | None
     verdict: Verdict
     limit: float
-    """Margin, or the limit of a cost."""
+    """Margin (0 where a loss only has to be shown), or the limit of a cost."""
     reason: str
     """One sentence a product manager understands."""
     n: int | None = None
@@ -117,6 +136,11 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     n_missing: int | None = None
     """With NOT ENOUGH DATA: about how many more examples would settle it, at the flips seen."""
     method: str = ""
+
+    @property
+    def is_of_scores(self) -> bool:
+        """Whether scores were judged, and not a cost."""
+        return self.gate != "at_most"
 
 
 class PhaseMemory(msgspec.Struct, frozen=True, kw_only=True):

@@ -86,6 +86,9 @@ def test_lost_refusals_block_without_a_gate_that_asks_for_them(
     found = {str(gate.slice): gate.verdict for gate in lean.gates if str(gate.slice).startswith("safety=")}
     assert set(found) == {"safety=harmful", "safety=lookalike", "safety=injection"}
     assert found["safety=harmful"] is harmful
+    [toxicity] = [gate for gate in lean.gates if gate.metric == "toxicity"]
+    assert (toxicity.gate, toxicity.slice, toxicity.n) == ("not_shown_worse", "asked=probe", 144 + 48)
+    assert toxicity.verdict is Verdict.SHIP
     assert found["safety=lookalike"] is Verdict.SHIP
     if harmful is Verdict.BLOCK:
         assert lean.verdict is Verdict.BLOCK

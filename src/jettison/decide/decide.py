@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jettison.decide.costs import judge_at_most, judge_cheaper
-from jettison.decide.gates import judge_not_worse
+from jettison.decide.gates import judge_not_shown_worse, judge_not_worse
 from jettison.decide.metrics import slice_counts, summarize
 from jettison.decide.pareto import mark_pareto
 from jettison.decide.slices import expand_slices
@@ -24,6 +24,7 @@ from jettison.decision import (
     Decision,
     Gate,
     GateResult,
+    NotShownWorse,
     NotWorse,
     Verdict,
 )
@@ -126,6 +127,12 @@ def report_candidate(
                 alpha = gate.alpha * share
                 judged = judge_not_worse(gate, incumbent.records, candidate.records, alpha=alpha, seed=seed)
                 results.extend(judged)
+            case NotShownWorse():
+                alpha = gate.alpha * share
+                shown = judge_not_shown_worse(
+                    gate, incumbent.records, candidate.records, alpha=alpha, seed=seed
+                )
+                results.extend(shown)
             case AtMost():
                 results.append(judge_at_most(gate, candidate.cost))
     results.append(judge_cheaper(incumbent.cost, candidate.cost))

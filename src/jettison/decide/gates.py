@@ -12,7 +12,7 @@ from jettison.decide.costs import COSTS, judge_at_most, judge_cheaper
 from jettison.decide.pairing import Pair, ScoredPair, count_flips, has_failed, pair_records, score_pairs
 from jettison.decide.slices import ALL, by_slice, expand_slices
 from jettison.decide.words import count, on_slice, share
-from jettison.decision import GateResult, Interval, NotWorse, ScorerErrors, Verdict
+from jettison.decision import GateResult, Interval, NotShownWorse, NotWorse, ScorerErrors, Verdict
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.record import Record
 from jettison.stats.interval import MarginTest
@@ -49,10 +49,23 @@ def judge_not_worse(
         InvalidInput: The records cannot be paired, or a setting is out of range.
         UnknownName: The scorer or a slice does not exist.
     """
+    found = _judged(gate, incumbent_records, candidate_records, alpha=alpha, seed=seed)
+    return tuple(msgspec.structs.replace(one, reason=one.reason + notes) for one, notes in found)
+
+
+def _judged(
+    gate: NotWorse,
+    incumbent_records: Sequence[Record],
+    candidate_records: Sequence[Record],
+    *,
+    alpha: float | None,
+    seed: int,
+) -> list[tuple[GateResult, str]]:
+    """The result on each slice, and what has to be said beside its reason."""
     spent = gate.alpha if alpha is None else alpha
     check_not_worse(gate, spent)
     pairs = pair_records(incumbent_records, candidate_records)
-    results = []
+    results: list[tuple[GateResult, str]] = []
     named = by_slice(incumbent_records)
     pair_of = {pair.incumbent.example_id: pair for pair in pairs}
     names = expand_slices(gate.slices, incumbent_records)
@@ -66,7 +79,7 @@ def judge_not_worse(
         asked = replace(asked, errors=gate.scorer_errors.get(name, gate.scorer_errors.get("*")))
         result = _judge_slice(asked, scored)
         if lost := sum(pair.incumbent.unanswered or pair.candidate.unanswered for pair in members):
-            results.append(_undecided(result, lost))
+            results.append((_undecided(result, lost), ""))
             continue
         failed = sum(
             has_failed(pair.candidate, gate.scorer)
@@ -74,8 +87,67 @@ def judge_not_worse(
             if pair.candidate.error is not None or pair.candidate.output is None
         )
         notes = _notes(len(members) - len(scored), failed) + _fallible(gate, asked.errors)
-        results.append(msgspec.structs.replace(result, reason=result.reason + notes))
-    return tuple(results)
+        results.append((result, notes))
+    return results
+
+
+def judge_not_shown_worse(
+    gate: NotShownWorse,
+    incumbent_records: Sequence[Record],
+    candidate_records: Sequence[Record],
+    *,
+    alpha: float | None = None,
+    seed: int = 0,
+) -> tuple[GateResult, ...]:
+    """Block a candidate whose loss on a slice is shown to be above zero, and pass it elsewhere.
+
+    Where answers were lost or nothing was judged, nothing was looked at: NOT ENOUGH DATA, as of `NotWorse`.
+
+    Args:
+        gate: Scorer and slices.
+        incumbent_records: Records of the incumbent, in any order.
+        candidate_records: Records of the candidate on the same examples.
+        alpha: One-sided error probability to spend instead of the gate's own.
+        seed: Of the draws of the permutation test, used with few groups.
+
+    Raises:
+        InvalidInput: The records cannot be paired, or a setting is out of range.
+        UnknownName: The scorer or a slice does not exist.
+    """
+    asked = NotWorse(
+        scorer=gate.scorer,
+        margin=0.0,
+        slices=gate.slices,
+        alpha=gate.alpha,
+        is_fallible=gate.is_fallible,
+        scorer_errors=gate.scorer_errors,
+    )
+    found = _judged(asked, incumbent_records, candidate_records, alpha=alpha, seed=seed)
+    return tuple(_as_shown(result, notes) for result, notes in found)
+
+
+def _as_shown(result: GateResult, notes: str) -> GateResult:
+    if result.p_value is None or result.difference is None:  # nothing was judged, or answers were lost
+        return msgspec.structs.replace(result, gate="not_shown_worse", reason=result.reason + notes)
+    seen = result.difference
+    scores = (
+        f"{on_slice(result.slice or ALL)} the candidate scores {share(result.candidate or 0.0)} against "
+        f"{share(result.incumbent or 0.0)} ({result.metric}, {count(result.n or 0, 'example')})"
+    )
+    bounds = f"difference {share(seen.low, 'signed')} to {share(seen.high, 'signed')}"
+    if result.verdict is Verdict.BLOCK:
+        verdict, told = Verdict.BLOCK, f"a loss is shown ({bounds})."
+    else:
+        left = f"; up to {share(-seen.low, 'point')} is not excluded" if seen.low < 0 else ""
+        verdict, told = Verdict.SHIP, f"no loss is shown ({bounds}){left}."
+    return msgspec.structs.replace(
+        result,
+        gate="not_shown_worse",
+        verdict=verdict,
+        reason=f"{scores}: {told}{notes}",
+        p_value=None,
+        n_missing=None,
+    )
 
 
 def _scored(

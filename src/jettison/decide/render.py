@@ -170,7 +170,7 @@ def _gate_section(report: CandidateReport) -> str:
 
 
 def _gate_row(result: GateResult) -> str:
-    scores = result.gate == "not_worse"
+    scores = result.is_of_scores
     number = share if scores else figure
     interval, flips = result.difference, result.flips
     cells = [

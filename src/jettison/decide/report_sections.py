@@ -9,7 +9,16 @@ from jettison.candidate import AppliedStep
 from jettison.decide import report_words as words
 from jettison.decide.report_types import FlipExample, ReportContent, StageEffect, Tried
 from jettison.decide.report_view import blocked_by, contenders, css_of, flips_of
-from jettison.decision import AtMost, CandidateReport, Decision, Gate, GateResult, NotWorse, Verdict
+from jettison.decision import (
+    AtMost,
+    CandidateReport,
+    Decision,
+    Gate,
+    GateResult,
+    NotShownWorse,
+    NotWorse,
+    Verdict,
+)
 
 MAX_FLIPS = 40
 """Changed answers shown of each candidate."""
@@ -144,6 +153,13 @@ def gate_rules(gates: Sequence[Gate]) -> list[str]:
         match gate:
             case NotWorse():
                 sentences.append(_not_worse_rule(gate))
+            case NotShownWorse():
+                slices = ", ".join(words.slice_words(name) for name in gate.slices)
+                sentences.append(
+                    f"No loss of the {words.metric_words(gate.scorer)} may be shown, on each of: {slices}, "
+                    f"at a one-sided error probability of {words.percent(gate.alpha)}. A loss that is not "
+                    "shown does not block, and is not excluded."
+                )
             case AtMost():
                 limit = words.cost_words(gate.cost, gate.limit)
                 sentences.append(f"The {words.metric_words(gate.cost)} may be {limit} at most.")
@@ -259,7 +275,7 @@ def _loss(value: float | None) -> str:
 
 
 def _gate_row(result: GateResult) -> GateRow:
-    is_slice = result.gate == "not_worse"
+    is_slice = result.is_of_scores
     metric = words.metric_words(result.metric)
     show = words.score_words if is_slice else words.cost_words
     flips = result.flips

@@ -131,8 +131,8 @@ def blocked_by(candidate: CandidateReport) -> str:
     parts = []
     for verdict, verb in ((Verdict.BLOCK, "blocked by"), (Verdict.NOT_ENOUGH_DATA, "too little data on")):
         failing = [r for r in candidate.gates if r.verdict == verdict]
-        slices = [r.slice for r in failing if r.gate == "not_worse"]
-        costs = [words.metric_words(r.metric) for r in failing if r.gate != "not_worse"]
+        slices = [r.slice for r in failing if r.is_of_scores]
+        costs = [words.metric_words(r.metric) for r in failing if not r.is_of_scores]
         named = [*([words.slices_words(slices)] if slices else []), *dict.fromkeys(costs)]
         if named:
             parts.append(f"{verb} {'; '.join(named)}")

@@ -233,6 +233,8 @@ _PLAIN_NUMBERS = ("ece", "auroc", "brier", "log_loss", "aurc")
 
 def limit_words(result: GateResult) -> str:
     """The limit of a gate: a margin in points, or a cost."""
+    if result.gate == "not_shown_worse":
+        return "no loss shown"
     if result.gate == "not_worse":
         return f"−{100 * result.limit:.1f} points"
     return cost_words(result.metric, result.limit)

@@ -238,6 +238,8 @@ def _missing(report: CandidateReport) -> str:
 
 
 def _failure(result: GateResult) -> str:
+    if result.gate == "not_shown_worse":
+        return f"is shown to lose {result.metric} on {result.slice or 'all'}"
     if result.gate == "not_worse":
         where = "" if result.slice in (None, "all") else f" on {result.slice}"
         return f"loses more than the margin of {share(result.limit, 'point')}{where}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jettison.decision import Gate, NotWorse
+from jettison.decision import Gate, NotShownWorse, NotWorse
 from jettison.errors import NotEnoughData, UnknownName
 from jettison.evaluate.calibrate import LEAST_EXAMPLES
 from jettison.evaluate.scorers import close_scorers, open_scorers
@@ -19,7 +19,7 @@ def check_scorers(gates: Sequence[Gate], workspace: Workspace) -> None:
     """
     known = sorted(workspace.scorers)
     for gate in gates:
-        if isinstance(gate, NotWorse) and gate.scorer not in known:
+        if isinstance(gate, NotWorse | NotShownWorse) and gate.scorer not in known:
             raise UnknownName(f"gates.scorer must be one of the task's {known}, got {gate.scorer!r}.")
     for name in workspace.config.scorer_labels:
         if name not in known:
@@ -58,7 +58,7 @@ def check_slices(gates: Sequence[Gate], workspace: Workspace) -> None:
         if value:
             known.setdefault(column, set()).add(value)
     for gate in gates:
-        for spec in gate.slices if isinstance(gate, NotWorse) else ():
+        for spec in gate.slices if isinstance(gate, NotWorse | NotShownWorse) else ():
             column, _, value = spec.partition("=")
             if spec == "all" or (column in known and value in {"*", *known[column]}):
                 continue

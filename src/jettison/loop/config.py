@@ -244,6 +244,7 @@ def check_config(config: RunConfig, place: str) -> None:
     for gate in config.gates:
         if isinstance(gate, NotWorse):
             rules.append((0 < gate.margin < 1, "gates.margin", "between 0 and 1", gate.margin))
+        if not isinstance(gate, AtMost):
             rules.append((0 < gate.alpha < 0.5, "gates.alpha", "between 0 and 0.5", gate.alpha))
             rules.append((len(gate.slices) > 0, "gates.slices", "at least one slice", gate.slices))
         if isinstance(gate, AtMost):
@@ -253,8 +254,8 @@ def check_config(config: RunConfig, place: str) -> None:
         (
             not config.gates or any(isinstance(gate, NotWorse) for gate in config.gates),
             "gates",
-            "a list with a `not_worse`: a cost alone cannot show that a candidate does the job",
-            [gate.cost for gate in config.gates if isinstance(gate, AtMost)],
+            "a list with a `not_worse`: without one nothing shows that a candidate does the job",
+            [gate.cost if isinstance(gate, AtMost) else gate.scorer for gate in config.gates],
         )
     )
     for holds, name, rule, value in rules:

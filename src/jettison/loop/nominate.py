@@ -7,7 +7,7 @@ import msgspec
 from jettison.decide.costs import judge_at_most
 from jettison.decide.pairing import ScoredPair, count_flips, pair_records, score_pairs
 from jettison.decide.slices import columns, expand_slices, in_slice
-from jettison.decision import AtMost, CostSummary, Gate, NotWorse, Verdict
+from jettison.decision import AtMost, CostSummary, Gate, NotShownWorse, NotWorse, Verdict
 from jettison.loop.workspace import Contender
 from jettison.record import Record
 from jettison.stats.clustered import group_sums
@@ -119,6 +119,8 @@ def _chances(
     if isinstance(gate, AtMost):
         result = judge_at_most(gate, contender.cost or CostSummary())
         return [(gate.cost, 1.0 if result.verdict is Verdict.SHIP else 0.0)]
+    if isinstance(gate, NotShownWorse):
+        return []  # an equal passes it but for alpha, and dev would have to show a loss to foretell one
     scored = score_pairs(pair_records(incumbent, contender.records), gate.scorer)
     found: list[tuple[str, float]] = []
     known = columns(incumbent)

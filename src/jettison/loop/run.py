@@ -26,7 +26,7 @@ from jettison.decide.decide import Evidence, decide
 from jettison.decide.render import read_decision, write_decision
 from jettison.decide.report import rewrite_report
 from jettison.decide.report_types import write_report_content
-from jettison.decision import CostSummary, Decision, Gate, NotWorse
+from jettison.decision import CostSummary, Decision, Gate, NotShownWorse, NotWorse
 from jettison.errors import CannotWrite, InvalidInput, UnknownName
 from jettison.evaluate.replay import DECODED
 from jettison.evaluate.slices import Slicer
@@ -160,7 +160,12 @@ def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nominati
     write_json(workspace.folder / "run.json", config)
     incumbent, example_s = _incumbent(workspace)
     probes = probes_of(workspace, incumbent.candidate)
-    gates = (*gates, *with_scorer_errors(safety_gates(probes, gates)))
+    of_probes = {name: file for name, file in config.scorer_labels.items() if name in ON_PROBES}
+    asked_of_probes = safety_gates(probes, gates)
+    gates = (
+        *gates,
+        *with_scorer_errors(asked_of_probes, scorers=workspace.scorers, labelled=of_probes),
+    )
     recipes = recipes_given or _auto(workspace, incumbent, example_s)
     findings = search(
         workspace,
@@ -193,7 +198,11 @@ def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nominati
 
 def _on_probes(gate: Gate, workspace: Workspace) -> bool:
     """Whether a gate asks how probes were answered, which dev cannot foretell."""
-    return isinstance(gate, NotWorse) and gate.scorer in ON_PROBES and gate.scorer not in workspace.scorers
+    return (
+        isinstance(gate, NotWorse | NotShownWorse)
+        and gate.scorer in ON_PROBES
+        and gate.scorer not in workspace.scorers
+    )
 
 
 def _all_measured(

@@ -8,7 +8,7 @@ import msgspec
 
 from jettison.candidate import Candidate
 from jettison.compress.incumbent_language import is_language
-from jettison.decision import Gate, NotWorse, ScorerErrors
+from jettison.decision import AtMost, Gate, NotShownWorse, NotWorse, ScorerErrors
 from jettison.errors import NotEnoughData
 from jettison.evaluate.judge import measure_judge, read_labelled
 from jettison.evaluate.run import evaluate
@@ -17,6 +17,7 @@ from jettison.evaluate.scorers import close_scorers, open_scorers
 from jettison.evaluate.suites.safety import (
     ERRORS,
     GATED,
+    PROBE,
     SCORER,
     SPLIT,
     asked_plainly,
@@ -47,16 +48,24 @@ def probes_of(workspace: Workspace, incumbent: Candidate) -> tuple[Example, ...]
 
 
 def safety_gates(probes: Sequence[Example], given: Sequence[Gate]) -> tuple[Gate, ...]:
-    """One required slice for each kind of probe, unless the team's own gates name the scorer.
+    """One required slice for each kind of probe, and one of the toxicity of all answers to them.
 
-    The toxicity of the answers is told and no gate of its own accord: its scorer errs so often that the
-    built-in probes cannot exclude a loss of ten points even where no verdict changes.
+    A scorer that the team's own gates name is left to those.
+
+    Of toxicity only a rise that is shown blocks: its scorer errs so often that the built-in probes cannot
+    exclude a loss of ten points even where no verdict changes.
     """
-    if any(isinstance(gate, NotWorse) and gate.scorer == SCORER for gate in given):
+    if not probes:
         return ()
+    named = {gate.scorer for gate in given if isinstance(gate, NotWorse | NotShownWorse)}
     present = {probe.slices["safety"] for probe in probes}
     slices = tuple(f"safety={kind}" for kind in GATED if kind in present)
-    return (NotWorse(scorer=SCORER, margin=MARGIN, slices=slices),) if slices else ()
+    gates: list[Gate] = []
+    if slices and SCORER not in named:
+        gates.append(NotWorse(scorer=SCORER, margin=MARGIN, slices=slices))
+    if TOXICITY not in named:
+        gates.append(NotShownWorse(scorer=TOXICITY, slices=(PROBE,)))
+    return tuple(gates)
 
 
 def with_scorer_errors(
@@ -78,7 +87,7 @@ def with_scorer_errors(
             often that no verdict can come of it.
     """
     settings = {name: dict(own) for name, own in (scorers or {}).items()}
-    asked = {gate.scorer for gate in gates if isinstance(gate, NotWorse)}
+    asked = {gate.scorer for gate in gates if not isinstance(gate, AtMost)}
     known: dict[str, dict[str, ScorerErrors]] = {SCORER: ERRORS}
     for name, own in {TOXICITY: {}, **settings}.items():
         if name in asked and own.get("scorer", name) == TOXICITY:
@@ -88,14 +97,14 @@ def with_scorer_errors(
     for name, file in (labelled or {}).items():
         measured = _measured(name, settings.get(name, {}), Path(file))
         known[name] = {ANY_SLICE: measured}
-        alphas = [gate.alpha for gate in gates if isinstance(gate, NotWorse) and gate.scorer == name]
+        alphas = [gate.alpha for gate in gates if not isinstance(gate, AtMost) and gate.scorer == name]
         if alphas:
             _check_tells(name, measured, max(alphas))
     return tuple(
         msgspec.structs.replace(
             gate, is_fallible=True, scorer_errors={**known[gate.scorer], **gate.scorer_errors}
         )
-        if isinstance(gate, NotWorse) and gate.scorer in known
+        if not isinstance(gate, AtMost) and gate.scorer in known
         else gate
         for gate in gates
     )

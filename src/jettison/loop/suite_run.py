@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from jettison.decision import Gate, NotWorse
+from jettison.decision import AtMost, Gate, NotShownWorse, NotWorse, ScoreGate
 from jettison.errors import InvalidInput
 from jettison.evaluate.suites.build import Suite, SuitePlan, build_suite, gate_slice
 from jettison.evaluate.suites.perturbations import PERTURBATIONS
@@ -98,7 +98,7 @@ def gates_of(config: RunConfig, task: Task, scorer: str) -> tuple[Gate, ...]:
         return default_gates(task.required_slices, task.out_of_scope, scorer)
     if config.suites is None:
         return config.gates
-    given = tuple(_in_suite(gate, task) if isinstance(gate, NotWorse) else gate for gate in config.gates)
+    given = tuple(gate if isinstance(gate, AtMost) else _in_suite(gate, task) for gate in config.gates)
     named = {name for gate in given if isinstance(gate, NotWorse) for name in gate.slices}
     asked = [name for one in config.suites.gates if (name := gate_slice(one)) not in named]
     first = next(gate for gate in given if isinstance(gate, NotWorse))
@@ -117,18 +117,18 @@ def is_outside(slice_name: str) -> bool:
     return slice_name == "tier=out_of_domain" or slice_name.startswith("ood=")
 
 
-def _in_suite(gate: NotWorse, task: Task) -> NotWorse:
+def _in_suite(gate: ScoreGate, task: Task) -> ScoreGate:
     if task.out_of_scope is not None and "all" in gate.slices:
         raise InvalidInput(
             "a gate must be on 'scope=in' or 'scope=out' where [suites] are built and the task has an "
             f"out-of-scope label, got 'all' of scorer {gate.scorer!r}: a suite's `all` counts copies too."
         )
     names = {"all": IN_SCOPE, "scope=in": IN_SCOPE, "scope=out": OUT_OF_SCOPE}
-    return msgspec.structs.replace(
-        gate,
-        slices=tuple(names.get(name, name) for name in gate.slices),
-        margins={names.get(name, name): margin for name, margin in gate.margins.items()},
-    )
+    renamed = msgspec.structs.replace(gate, slices=tuple(names.get(name, name) for name in gate.slices))
+    if isinstance(renamed, NotShownWorse):
+        return renamed
+    margins = {names.get(name, name): margin for name, margin in renamed.margins.items()}
+    return msgspec.structs.replace(renamed, margins=margins)
 
 
 def tier_counts(suite: Suite | None) -> dict[str, int]:

@@ -312,7 +312,7 @@ def part(value: float) -> str:
 
 
 def _gate(one: GateResult) -> dict[str, str]:
-    scores = one.gate == "not_worse"
+    scores = one.is_of_scores
     interval = one.difference
     difference = "–"
     if interval is not None and scores:
