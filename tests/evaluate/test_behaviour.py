@@ -188,7 +188,7 @@ def test_a_label_that_is_none_of_the_tasks_is_refused(tmp_path, capsys, model, f
     with pytest.raises(SystemExit) as end:
         main(["suites", "check", str(tests), str(tmp_path / "model"), "--task", str(path)])
     assert end.value.code == 2
-    assert "must name labels of the task, got 'sel' at test 't'; it has 'buy', 'sell'" in (
+    assert "must name labels of the task, got 'sel' at test 't'. Did you mean 'sell'?" in (
         " ".join(capsys.readouterr().err.split())
     )
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from jettison.loop.labels import ToLabel
     from jettison.loop.production import Realised
-    from jettison.task import Task
+    from jettison.task import Example, Task
 
 
 @click.command("label")
@@ -89,14 +89,14 @@ def command(
     if len(models) != 2:
         raise InvalidInput(f"two models must be named, A and B, got {len(models)}.")
     check_slice_column(task.unlabelled, column)  # before the models are asked
-    traffic = task.unlabelled
-    with opened(models, task) as candidates:
-        a, b = (evaluate(one, traffic, split="unlabelled", scorers=task.scoring) for one in candidates)
+    traffic: Sequence[Example] = task.unlabelled
     left: list[str] = []
     if undecided is not None:
         traffic = Slicer.fit(task.development).apply(traffic)
         left = open_slices(read_decision(undecided), traffic, candidate=candidate)
         click.echo(f"undecided: {', '.join(left)}", err=as_json)
+    with opened(models, task) as candidates:
+        a, b = (evaluate(one, traffic, split="unlabelled", scorers=task.scoring) for one in candidates)
     drawn = choose_labels(traffic, a, b, budget=budget, column=column, undecided=left, seed=seed)
     rows = with_kept_labels(output, drawn)
     write_to_label(output, rows)

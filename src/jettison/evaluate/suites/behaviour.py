@@ -26,6 +26,7 @@ from jettison.model import Model, Output, softmax
 from jettison.stats.binomial import clopper_pearson
 from jettison.stats.interval import Interval
 from jettison.task import Example
+from jettison.task.source import did_you_mean
 
 MOST_FILLINGS = 1000
 _SLOT = re.compile(r"\{([A-Za-z_]\w*)\}")
@@ -123,8 +124,8 @@ def check_labels(tests: Sequence[BehaviourTest], known: Sequence[str]) -> None:
         for name in (*_listed(test.expected), *_listed(test.not_expected), *_listed(test.label)):
             if known and name not in known:
                 raise InvalidInput(
-                    f"a test must name labels of the task, got {name!r} at test {test.name!r}; it has "
-                    f"{', '.join(repr(label) for label in known[:12])}{', ...' if len(known) > 12 else ''}."
+                    f"a test must name labels of the task, got {name!r} at test {test.name!r}."
+                    f"{did_you_mean(name, known) or f' The labels are {list(known[:12])}.'}"
                 )
 
 
