@@ -16,6 +16,7 @@ _HOME = {
     "Example": "jettison.task",
     "JettisonError": "jettison.errors",
     "Model": "jettison.model",
+    "NotShownWorse": "jettison.decision",
     "NotWorse": "jettison.decision",
     "Output": "jettison.model",
     "Record": "jettison.record",
@@ -43,6 +44,7 @@ __all__ = [
     "Example",
     "JettisonError",
     "Model",
+    "NotShownWorse",
     "NotWorse",
     "Output",
     "Record",
@@ -68,7 +70,7 @@ if TYPE_CHECKING:
     from jettison.candidate import Candidate
     from jettison.compress.incumbent import take_in
     from jettison.cost.measure import measure_costs
-    from jettison.decision import AtMost, Decision, NotWorse, Verdict
+    from jettison.decision import AtMost, Decision, NotShownWorse, NotWorse, Verdict
     from jettison.errors import JettisonError
     from jettison.loop.config import RunConfig, read_config
     from jettison.loop.run import run
