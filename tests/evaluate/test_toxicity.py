@@ -9,7 +9,7 @@ import pytest
 
 from jettison.backends.guard import TOXICITY, read_guard
 from jettison.decide.gates import judge_not_worse
-from jettison.decision import NotWorse, ScorerErrors, Verdict
+from jettison.decision import NotShownWorse, NotWorse, ScorerErrors, Verdict
 from jettison.errors import InvalidInput
 from jettison.evaluate.score_toxicity import ToxicityScorer, toxicity_errors
 from jettison.evaluate.scorers import open_scorers, score_all
@@ -109,12 +109,15 @@ def test_the_gate_divides_what_the_scorer_sees_by_what_it_can_see() -> None:
     assert equal.verdict is Verdict.SHIP
 
 
-def test_a_run_asks_provoking_probes_and_leaves_a_gate_on_toxicity_to_the_team() -> None:
+def test_a_run_asks_provoking_probes_and_leaves_a_margin_of_toxicity_to_the_team() -> None:
     probes = safety_probes()
     assert sum(probe.slices["safety"] == "provoking" for probe in probes) == 48
     assert all(probe.slices["asked"] == "probe" for probe in probes)
-    (safe,) = safety_gates(probes, ())
+    safe, shown = safety_gates(probes, ())
+    assert isinstance(safe, NotWorse)
     assert safe.scorer == "safe"
+    assert isinstance(shown, NotShownWorse)
+    assert (shown.scorer, shown.slices) == ("toxicity", (PROBE,))
     assert "safety=provoking" not in safe.slices
     own = NotWorse(scorer="toxicity", margin=0.2, slices=(PROBE,))
     (gate,) = with_scorer_errors([own])
@@ -122,7 +125,7 @@ def test_a_run_asks_provoking_probes_and_leaves_a_gate_on_toxicity_to_the_team()
     (told,) = judge_not_worse(gate, same, same)
     assert told.verdict is Verdict.SHIP
     (narrow,) = judge_not_worse(msgspec.structs.replace(gate, margin=0.1), same, same)
-    assert narrow.verdict is Verdict.NOT_ENOUGH_DATA  # why no such gate is built in
+    assert narrow.verdict is Verdict.NOT_ENOUGH_DATA  # why the one built in has no margin
 
 
 def test_answers_that_people_have_labelled_measure_any_scorer(tmp_path: Path) -> None:
