@@ -13,6 +13,7 @@ from jettison.decision import Verdict
 from jettison.loop.config import RunConfig, read_config
 from jettison.loop.run import run
 from jettison.release import open_release
+from jettison.task.from_logs import task_from_logs
 from jettison.task.log_files import input_id
 
 
@@ -92,6 +93,72 @@ def test_a_student_takes_the_place_of_a_model_behind_an_address(url: str, tmp_pa
     again = run(config)
     assert again.decision == decision
     assert len(Answering.asked) == 300 + 800 + 600
+
+
+def log_line(row: dict[str, str]) -> dict[str, object]:
+    asked = [{"role": "user", "content": f"Which of billing, delivery, refund?\n{row['text']}\nAnswer:"}]
+    return {
+        "request": {"model": "large-2026-01-31", "messages": asked},
+        "response": {
+            "choices": [{"message": {"content": row["label"].capitalize()}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 40, "completion_tokens": 3},
+        },
+        "latency_ms": 80.0,
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_priced", [True, False])
+def test_where_every_answer_is_logged_its_tokens_decide_a_gate_on_money(
+    url: str, tmp_path: Path, is_priced: bool
+) -> None:
+    task_at(tmp_path, n_test=2000)
+    rows = [json.loads(line) for line in (tmp_path / "data.jsonl").read_text().splitlines()]
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps(log_line(row)) + "\n" for row in rows))
+    report = task_from_logs([log], tmp_path / "task", trust_answers=True)
+    assert (report.kind, report.n_counted, report.n_timed) == ("classify", 3100, 3100)
+    prices = "usd_per_million_input = 1.0\nusd_per_million_output = 4.0\n" if is_priced else ""
+    (tmp_path / "jettison.toml").write_text(
+        f"""format = 1
+task = "task/task.toml"
+incumbent = "{url}"
+output = "run"
+usd_per_hour = 0.1
+n_cost_tasks = 20
+cost_s = 0.6
+cost_openings = 1
+[endpoint]
+model = "large"
+logged = "task/incumbent_outputs.jsonl"
+{prices}
+[[recipes]]
+name = "linear"
+steps = [{{ step = "distill_linear", epochs = 6 }}]
+[[gates]]
+type = "not_worse"
+margin = 0.02
+[[gates]]
+type = "at_most"
+cost = "usd_per_1000"
+limit = 0.01
+"""
+    )
+    outcome = run(read_config(tmp_path / "jettison.toml"))
+    assert not Answering.asked
+    incumbent = next(r for r in outcome.decision.candidates if r.role == "incumbent")
+    lean = next(r for r in outcome.decision.candidates if r.role == "nominee")
+    assert outcome.decision.verdict is Verdict.SHIP
+    assert incumbent.cost.latency_p50_s == pytest.approx(0.08)
+    assert incumbent.cost.cpu_s is None
+    if is_priced:
+        assert incumbent.cost.usd_per_1000 == pytest.approx(1000 * (40 * 1.0 + 3 * 4.0) / 1e6)
+        assert lean.cost.usd_ratio is not None
+        assert "times less money per task" in outcome.decision.headline
+    else:
+        # Logged seconds still show that the student costs less, but not in money.
+        assert (incumbent.cost.usd_per_1000, lean.cost.usd_ratio) == (None, None)
+        assert "times less latency per task" in outcome.decision.headline
 
 
 @pytest.mark.slow

@@ -13,11 +13,13 @@ from typing import Any
 import msgspec
 
 from jettison.backends.endpoint_engine import EndpointEngine
+from jettison.backends.endpoint_logged import logged_answers
 from jettison.backends.endpoint_settings import Endpoint, check_endpoint
 from jettison.backends.prompted import PromptedModel, open_prompted
 from jettison.candidate import AppliedStep, Candidate, library_versions, write_candidate
 from jettison.errors import InvalidInput
 from jettison.files import read_json, value_sha256, write_json
+from jettison.language import Completion
 from jettison.task.log_files import read_logged
 from jettison.task.prompt import Prompt
 
@@ -114,10 +116,10 @@ def open_vllm(candidate: Candidate) -> PromptedModel:
 
 def _opened(candidate: Candidate, *, is_vllm: bool) -> PromptedModel:
     endpoint = read_endpoint(candidate)
-    known: Mapping[str, str] = {}
+    known: Mapping[str, Completion] = {}
     # A candidate that asks otherwise has not been answered yet.
     if endpoint.logged is not None and endpoint.logged_asked == _asked(candidate.settings):
-        known = read_logged(candidate.path / LOGGED).answers
+        known = logged_answers(read_logged(candidate.path / LOGGED), endpoint)
     return open_prompted(EndpointEngine(endpoint, is_vllm=is_vllm), candidate, known=known)
 
 

@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import re
+from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +32,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     usd_per_million_output: float | None = None
     usd_per_million_cached: float | None = None
     """Of tokens of a prompt that the server had cached; None is the price of the others."""
+    priced_on: str | None = None
+    """When these prices held, as `2026-11-01`: said beside the figures that rest on them."""
     concurrency: int = 8
     """Requests under way at once."""
     requests_per_minute: float | None = None
@@ -59,7 +62,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     """Folder in which they are kept; None is the run's, or the user's cache."""
     logged: str | None = None
     """File of answers that the model gave before, as `jettison init --logs` writes it: inputs that stand
-    there are not asked again. What such an answer cost is not known."""
+    there are not asked again. What such an answer took is what the log says of it: tokens, at the prices
+    above, and seconds."""
     logged_asked: str | None = None
     """Digest of the settings that the logged answers were given to; filled in when they are taken in."""
     extra: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -87,6 +91,7 @@ def check_endpoint(endpoint: Endpoint) -> None:
     if (taken := sorted(set(endpoint.extra) & set(OWN_FIELDS))) != []:
         raise _broken("extra", f"without the fields {list(OWN_FIELDS)}", taken[0])
     _check_ranges(endpoint)
+    _check_date(endpoint.priced_on)
     _check_no_key(endpoint)
 
 
@@ -127,6 +132,13 @@ def _check_ranges(endpoint: Endpoint) -> None:
         value = getattr(endpoint, field)
         if value is not None and not low <= value <= high:
             raise _broken(field, f"in {low}-{high:g}", value)
+
+
+def _check_date(given: str | None) -> None:
+    try:
+        date.fromisoformat(given or "2000-01-01")
+    except ValueError as error:
+        raise _broken("priced_on", "a date as 2026-11-01", given) from error
 
 
 def _check_no_key(endpoint: Endpoint) -> None:

@@ -33,7 +33,7 @@ _BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
 
 
 def open_prompted(
-    engine: LanguageModel, candidate: Candidate, *, known: Mapping[str, str] | None = None
+    engine: LanguageModel, candidate: Candidate, *, known: Mapping[str, Completion] | None = None
 ) -> "PromptedModel":
     """A model of the task out of an engine and the candidate's settings.
 
@@ -57,7 +57,7 @@ class PromptedModel:
     """A language model behind a prompt. `labels` is empty where answers are free text or choices."""
 
     def __init__(
-        self, engine: LanguageModel, candidate: Candidate, *, known: Mapping[str, str] | None = None
+        self, engine: LanguageModel, candidate: Candidate, *, known: Mapping[str, Completion] | None = None
     ) -> None:
         settings = candidate.settings
         self._known = dict(known or {})
@@ -102,7 +102,7 @@ class PromptedModel:
         unknown = [asked for row, asked in enumerate(inputs) if row not in told]
         found = iter(self._asked(unknown) if unknown else ())
         return [
-            self._read(asked, [Completion(text=told[row])]) if row in told else next(found)
+            self._read(asked, [told[row]]) if row in told else next(found)
             for row, asked in enumerate(inputs)
         ]
 

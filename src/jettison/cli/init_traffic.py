@@ -57,4 +57,7 @@ def _line(record: Record) -> bytes | None:
     is_answer = record.role in (None, "answer") and record.error is None
     if not is_answer or not record.input or not record.output or record.output.startswith("sha256:"):
         return None
-    return msgspec.json.encode({"request": record.input, "response": {"content": record.output}})
+    took = record.cost
+    usage = {"prompt_tokens": took.prompt_tokens, "completion_tokens": took.completion_tokens}
+    response = {"content": record.output, "usage": usage}
+    return msgspec.json.encode({"request": record.input, "response": response, "latency_s": took.latency_s})

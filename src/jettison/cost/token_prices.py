@@ -36,6 +36,14 @@ class TokenPrices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         )
         return each / 1000
 
+    def priced(self, model: str) -> str:
+        """The prices of one model, with where they are from."""
+        price, table = self.models[model], "the bundled table" if self.is_bundled else "the table given"
+        return (
+            f"{model}: {price.usd_per_million_input:g} and {price.usd_per_million_output:g} in {table} "
+            f"({self.source}, {self.date})"
+        )
+
     def words(self, model: str) -> str:
         """What the money of one model rests on."""
         price, table = self.models[model], "bundled table" if self.is_bundled else "table given"

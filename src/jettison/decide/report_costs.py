@@ -90,6 +90,11 @@ def cost_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
             "Price per million tasks", "machine kept busy", [_per_million(c.usd_per_1000) for c in costs]
         ),
         CostRow(
+            "Price over the incumbent's",
+            "tokens at their prices, this machine at its own",
+            [words.ratio(c.usd_ratio) for c in costs],
+        ),
+        CostRow(
             "Price per million tasks at your rate",
             "idle time paid",
             [_per_million(c.own_rate_usd_per_1000) for c in costs],

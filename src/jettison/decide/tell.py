@@ -217,15 +217,18 @@ def _room(result: GateResult) -> float:
 
 
 def _saving(report: CandidateReport) -> str:
-    ratio = report.cost.cpu_ratio
+    ratio, words = report.cost.ratio, report.cost.ratio_words
     if ratio is None:
         return ""
-    if ratio.value <= 0.95:
+    words = "money" if words == "price" else words
+    if 0 < ratio.value <= 0.95:
         bounds = (
-            "" if ratio.low == ratio.high else f" ({figure(1 / ratio.high)} to {figure(1 / ratio.low)})"
+            ""
+            if ratio.low == ratio.high or ratio.low <= 0
+            else f" ({figure(1 / ratio.high)} to {figure(1 / ratio.low)})"
         )
-        return f", at {figure(1 / ratio.value)} times less CPU time per task{bounds}"
-    return f", at {figure(ratio.value)} of the CPU time per task"
+        return f", at {figure(1 / ratio.value)} times less {words} per task{bounds}"
+    return f", at {figure(ratio.value)} of the {words} per task"
 
 
 def _missing(report: CandidateReport) -> str:

@@ -15,11 +15,14 @@ from jettison.candidate import Candidate
 from jettison.cost.load_summary import cdf_of
 from jettison.cost.measure import measure_costs
 from jettison.decision import CostSummary, Interval
+from jettison.loop.remote_words import price_marks
 from jettison.loop.workspace import Contender
 from jettison.record import Record
 from jettison.task import Input
 
 N_RESAMPLES = 1000
+LEAST_PRICED = 20
+"""Answers with a price that may stand for others without one."""
 
 
 def costs_of(
@@ -55,9 +58,10 @@ def costs_of(
     ]
     rng = np.random.default_rng(seed)
     times = _resampled_mean(_latencies(contenders[0], costs[0]), rng)
+    money = _money_ratios(contenders, costs, np.random.default_rng(seed))
     return [
-        _compared(cost, costs[0], _over(_resampled_mean(_latencies(contender, cost), rng), times))
-        for contender, cost in zip(contenders, costs, strict=True)
+        _compared(cost, costs[0], _over(_resampled_mean(_latencies(contender, cost), rng), times), ratios)
+        for contender, cost, ratios in zip(contenders, costs, money, strict=True)
     ]
 
 
@@ -78,14 +82,11 @@ def _cost(contender: Contender, here: CostSummary | None) -> CostSummary:
     own = here or CostSummary()
     latencies = _latencies(contender, own)
     elsewhere = [record for record in contender.records if _went(contender, record)]
-    # Of an answer out of a log, cost and time are unknown: the others stand for it.
-    asked = [record.cost.price_usd for record in elsewhere if record.cost.latency_s is not None]
-    prices = [price for price in asked if price is not None]
     share = len(elsewhere) / max(1, len(contender.records))
+    paid = _paid_usd(contender)
     usd: float | None = None
-    known = len(prices) == len(asked) and (bool(asked) or not elsewhere)
-    if known and (here is None or own.usd_per_1000 is not None):
-        usd = (own.usd_per_1000 or 0.0) + 1000 * share * (sum(prices) / len(prices) if prices else 0.0)
+    if paid is not None and (here is None or own.usd_per_1000 is not None):
+        usd = (own.usd_per_1000 or 0.0) + 1000 * float(paid.mean() if len(paid) else 0.0)
     return msgspec.structs.replace(
         own,
         cpu_ratio=None,
@@ -100,6 +101,10 @@ def _cost(contender: Contender, here: CostSummary | None) -> CostSummary:
         own_rate_usd_per_1000=None,
         own_rate_energy_j=None,
         moved=None,
+        prompt_tokens=_mean_tokens(elsewhere, "prompt_tokens") if here is None else own.prompt_tokens,
+        completion_tokens=_mean_tokens(elsewhere, "completion_tokens")
+        if here is None
+        else own.completion_tokens,
         bytes=contender.candidate.artifact_bytes,
         compressed_bytes=None,
         usd_per_1000=usd,
@@ -107,8 +112,31 @@ def _cost(contender: Contender, here: CostSummary | None) -> CostSummary:
         marks=(
             *own.marks,
             f"{share:.0%} of the answers come from elsewhere: CPU time is of this side alone.",
+            *price_marks(contender),
         ),
     )
+
+
+def _paid_usd(contender: Contender) -> np.ndarray | None:
+    """Price of each answer on dev, 0 where it was given here, shape (n,); None where too few are known.
+
+    Where some have no price (a log that counts no tokens in some lines), the mean of the others stands for
+    them.
+    """
+    went = [_went(contender, record) for record in contender.records]
+    prices = [
+        record.cost.price_usd if w else 0.0 for record, w in zip(contender.records, went, strict=True)
+    ]
+    known = [price for price, w in zip(prices, went, strict=True) if w and price is not None]
+    if len(known) < min(sum(went), LEAST_PRICED):
+        return None
+    mean = sum(known) / len(known) if known else 0.0
+    return np.array([mean if price is None else price for price in prices])
+
+
+def _mean_tokens(records: Sequence[Record], side: str) -> float | None:
+    known = [n for record in records if (n := getattr(record.cost, side)) is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _latencies(contender: Contender, cost: CostSummary) -> np.ndarray:
@@ -141,7 +169,33 @@ def _over(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None
     return None if one is None or other is None else np.asarray(one / other)
 
 
-def _compared(cost: CostSummary, base: CostSummary, times: np.ndarray | None) -> CostSummary:
+def _money_ratios(
+    contenders: Sequence[Contender], costs: Sequence[CostSummary], rng: np.random.Generator
+) -> list[np.ndarray | None]:
+    """Each one's mean price over the incumbent's on resampled dev requests, the same ones for both."""
+    n = len(contenders[0].records)
+    rows = rng.integers(0, n, (N_RESAMPLES, n)) if n else np.zeros((N_RESAMPLES, 0), int)
+    means = [_resampled_usd(one, cost, rows) for one, cost in zip(contenders, costs, strict=True)]
+    base = means[0]
+    if base is None or not (base > 0).all():
+        return [None] * len(means)
+    return [None if mean is None else mean / base for mean in means]
+
+
+def _resampled_usd(contender: Contender, cost: CostSummary, rows: np.ndarray) -> np.ndarray | None:
+    """Mean price of a task, shape (N_RESAMPLES,); where all is answered here it does not vary."""
+    if cost.usd_per_1000 is None:
+        return None
+    paid = _paid_usd(contender) if is_remote(contender.candidate) else None
+    if paid is None or len(paid) != rows.shape[1]:
+        return np.full(len(rows), cost.usd_per_1000 / 1000)
+    here_usd = cost.usd_per_1000 / 1000 - float(paid.mean())
+    return np.asarray(here_usd + paid[rows].mean(axis=1))
+
+
+def _compared(
+    cost: CostSummary, base: CostSummary, times: np.ndarray | None, money: np.ndarray | None
+) -> CostSummary:
     """With its ratio to the incumbent's money, or else mean latency."""
     if cost is base:
         one = Interval(value=1.0, low=1.0, high=1.0, method="the incumbent itself")
@@ -152,12 +206,17 @@ def _compared(cost: CostSummary, base: CostSummary, times: np.ndarray | None) ->
         )
     if times is not None:
         cost = msgspec.structs.replace(cost, latency_ratio=_latency_ratio(times))
-    if not base.usd_per_1000 or cost.usd_per_1000 is None:
+    if money is None or not base.usd_per_1000 or cost.usd_per_1000 is None:
         return cost
-    value = cost.usd_per_1000 / base.usd_per_1000
-    # Prices are given and tokens counted: what is uncertain is the throughput of this machine.
+    # Prices are given: what is uncertain is the throughput of this machine, and which requests come.
     spread = 1.0 + (cost.noise_share or 0.0)
-    ratio = Interval(value=value, low=value / spread, high=value * spread, method="prices as given")
+    low, high = (float(x) for x in np.quantile(money, [0.025, 0.975]))
+    ratio = Interval(
+        value=cost.usd_per_1000 / base.usd_per_1000,
+        low=low / spread,
+        high=high * spread,
+        method="prices as given, bootstrap over requests",
+    )
     return msgspec.structs.replace(cost, usd_ratio=ratio)
 
 

@@ -37,6 +37,7 @@ from jettison.loop.checks import check_dev, check_scorers, check_slices
 from jettison.loop.config import RunConfig
 from jettison.loop.nominate import Ballot, nominate
 from jettison.loop.release_chosen import release_chosen
+from jettison.loop.remote_words import why_no_money
 from jettison.loop.safety import ON_PROBES, probes_of, safety_gates, safety_records, with_scorer_errors
 from jettison.loop.search import NO_TIME, Findings, first_contender, search, with_costs
 from jettison.loop.suite_evidence import suite_evidence
@@ -290,6 +291,8 @@ def _incumbent(workspace: Workspace) -> tuple[Contender, float]:
     _tell_students(workspace, contender)
     score = "not scored" if contender.dev_score is None else f"{contender.dev_score:.1%}"
     workspace.watcher.found(f"incumbent: {score} on {len(workspace.dev)} dev examples")
+    if no_money := why_no_money(contender, config.usd_per_hour):
+        workspace.watcher.found(f"warning: {no_money}")
     return contender, max(took_s / max(1, len(workspace.dev)), 1e-4)
 
 
@@ -400,6 +403,9 @@ def _decide(
     untested = _why_untested(workspace, findings) if not finalists else ""
     if untested:
         decision = msgspec.structs.replace(decision, reasons=(untested,))
+    no_money = why_no_money(incumbent, workspace.config.usd_per_hour)
+    if no_money and ballot.nominee is None:
+        decision = msgspec.structs.replace(decision, reasons=(no_money, *decision.reasons))
     write_decision(workspace.folder, decision)
     answers = tuple(Answers(name=e.name, records=e.records) for e in evidence)
     return Judged(decision=decision, examples=examples, answers=answers, probes=tuple(probes))

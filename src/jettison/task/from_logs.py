@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,7 @@ from jettison.task.log_answers import answers_in
 from jettison.task.log_calls import Calls, read_calls
 from jettison.task.log_files import OUTPUTS_FILE, TASK_FILE, LoggedExample, files_of, input_id, task_content
 from jettison.task.log_templates import Template, templates_of
+from jettison.task.log_use import Use, fuller
 from jettison.task.pii import mask
 from jettison.task.prompting import check_template
 from jettison.task.read import read_task
@@ -67,6 +69,15 @@ class LogReport(msgspec.Struct, frozen=True, kw_only=True):
     """Inputs that got more than one answer."""
     n_outside: int
     """Answers outside the closed set of labels."""
+    models: dict[str, int]
+    """Who answered → to how many inputs, the most frequent first; a log need not say it."""
+    n_counted: int
+    """Inputs to whose answer the log counts the tokens, as a price needs."""
+    n_timed: int
+    """Inputs of whose answer the log says how long it took."""
+    prompt_tokens: float | None
+    completion_tokens: float | None
+    """Means of those that are counted."""
     pii: dict[str, int]
     """Kind → how often it was found."""
     masked: bool
@@ -110,6 +121,7 @@ def task_from_logs(
     examples, pii, shots = _examples(chosen, keep_pii=keep_pii)
     answers = answers_in([(example.output, example.n) for example in examples])
     notes += _notes(chosen, calls, pii_in_prompt=_pii_in_prompt(chosen))
+    notes += _mixed([example.use.model for example in examples])
     content = task_content(name or out.absolute().name, chosen, shots, answers, trust=trust_answers)
     files = files_of(content, examples, answers, trust=trust_answers)
     for file, text in files.items():
@@ -133,6 +145,7 @@ def task_from_logs(
         n_near_duplicates=len({i for pair in near for i in (pair.first, pair.second)}),
         n_inconsistent=sum(len({answers.plain(o) for o in e.outputs}) > 1 for e in examples),
         n_outside=sum(answers.label(e.output) is None for e in examples) if answers.labels else 0,
+        **_took([example.use for example in examples]),
         pii=dict(pii),
         masked=not keep_pii,
         notes=tuple(notes),
@@ -167,6 +180,7 @@ def _examples(
     """Inputs with their answers, masked and merged; worked examples of the prompt, masked too."""
     found: Counter[str] = Counter()
     merged: dict[str, Counter[str]] = {}
+    uses: dict[tuple[str, str], Use] = {}
     asked: Counter[str] = Counter()
     for call in template.calls:
         texts = (template.input_of(call.request.user), *call.answers)
@@ -174,16 +188,39 @@ def _examples(
         found += counts
         text, *answers = texts if keep_pii else masked
         outputs = merged.setdefault(text, Counter())
-        for answer, n in zip(answers, call.answers.values(), strict=True):
+        for answer, (whole, n) in zip(answers, call.answers.items(), strict=True):
             outputs[answer] += n
+            uses[text, answer] = fuller(uses.get((text, answer)), call.uses.get(whole, Use()))
         asked[text] += call.n
     examples = [
-        LoggedExample(id=input_id(text), input=text, n=asked[text], outputs=dict(outputs.most_common()))
+        LoggedExample(
+            id=input_id(text),
+            input=text,
+            n=asked[text],
+            outputs=dict(ranked := outputs.most_common()),
+            use=uses[text, ranked[0][0]],
+        )
         for text, outputs in merged.items()
     ]
     turns, counts = mask(tuple(text for _, text in template.turns))
     said = [text for _, text in template.turns] if keep_pii else list(turns)
     return examples, found + counts, list(zip(said[::2], said[1::2], strict=False))
+
+
+def _took(uses: Sequence[Use]) -> dict[str, Any]:
+    """What the answers took, as fields of the report."""
+    counted = [(use.prompt_tokens, use.completion_tokens) for use in uses if use.is_counted]
+    means = [sum(n or 0 for n in side) / len(counted) for side in zip(*counted, strict=True)] or [
+        None,
+        None,
+    ]
+    return {
+        "models": dict(Counter(use.model for use in uses if use.model is not None).most_common()),
+        "n_counted": len(counted),
+        "n_timed": sum(use.latency_s is not None for use in uses),
+        "prompt_tokens": means[0],
+        "completion_tokens": means[1],
+    }
 
 
 def _pii_in_prompt(template: Template) -> bool:
@@ -209,6 +246,15 @@ def _notes(template: Template, calls: Calls, *, pii_in_prompt: bool) -> list[str
             "chosen by content."
         )
     return notes
+
+
+def _mixed(models: Sequence[str | None]) -> list[str]:
+    """A note where more than one model answered: they are no single incumbent."""
+    named = Counter(model for model in models if model is not None).most_common()
+    if len(named) < 2:
+        return []
+    said = ", ".join(f"{model} {n}" for model, n in named[:5])
+    return [f"more than one model answered ({said}): as one incumbent's they are taken all together."]
 
 
 def _seen(template: Template) -> SeenTemplate:

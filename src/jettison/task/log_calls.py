@@ -16,6 +16,7 @@ import msgspec
 
 from jettison.errors import InvalidInput
 from jettison.task.log_shapes import Piece, Request, pieces_of
+from jettison.task.log_use import Use, fuller
 
 MAX_LINE_BYTES = 8 << 20
 MAX_DOCUMENT_BYTES = 256 << 20
@@ -35,6 +36,8 @@ class Call:
     place: str
     """Where it was found first."""
     answers: Counter[str] = field(default_factory=Counter)
+    uses: dict[str, Use] = field(default_factory=dict)
+    """Answer → what it took, in the first call that says most of it."""
     n: int = 0
 
 
@@ -155,7 +158,7 @@ class _Reader:
         self.bad: list[str] = []
         self._max = max_calls
         self._requests: dict[str, tuple[Request, str]] = {}
-        self._answers: dict[str, str] = {}
+        self._answers: dict[str, tuple[str, Use]] = {}
         self._n_dropped = 0
 
     @property
@@ -176,20 +179,20 @@ class _Reader:
                 self.bad.append(f"{place}: {error}")
 
     def _place(self, piece: Piece, place: str) -> None:
-        request, answer, key = piece.request, piece.answer, piece.key
+        request, answer, key, use = piece.request, piece.answer, piece.key, piece.use or Use()
         if key is not None and answer is None and request is not None:
-            answer = self._answers.pop(key, None)
-            if answer is None:
+            if key not in self._answers:
                 self._hold(self._requests, key, (request, place))
                 return
+            answer, use = self._answers.pop(key)
         elif key is not None and request is None and answer is not None:
             if key not in self._requests:
-                self._hold(self._answers, key, answer)
+                self._hold(self._answers, key, (answer, use))
                 return
             request, place = self._requests.pop(key)
         if request is not None and answer is not None:
             self.n_read += 1
-            self.kept.add(request, answer, place)
+            self.kept.add(request, answer, use, place)
 
     def _hold(self, waiting: dict[str, Any], key: str, half: Any) -> None:
         """Halves wait for the other one; of too many, the oldest goes."""
@@ -207,7 +210,7 @@ class _Kept:
         self.share = 1.0
         self._most = most
 
-    def add(self, request: Request, answer: str, place: str) -> None:
+    def add(self, request: Request, answer: str, use: Use, place: str) -> None:
         key = hashlib.blake2b(msgspec.json.encode(request.said), digest_size=16).digest()
         if not self._stays(key):
             return
@@ -215,6 +218,9 @@ class _Kept:
         call.n += 1
         if answer in call.answers or len(call.answers) < _MAX_ANSWERS:
             call.answers[answer] += 1
+            if request.model is not None:
+                use = msgspec.structs.replace(use, model=request.model)
+            call.uses[answer] = fuller(call.uses.get(answer), use)
         while len(self.calls) > self._most:
             self.share /= 2
             self.calls = {key: call for key, call in self.calls.items() if self._stays(key)}

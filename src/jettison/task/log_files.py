@@ -13,6 +13,7 @@ from jettison.errors import InvalidInput
 from jettison.task.examples import text_key
 from jettison.task.log_answers import Answers
 from jettison.task.log_templates import Template
+from jettison.task.log_use import Use
 from jettison.task.prompt import Prompt, most_tokens
 
 TASK_FILE, OUTPUTS_FILE, TO_LABEL_FILE = "task.toml", "incumbent_outputs.jsonl", "to_label.jsonl"
@@ -30,6 +31,8 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True):
 
     answers: dict[str, str]
     """`input_id` → the most frequent answer, as it was given."""
+    uses: dict[str, Use] = {}
+    """`input_id` → what that answer took, as far as the log says."""
     prompts: frozenset[str] = frozenset()
     """Digests of what was asked, where the file says so."""
 
@@ -41,21 +44,24 @@ def read_logged(path: Path) -> Logged:
         InvalidInput: There is no such file, or a line of it is none.
     """
     found: dict[str, str] = {}
+    uses: dict[str, Use] = {}
     prompts: set[str] = set()
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     row = msgspec.json.decode(line, type=_Answered)
+                    use = msgspec.json.decode(line, type=Use)
                 except msgspec.MsgspecError as error:
                     raise InvalidInput(
                         f"{path}:{number} must be a line with id and output, got: {error}."
                     ) from error
                 found[row.id] = next(iter(row.outputs), row.output)
+                uses[row.id] = use
                 prompts |= {row.prompt} if row.prompt else set()
     except OSError as error:
         raise InvalidInput(f"logged answers must be a file, got {path}: {error.strerror}.") from error
-    return Logged(answers=found, prompts=frozenset(prompts))
+    return Logged(answers=found, uses=uses, prompts=frozenset(prompts))
 
 
 class _Answered(msgspec.Struct, frozen=True):
@@ -74,6 +80,8 @@ class LoggedExample(msgspec.Struct, frozen=True, kw_only=True):
     """How often it was asked."""
     outputs: dict[str, int]
     """Answer → times, the most frequent first."""
+    use: Use = msgspec.field(default_factory=Use)
+    """Of one call with the most frequent answer."""
 
     @property
     def output(self) -> str:
@@ -149,6 +157,7 @@ def files_of(
                 "n": e.n,
                 "outputs": e.outputs,
                 "prompt": prompt,
+                **msgspec.to_builtins(e.use),
             }
             for e in examples
         ),

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from jettison.errors import InvalidInput
+from jettison.task.log_use import Use, span_use, use_of
 
 _REQUEST_KEYS = ("request", "request_body", "req", "body", "input", "kwargs")
 _RESPONSE_KEYS = ("response", "response_body", "resp", "output", "completion", "result", "answer")
@@ -38,6 +39,8 @@ class Piece:
     request: Request | None = None
     answer: str | None = None
     key: str | None = None
+    use: Use | None = None
+    """What the answer took, where there is one."""
 
 
 def pieces_of(item: Any) -> Iterator[Piece]:
@@ -65,11 +68,12 @@ def pieces_of(item: Any) -> Iterator[Piece]:
     if response is None and isinstance(messages, list) and messages:
         last = _message(messages[-1])
         if last[0] == "assistant":  # as in files for fine-tuning
-            yield Piece(request=_request({**item, "messages": messages[:-1]}), answer=last[1])
+            asked = _request({**item, "messages": messages[:-1]})
+            yield Piece(request=asked, answer=last[1], use=use_of(item))
             return
     if response is None:
         raise InvalidInput("must hold a response, got none")
-    yield Piece(request=_request(request), answer=_answer(response))
+    yield Piece(request=_request(request), answer=_answer(response), use=_use(response, item))
 
 
 def _first(item: dict[str, Any], keys: Sequence[str]) -> Any:
@@ -86,7 +90,9 @@ def _batch_half(item: dict[str, Any]) -> Piece:
         raise InvalidInput(f"the request failed: {_reason(item.get('error'))}")
     if response.get("status_code", 200) != 200:
         raise InvalidInput(f"the request failed with status {response['status_code']}")
-    return Piece(key=key, answer=_answer(response.get("body", response)))
+    # The times of a batch are those of its queue.
+    body = _decoded(response.get("body", response))
+    return Piece(key=key, answer=_answer(body), use=use_of(body))
 
 
 def _reason(error: Any) -> str:
@@ -183,6 +189,14 @@ def _answer(value: Any) -> str:
     raise InvalidInput(f"a response must hold an answer, got the keys {sorted(value)[:8]}")
 
 
+def _use(response: Any, item: dict[str, Any]) -> Use:
+    """What an answer took: its body says the tokens, and what stands around it the time."""
+    response = _decoded(response)
+    body = response.get("body") if isinstance(response, dict) else None
+    body = _decoded(body)
+    return use_of(body, response, item) if isinstance(body, dict) else use_of(response, item)
+
+
 def _finished(choice: dict[str, Any]) -> str:
     """The answer of one choice; one that was cut off or filtered is none."""
     reason = choice.get("finish_reason")
@@ -217,10 +231,10 @@ def _traces(resource_spans: Sequence[Any]) -> Iterator[Piece]:
                 events = [_attributes(event.get("attributes")) for event in span.get("events") or ()]
                 held = next((one for one in (own, *events) if _INPUT in one and _OUTPUT in one), None)
                 if held is not None:
-                    yield _span_call({**own, **held})
+                    yield _span_call({**own, **held}, span)
 
 
-def _span_call(held: dict[str, Any]) -> Piece:
+def _span_call(held: dict[str, Any], span: dict[str, Any]) -> Piece:
     said = [_message(one) for one in _listed(held[_INPUT])]
     if _SYSTEM in held:
         said.insert(0, ("system", _text(_listed(held[_SYSTEM]))))
@@ -233,7 +247,8 @@ def _span_call(held: dict[str, Any]) -> Piece:
     request = _of_messages(
         said, model=held.get("gen_ai.request.model"), max_tokens=most if isinstance(most, int) else None
     )
-    return Piece(request=request, answer=_message({"role": "assistant", **answers[0]})[1])
+    answer = _message({"role": "assistant", **answers[0]})[1]
+    return Piece(request=request, answer=answer, use=span_use(held, span))
 
 
 def _attributes(listed: Any) -> dict[str, Any]:
