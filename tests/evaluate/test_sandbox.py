@@ -136,7 +136,7 @@ def test_a_limit_must_be_above_zero():
 
 
 TESTS = "def check(f):\n    assert f(2, 3) == 5\n    assert f(-1, 1) == 0\n\ncheck(add)"
-ADD = Example(id="1", input="def add(a, b):\n", references=(TESTS,))
+ADD = Example(id="1", input="def add(a, b):\n", tests=(TESTS,))
 
 
 def test_code_is_run_only_where_it_was_asked_for():
@@ -186,7 +186,7 @@ def test_reference_solutions_of_humaneval_pass_and_empty_ones_fail():
     rows = [json.loads(x) for x in (SHARED / "data/humaneval/humaneval.jsonl").read_text().splitlines()]
     for row in rows[::40]:
         tests = f"{row['test']}\ncheck({row['entry_point']})"
-        example = Example(id=row["task_id"], input=row["prompt"], references=(tests,))
+        example = Example(id=row["task_id"], input=row["prompt"], tests=(tests,))
         right = scorer.score(example, Output(label=row["canonical_solution"], confidence=0.5))
         assert right.value == 1, (row["task_id"], right.reason)
         wrong = scorer.score(example, Output(label="    return None\n", confidence=0.5))

@@ -15,7 +15,7 @@ from jettison.evaluate.score_overlap import ChrfScorer, RougeScorer, common_subs
 from jettison.evaluate.score_pattern import RegexScorer
 from jettison.evaluate.score_rank import NdcgScorer, RecallScorer, ReciprocalRankScorer
 from jettison.evaluate.score_text import ExactScorer, F1Scorer, NormalizedExactScorer, TextScorer
-from jettison.evaluate.scorers import Scorer, open_scorers
+from jettison.evaluate.scorers import Scorer, check_right_answers, open_scorers
 from jettison.model import Output
 from jettison.task import Example
 
@@ -27,6 +27,29 @@ TEXT = [ExactScorer(), NormalizedExactScorer(), F1Scorer(), RougeScorer(), ChrfS
 
 def example(expected: str | None = "apple", *references: str, **fields: object) -> Example:
     return Example(id="1", input="?", expected=expected, references=references, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "name", ["exact", "normalized_exact", "f1", "rouge", "chrf", "numeric", "field_f1"]
+)
+def test_unit_tests_are_no_answer_to_compare_with(name: str) -> None:
+    program = '{"a": 1}' if name == "field_f1" else "assert f() == 1"
+    scorers = open_scorers([name])
+    tested = Example(id="1", input="?", tests=(program,))
+    said = Output(label=program, confidence=1.0)
+    assert scorers[name].score(tested, said).value is None
+    with pytest.raises(InvalidInput, match=f"scorer '{name}' must have right answers .* unit tests alone"):
+        check_right_answers(scorers, [tested])
+    solved = Example(id="2", input="?", expected=program, tests=("assert False",))
+    check_right_answers(scorers, [tested, solved])
+    assert scorers[name].score(solved, said).value == pytest.approx(1)
+
+
+def test_a_pattern_without_a_group_needs_no_right_answer() -> None:
+    tested = [Example(id="1", input="?", tests=("assert f()",))]
+    check_right_answers(open_scorers({"regex": {"pattern": "def f"}}), tested)
+    with pytest.raises(InvalidInput, match="'regex' must have right answers"):
+        check_right_answers(open_scorers({"regex": {"pattern": "def (f)"}}), tested)
 
 
 def output(label: str, error: str | None = None) -> Output:

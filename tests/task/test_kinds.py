@@ -106,11 +106,17 @@ def test_unit_tests_are_no_right_answer(tmp_path: Path) -> None:
         return {"q": text, "a": "def f(): return 1" if i % 2 else None, "t": ["assert f() == 1"]}
 
     head = 'scorers = ["runs"]\n[scorer.runs]\nscorer = "code"\nrun_code = true'
-    columns = 'input = "q"\nexpected = "a"\nreferences = "t"'
+    columns = 'input = "q"\nexpected = "a"\ntests = "t"'
     task = read_task(write_kind(tmp_path, "generate", row, columns=columns, head=head))
     assert [e.expected for e in task.train[:2]] == [None, "def f(): return 1"]
-    assert {e.references for e in task.train} == {("assert f() == 1",)}
+    assert {(e.references, e.tests) for e in task.train} == {((), ("assert f() == 1",))}
     assert all(e.is_judged for e in task.train)
+    with pytest.raises(
+        InvalidInput, match=r"data\.columns\.tests must name the column of unit tests where"
+    ):
+        read_task(
+            write_kind(tmp_path, "generate", row, columns=columns.replace("tests", "references"), head=head)
+        )
 
 
 def test_extract_takes_objects_and_their_text_and_a_schema(tmp_path: Path) -> None:

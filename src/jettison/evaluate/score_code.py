@@ -12,9 +12,9 @@ _FENCED = re.compile(r"```(?:[Pp]ython|py|python3)?[ \t]*\n(.*?)(?:^```|\Z)", re
 
 
 class CodeScorer:
-    """1 when the answer's code and then each of `Example.references` run to their end, else 0.
+    """1 when the answer's code and then each of `Example.tests` run to their end, else 0.
 
-    References are Python source, as HumanEval's `test` followed by `check(name)`. Code is taken from
+    Tests are Python source, as HumanEval's `test` followed by `check(name)`. Code is taken from
     the first fenced block of the answer, or is the whole answer.
 
     Settings: `run_code` must be true: this runs what a model wrote on this machine; see
@@ -44,14 +44,14 @@ class CodeScorer:
 
     def score(self, example: Example, output: Output) -> Score:
         """Judge one answer; None where the example has no tests."""
-        if not example.references:
-            return Score(value=None, reason="the example has no unit tests in its references")
+        if not example.tests:
+            return Score(value=None, reason="the example has no unit tests in `tests`")
         if output.error is not None:
             return Score(value=0.0, reason="no answer")
         code = code_in(output.label)
         if self._continues:
             code = example.input + code
-        run = run_program("\n\n".join((code, *example.references)) + "\n", self._limits)
+        run = run_program("\n\n".join((code, *example.tests)) + "\n", self._limits)
         self._doors = run.doors or self._doors
         return Score(value=float(run.passed), reason=run.reason or None)
 

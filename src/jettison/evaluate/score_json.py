@@ -83,6 +83,8 @@ class FieldF1Scorer:
     (true). Right answers are JSON objects; the best of them counts.
     """
 
+    needs_right_answer = True
+
     def __init__(
         self,
         *,

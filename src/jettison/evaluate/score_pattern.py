@@ -37,6 +37,7 @@ class RegexScorer:
                 f"pattern of scorer 'regex' must be a regular expression, got {pattern!r}: {error}."
             ) from error
         self._take = take
+        self.needs_right_answer = self._pattern.groups > 0
 
     def score(self, example: Example, output: Output) -> Score:
         """Judge one answer; None where a group must be compared and no right answer is known."""

@@ -18,6 +18,8 @@ class SimilarityScorer:
     `least` (None; a cosine from which on the score is 1, and 0 below).
     """
 
+    needs_right_answer = True
+
     def __init__(
         self, *, out_of_scope: str | None = None, embedder: str, least: float | None = None
     ) -> None:

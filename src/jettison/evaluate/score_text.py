@@ -27,6 +27,8 @@ def right_answers(example: Example) -> tuple[str, ...]:
 class TextScorer(ABC):
     """Compares the answer with each right answer and keeps the best score. No answer scores 0."""
 
+    needs_right_answer = True
+
     def __init__(self, *, out_of_scope: str | None = None) -> None:
         del out_of_scope
 

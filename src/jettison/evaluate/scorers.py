@@ -27,7 +27,7 @@ class Scorer(Protocol):
 
     A scorer that is quicker at many may also have `score_all`, as `score_all` below calls it; one whose
     judgement depends on the machine may have `facts()`, which the evidence keeps; one that holds a
-    model, `close()`.
+    model, `close()`; one that compares with right answers, `needs_right_answer`, true.
     """
 
     def score(self, example: Example, output: Output) -> Score:
@@ -49,6 +49,24 @@ def open_scorers(scorers: Scorers, *, out_of_scope: str | None = None) -> dict[s
     return {
         name: _open(name, dict(settings), out_of_scope) for name, settings in with_settings(scorers).items()
     }
+
+
+def check_right_answers(scorers: Mapping[str, Scorer], examples: Sequence[Example]) -> None:
+    """Refuse a scorer that compares with right answers where no example has one.
+
+    Raises:
+        InvalidInput: There is one; unit tests are no right answers.
+    """
+    if not examples or any(one.expected is not None or one.references for one in examples):
+        return
+    for name, scorer in scorers.items():
+        if getattr(scorer, "needs_right_answer", False):
+            tested = any(one.tests for one in examples)
+            has = "unit tests alone, which are none" if tested else "no right answer at all"
+            raise InvalidInput(
+                f"scorer {name!r} must have right answers to compare with, got examples with {has}. Write "
+                f"solutions into the column that `expected` names, or leave {name!r} out of `scorers`."
+            )
 
 
 def close_scorers(scorers: Mapping[str, Scorer]) -> None:

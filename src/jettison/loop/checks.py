@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jettison.decision import Gate, NotShownWorse, NotWorse
 from jettison.errors import NotEnoughData, UnknownName
 from jettison.evaluate.calibrate import LEAST_EXAMPLES
-from jettison.evaluate.scorers import close_scorers, open_scorers
+from jettison.evaluate.scorers import check_right_answers, close_scorers, open_scorers
 from jettison.loop.workspace import Workspace
 from jettison.task import Development
 
@@ -15,7 +15,7 @@ def check_scorers(gates: Sequence[Gate], workspace: Workspace) -> None:
 
     Raises:
         UnknownName: There is no such scorer.
-        InvalidInput: A setting of one is unknown, missing or out of range.
+        InvalidInput: A setting of one is unknown, missing or out of range, or it lacks right answers.
     """
     known = sorted(workspace.scorers)
     for gate in gates:
@@ -24,7 +24,11 @@ def check_scorers(gates: Sequence[Gate], workspace: Workspace) -> None:
     for name in workspace.config.scorer_labels:
         if name not in known:
             raise UnknownName(f"scorer_labels must be of the task's scorers {known}, got {name!r}.")
-    close_scorers(open_scorers(workspace.scorers, out_of_scope=workspace.task.out_of_scope))
+    opened = open_scorers(workspace.scorers, out_of_scope=workspace.task.out_of_scope)
+    try:
+        check_right_answers(opened, workspace.dev)
+    finally:
+        close_scorers(opened)
 
 
 def check_dev(data: Development) -> None:

@@ -11,7 +11,7 @@ from jettison.compress.incumbent import take_in
 from jettison.errors import NotEnoughData
 from jettison.evaluate.calibrate import LEAST_EXAMPLES, calibrate
 from jettison.evaluate.run import Progress, evaluate
-from jettison.evaluate.scorers import close_scorers, open_scorers, score_all
+from jettison.evaluate.scorers import check_right_answers, close_scorers, open_scorers, score_all
 from jettison.evaluate.slices import Slicer
 from jettison.loop.workspace import asked_once
 from jettison.model import Output
@@ -79,6 +79,7 @@ def judged_by_task(
         if record.example_id in known and set(record.scores) <= {"label"} and not record.unanswered
     }
     scorers = open_scorers(task.scoring, out_of_scope=task.out_of_scope)
+    check_right_answers(scorers, list(known.values()))
     pairs = [(known[example], output) for example, output in new.items()]
     found = {name: [one.value for one in score_all(scorer, pairs)] for name, scorer in scorers.items()}
     close_scorers(scorers)

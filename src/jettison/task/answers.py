@@ -7,8 +7,7 @@ from typing import Any
 
 from jettison.errors import InvalidInput, UnknownName
 from jettison.task.cells import list_of, object_of, text_of
-from jettison.task.kinds import has_tests
-from jettison.task.source import TaskSource, did_you_mean
+from jettison.task.source import Columns, TaskSource, did_you_mean
 from jettison.task.tables import Table
 
 
@@ -19,6 +18,7 @@ class Answer:
     expected: str | None = None
     choices: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
     relevance: tuple[float, ...] = ()
 
 
@@ -76,7 +76,8 @@ def _texts(table: Table, splits: Sequence[str], source: TaskSource) -> list[Answ
     columns = source.data.columns
     read = object_of if source.kind == "extract" else text_of
     more = None if columns.references is None else column_of(table, columns.references, "references")
-    if more is not None and columns.expected not in table.columns:
+    tests = None if columns.tests is None else column_of(table, columns.tests, "tests")
+    if (more is not None or tests is not None) and columns.expected not in table.columns:
         expected: list[Any] = [None] * table.n_rows
     else:
         expected = expected_of(table, splits, source)
@@ -88,22 +89,27 @@ def _texts(table: Table, splits: Sequence[str], source: TaskSource) -> list[Answ
             continue
         several = value if isinstance(value, list) else [] if _is_missing(value) else [value]
         right = [read(one, column=columns.expected, place=place) for one in several]
-        n_said = len(right)
         if more is not None:
             listed = list_of(
                 more[row], separator=source.data.separator, column=str(columns.references), place=place
             )
             right += [read(one, column=str(columns.references), place=place) for one in listed or ()]
-        if not right and split != "unlabelled":
+        checks = () if tests is None else _tests_of(tests[row], columns, place)
+        if not right and not checks and split != "unlabelled":
             raise InvalidInput(
                 f"{columns.expected} must be the right answer in every row of train, dev and test, got "
                 f"{value!r} at {place}. Rows without answers belong in the split `unlabelled`."
             )
-        # Unit tests stay tests where nobody has written a solution: they are no answer to compare or learn.
-        first = 0 if has_tests(source) and not n_said else 1
-        expected_one = right[0] if first and right else None
-        answers.append(Answer(expected=expected_one, references=tuple(right[first:])))
+        answers.append(
+            Answer(expected=right[0] if right else None, references=tuple(right[1:]), tests=checks)
+        )
     return answers
+
+
+def _tests_of(value: Any, columns: Columns, place: str) -> tuple[str, ...]:
+    """Unit tests of one row: a list of programs, or one."""
+    listed = value if isinstance(value, list) else [] if _is_missing(value) else [value]
+    return tuple(text_of(one, column=str(columns.tests), place=place) for one in listed)
 
 
 def _options(table: Table, splits: Sequence[str], source: TaskSource) -> list[_Options]:

@@ -29,6 +29,7 @@ class Row:
     """`train`, `dev`, `test`, `unlabelled`, or `any` where a split is still to be made."""
     choices: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
     relevance: tuple[float, ...] = ()
     source: str | None = None
     """Where the example came from before it was in the file, where the data says it."""
@@ -78,6 +79,7 @@ def rows_of(table: Table, splits: Sequence[str], source: TaskSource) -> list[Row
             split=split,
             choices=answers[i].choices,
             references=answers[i].references,
+            tests=answers[i].tests,
             relevance=answers[i].relevance,
             source=None if sources is None or sources[i] is None else str(sources[i]),
         )
@@ -128,6 +130,7 @@ def examples_of(rows: Sequence[Row], *, out_of_scope: str | None) -> list[Exampl
                 source=row.source or row.place,
                 choices=row.choices,
                 references=row.references,
+                tests=row.tests,
                 relevance=row.relevance,
             )
         )

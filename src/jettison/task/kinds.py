@@ -26,7 +26,7 @@ def scorers_of(source: "TaskSource") -> tuple[str, ...]:
 
 
 def has_tests(source: "TaskSource") -> bool:
-    """Whether `references` are programs that check an answer, and no right answers."""
+    """Whether a scorer checks answers with unit tests."""
     return any(source.scorer.get(name, {}).get("scorer", name) == "code" for name in scorers_of(source))
 
 
@@ -50,7 +50,12 @@ def check_kind(source: "TaskSource", where: str) -> None:
         raise InvalidInput(
             f"[prompt] must be left out for kind 'embed', which no prompt is asked in, got one in {where}."
         )
-    belongs = {"choices": WITH_CHOICES, "references": WITH_REFERENCES, "relevance": ("rank",)}
+    belongs = {
+        "choices": WITH_CHOICES,
+        "references": WITH_REFERENCES,
+        "tests": ("generate",),
+        "relevance": ("rank",),
+    }
     for name, kinds in belongs.items():
         if getattr(columns, name) is not None and kind not in kinds:
             raise InvalidInput(
@@ -70,6 +75,12 @@ def check_kind(source: "TaskSource", where: str) -> None:
         raise InvalidInput(f"data.separator must be non-empty text, got '' in {where}.")
     if source.scorers is not None:
         _check_scorers(source.scorers, where)
+    if has_tests(source) != (columns.tests is not None):
+        raise InvalidInput(
+            f"data.columns.tests must name the column of unit tests where a scorer is 'code', and be left "
+            f"out otherwise, got {columns.tests!r} beside scorers {list(scorers_of(source))} in {where}. "
+            "`references` are further right answers, which unit tests are none of."
+        )
     for name in source.scorer:
         if name not in scorers_of(source):
             raise InvalidInput(

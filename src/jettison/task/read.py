@@ -140,6 +140,7 @@ def examples_digest(examples: Iterable[Example]) -> str:
 
 def _said(e: Example) -> list[Any]:
     more = [one for one in (e.choices, e.references, e.relevance) if one]
+    more += [("tests", *e.tests)] if e.tests else []
     return [e.id, e.input, e.expected, e.group, e.slices, e.weight, *more]
 
 

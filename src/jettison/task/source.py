@@ -31,8 +31,9 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     choices: str | list[str] | None = None
     """Column of lists, or a column for each choice; for kinds `choose` and `rank`."""
     references: str | None = None
-    """Column of lists: further right answers, or what a scorer checks an answer with; for `embed`, ids of
-    passages."""
+    """Column of lists: further right answers; for `embed`, ids of passages."""
+    tests: str | None = None
+    """Column of lists, or of one text each: unit tests that check an answer, for scorer `code`."""
     relevance: str | None = None
     """Column of lists: a grade for each choice, 0 for one that does not answer."""
     source: str | None = None

@@ -55,15 +55,16 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     choices: tuple[str, ...] = ()
     """What may be answered here, where that differs from example to example."""
     references: tuple[str, ...] = ()
-    """Further right answers beside `expected`, or what a scorer needs to check one (unit tests); of
-    kind `embed`, ids of passages."""
+    """Further right answers beside `expected`; of kind `embed`, ids of passages."""
+    tests: tuple[str, ...] = ()
+    """Programs that check an answer, for scorer `code`: no right answers."""
     relevance: tuple[float, ...] = ()
     """How well each of the choices answers the query, for `rank`; shape (n_choices,)."""
 
     @property
     def is_judged(self) -> bool:
         """Whether somebody has said what is right, or what checks an answer."""
-        return self.expected is not None or bool(self.references)
+        return self.expected is not None or bool(self.references or self.tests)
 
     @property
     def asked(self) -> Input:

@@ -67,7 +67,7 @@ def _row(example: Example, split: str) -> dict[str, Any]:
         row["group"] = example.group
     if example.weight != 1.0:
         row["weight"] = example.weight
-    for name in ("choices", "references", "relevance"):
+    for name in ("choices", "references", "relevance", "tests"):
         if value := getattr(example, name):
             row[name] = list(value)
     return row
@@ -77,7 +77,7 @@ def _content(task: Task, lines: Sequence[dict[str, Any]], columns: Sequence[str]
     present = {name for line in lines for name in line}
     roles = {
         name: name
-        for name in ("group", "weight", "choices", "references", "relevance", "source")
+        for name in ("group", "weight", "choices", "references", "relevance", "tests", "source")
         if name in present and not (name == "references" and task.kind not in ("generate", "extract"))
     }
     development = task.development

@@ -11,7 +11,7 @@ from jettison.task import Example
 from jettison.task.tables import Table, read_table
 
 EXPECTED = ("expected", "label", "answer", "target")
-_OWN = ("id", "group", "weight", "choices", "references", "relevance")
+_OWN = ("id", "group", "weight", "choices", "references", "tests", "relevance")
 
 
 def given_examples(
