@@ -172,6 +172,25 @@ def test_what_was_not_measured_is_said_and_never_drawn_as_zero() -> None:
     assert quality_against_cost(bare, width=900, height=400) is None
 
 
+def test_against_a_model_elsewhere_money_takes_the_place_of_cpu_time() -> None:
+    content = example_content()
+    paid = tuple(
+        msgspec.structs.replace(
+            one, cost=msgspec.structs.replace(one.cost, cpu_ratio=None, usd_ratio=one.cost.cpu_ratio)
+        )
+        for one in content.decision.candidates
+    )
+    content = msgspec.structs.replace(
+        content, decision=msgspec.structs.replace(content.decision, candidates=paid)
+    )
+    assert "CPU ratio" in html_page(example_content())
+    for page in (html_page(content), markdown_page(content)):
+        assert "Price ratio" in page
+        assert "Price per task" in page
+        assert "CPU ratio" not in page
+        assert "the cost was not measured in this run" not in page
+
+
 def test_a_decision_that_ships_nothing_shows_the_nominee_and_says_blocked() -> None:
     decision = msgspec.structs.replace(
         example_decision(),

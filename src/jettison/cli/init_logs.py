@@ -78,7 +78,9 @@ def price_words(report: "LogReport") -> list[str]:
         return []
     table = bundled_token_prices()
     known = next((model for model in report.models if model in table.models), None)
-    said = "usd_per_million_input and usd_per_million_output under [endpoint] make money of the tokens"
+    said = (
+        "their price is usd_per_million_input and usd_per_million_output under [endpoint] in jettison.toml"
+    )
     return [said if known is None else f"{said}; {table.priced(known)}"]
 
 

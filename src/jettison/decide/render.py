@@ -141,13 +141,14 @@ def results_junit(
 
 
 def _candidate_table(decision: Decision) -> str:
+    compared = next((c.cost.ratio_words for c in decision.candidates if c.cost.ratio), "CPU time")
     rows = [
-        "| candidate | role | verdict | accuracy | CPU ratio | MB | steps |",
+        f"| candidate | role | verdict | accuracy | {compared.removesuffix(' time')} ratio | MB | steps |",
         "|---|---|---|---|---|---|---|",
     ]
     for report in decision.candidates:
         accuracy = report.scores.get("all", {}).get("accuracy")
-        ratio, size = report.cost.cpu_ratio, report.cost.bytes
+        ratio, size = report.cost.ratio, report.cost.bytes
         cells = [
             f"**{report.name}**" if report.name == decision.chosen else report.name,
             report.role,

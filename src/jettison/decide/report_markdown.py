@@ -72,7 +72,15 @@ def _head(decision: Decision) -> list[str]:
 
 def _candidates(decision: Decision) -> list[str]:
     metric = words.heading(words.metric_words(view.main_metric(decision)))
-    header = ["Candidate", "Verdict", metric, "Difference, points", "CPU ratio", "Latency", "Size"]
+    header = [
+        "Candidate",
+        "Verdict",
+        metric,
+        "Difference, points",
+        view.ratio_heading(decision),
+        "Latency",
+        "Size",
+    ]
     rows = [
         [
             f"{row.name} ({row.note})" if row.note else row.name,
@@ -262,7 +270,7 @@ def _tried(content: ReportContent) -> list[str]:
         "Why",
         "Dev score",
         "Loss, points",
-        "CPU ratio",
+        view.ratio_heading(content.decision),
         "Size",
         "Each step",
     ]

@@ -56,6 +56,7 @@ def _top(decision: Decision) -> dict[str, Any]:
         "spotlight_note": _spotlight_note(decision),
         "tiles": view.tiles(decision),
         "metric": words.metric_words(view.main_metric(decision)),
+        "ratio_heading": view.ratio_heading(decision),
         "n_test": f"{incumbent.n['all']:,}" if "all" in incumbent.n else "",
         "candidates": view.candidate_rows(decision),
         "has_margin": margin_on_all(decision) is not None,

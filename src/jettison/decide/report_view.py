@@ -94,8 +94,8 @@ def tiles(decision: Decision) -> list[Tile]:
         return []
     metric = main_metric(decision)
     result = overall(candidate, metric)
-    ratio = candidate.cost.cpu_ratio
-    noise = candidate.cost.noise_share
+    ratio = candidate.cost.ratio
+    noise = candidate.cost.noise_share if candidate.cost.cpu_ratio else None
     smaller = _share(candidate.cost.bytes, incumbent.cost.bytes)
     return [
         Tile(
@@ -104,7 +104,7 @@ def tiles(decision: Decision) -> list[Tile]:
             detail=_quality_detail(result),
         ),
         Tile(
-            title="CPU time per task",
+            title=f"{words.heading(ratio_words(decision))} per task",
             value=words.times_less(ratio.value if ratio else None),
             detail=UNMEASURED if ratio is None else _cost_detail(ratio, noise),
         ),
@@ -115,6 +115,16 @@ def tiles(decision: Decision) -> list[Tile]:
             + (f": {words.times_less(smaller)}" if smaller else ""),
         ),
     ]
+
+
+def ratio_words(decision: Decision) -> str:
+    """What costs are compared by: CPU time, or against a model elsewhere price, or else latency."""
+    return next((c.cost.ratio_words for c in decision.candidates if c.cost.ratio is not None), "CPU time")
+
+
+def ratio_heading(decision: Decision) -> str:
+    """Over the column of these ratios."""
+    return words.heading(f"{ratio_words(decision).removesuffix(' time')} ratio")
 
 
 UNMEASURED = "the cost was not measured in this run"
@@ -174,7 +184,7 @@ def _candidate_row(candidate: CandidateReport, decision: Decision, metric: str) 
     is_incumbent = candidate.name == decision.incumbent
     result = overall(candidate, metric)
     difference = result.difference if result is not None else None
-    ratio = candidate.cost.cpu_ratio
+    ratio = candidate.cost.ratio
     notes = {"shown": "measured, not nominated", "fallback": "nominated second", "nominee": "nominated"}
     note = "released" if candidate.name == decision.chosen else notes.get(candidate.role, "")
     return CandidateRow(

@@ -105,7 +105,8 @@ def _cost(contender: Contender, here: CostSummary | None) -> CostSummary:
         completion_tokens=_mean_tokens(elsewhere, "completion_tokens")
         if here is None
         else own.completion_tokens,
-        bytes=contender.candidate.artifact_bytes,
+        # A folder of settings says nothing of the model's size.
+        bytes=None if here is None else contender.candidate.artifact_bytes,
         compressed_bytes=None,
         usd_per_1000=usd,
         n_tasks=len(contender.records),
