@@ -1,6 +1,7 @@
 """GGUF files say what the checkpoint says, keep to its tokens, and get smaller."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,8 @@ from jettison.compress.step import step_from
 from jettison.compress.to_gguf import IMPORTANCE, mean_squared_inputs
 from jettison.errors import BrokenArtifact, InvalidInput, ParityFailed, StepFailed
 from jettison.language import Ask, Continuation
-from jettison.task.prompt import Message
+from jettison.task import Example
+from jettison.task.prompt import Message, Prompt, Shot
 from jettison.testing import check_backend, check_language_model, check_step
 from language_steps import DATA, TEXTS, apply, context_in, language_candidate, save_changed
 
@@ -76,6 +78,36 @@ def test_answers_are_held_to_choices_and_schemas(exact: Candidate) -> None:
         (answer,) = engine.complete([Ask(text="well", json_schema=unreadable)])
         assert "llama.cpp cannot hold answers to the schema" in str(answer.error)
     engine.close()
+
+
+def test_a_prompt_held_to_a_schema_needs_no_shots(exact: Candidate, tmp_path: Path) -> None:
+    examples = tuple(
+        Example(id=str(i), input=text, expected='{"ok":true}') for i, text in enumerate(TEXTS[:2] * 20)
+    )
+    data = replace(
+        DATA, kind="extract", labels=(), train=examples[:4], dev=examples, scorers=("json_valid",)
+    )
+    prompt = Prompt(shots=(Shot(input="a", answer='{"ok":true}'),), chat=False, max_tokens=60)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model.gguf").write_bytes((exact.path / "model.gguf").read_bytes())
+    settings = {"kind": "extract", "prompt": msgspec.to_builtins(prompt)}
+    asking = write_candidate(tmp_path / "m", name="m", backend="llamacpp", labels=(), settings=settings)
+    slim = apply(tmp_path, asking, {"step": "prompt", "n_examples": 10}, data=data)
+    notes = slim.lineage[-1].notes
+    # Weights drawn at random write no JSON, until a grammar leaves them no choice.
+    assert (notes["dev_fit_score_before"], notes["dev_fit_score"]) == (0.0, 1.0)
+    assert [trial["tried"] for trial in notes["trials"]][:2] == [
+        "answers held to the schema of train's",
+        "0 shots",
+    ]
+    assert "shots" not in slim.settings["prompt"]
+    # Between the marks a grammar leaves room for space, which such weights take: the limit is not lowered.
+    assert slim.settings["prompt"]["max_tokens"] == 60
+    assert notes["answer_limit"]["kept"] == 60
+    model = open_model(slim)
+    answers = [json.loads(output.label) for output in model.predict(TEXTS[:3])]
+    model.close()
+    assert all(set(answer) == {"ok"} and isinstance(answer["ok"], bool) for answer in answers)
 
 
 def test_log_probabilities_are_left_away_where_nobody_wants_them(exact: Candidate) -> None:

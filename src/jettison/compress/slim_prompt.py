@@ -31,7 +31,7 @@ class SlimPrompt(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: ClassVar[str] = "prompt"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ()
 
@@ -44,10 +44,11 @@ class SlimPrompt(msgspec.Struct, frozen=True, kw_only=True):
     sentences: bool = True
     """Whether sentences of the instruction and the template are left out one by one, longest first."""
     limit_answers: bool = True
-    """Whether `max_tokens` is lowered to what 99 % of the known answers need."""
+    """Whether `max_tokens` is lowered to what 99 % of the known answers need. Written answers must keep the
+    score within it."""
     constrain: bool = True
-    """Whether answers of kind `extract` are held to the schema of train's, where none is set. Labels and
-    choices are always held to."""
+    """Whether answers of kind `extract` are held to the schema of train's, where none is set and the score
+    holds; shorter prompts are then tried with it. Labels and choices are always held to."""
     prefix_cache: bool | None = None
     """Written to the setting of that name, for servers that are told whether to keep what prompts share."""
     tolerance: Share = 0.005
@@ -76,14 +77,18 @@ class SlimPrompt(msgspec.Struct, frozen=True, kw_only=True):
                     f"{candidate.backend!r} ({candidate.name})."
                 )
             search = _Search(self, model, ready, examples, context)
+            notes = self._constrained(search)
             prompt = self._slim(search)
+            prompt, limit = self._bounded(search, prompt)
         finally:
             model.close()
-        settings, notes = self._bounded(candidate, prompt, context)
+        settings = {**candidate.settings, **search.held, "prompt": msgspec.to_builtins(prompt)}
+        if self.prefix_cache is not None:
+            settings["prefix_cache"] = self.prefix_cache
         for entry in candidate.files:
             if entry.path != MANIFEST:
                 link_or_copy(candidate.path / entry.path, context.folder / entry.path)
-        notes |= {
+        notes |= limit | {
             "fixed_characters_before": parts.fixed_characters(search.whole),
             "fixed_characters": parts.fixed_characters(prompt),
             "judged_by": search.judged_by,
@@ -120,29 +125,37 @@ class SlimPrompt(msgspec.Struct, frozen=True, kw_only=True):
                 prompt = search.first([shorter], prompt, f"{field} without {sentence.strip()[:60]!r}")
         return prompt
 
-    def _bounded(
-        self, candidate: Candidate, prompt: Prompt, context: StepContext
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Settings with the prompt, its limit and its form, and what was found."""
-        data = context.data
-        kind = str(candidate.settings.get("kind", data.kind))
-        known = [known_answer(e, kind) for e in (*data.train, *data.dev_fit)]
-        answers = [answer for answer in known if answer is not None]
-        notes: dict[str, Any] = {}
-        if self.limit_answers:
-            said = [prompt.word(label) for label in candidate.labels] if kind == "classify" else answers
-            limit, how = parts.answer_limit(said, candidate.path)
-            notes["answer_limit"] = {"tokens": limit, "counted": how, "before": prompt.max_tokens}
-            if limit is not None and limit < prompt.max_tokens:
-                prompt = msgspec.structs.replace(prompt, max_tokens=limit)
-        settings = {**candidate.settings, "prompt": msgspec.to_builtins(prompt)}
-        if self.constrain and kind == "extract" and "schema" not in settings:
-            schema = parts.schema_of(answers)
-            notes["schema"] = "of train's answers" if schema else "none: not all answers are JSON objects"
-            settings |= {"schema": schema} if schema else {}
-        if self.prefix_cache is not None:
-            settings["prefix_cache"] = self.prefix_cache
-        return settings, notes
+    def _constrained(self, search: "_Search") -> dict[str, Any]:
+        """Hold the answers to the schema of the known ones, where the score holds; what was found."""
+        if not self.constrain or search.kind != "extract" or "schema" in search.candidate.settings:
+            return {}
+        schema = parts.schema_of(search.known)
+        if schema is None:
+            return {"schema": "none: not all answers are JSON objects"}
+        held = search.holds("answers held to the schema of train's", search.whole, {"schema": schema})
+        if held:
+            search.held = {"schema": schema}
+            # What a schema brings must not be lost again.
+            search.reached = max(search.reached, search.now)
+        return {"schema": "of train's answers" if held else "none: the score does not hold with it"}
+
+    def _bounded(self, search: "_Search", prompt: Prompt) -> tuple[Prompt, dict[str, Any]]:
+        """The prompt with its limit, and what was found."""
+        if not self.limit_answers:
+            return prompt, {}
+        is_label = search.kind == "classify"
+        said = [prompt.word(label) for label in search.candidate.labels] if is_label else search.known
+        limit, how = parts.answer_limit(said, search.candidate.path)
+        notes = {"answer_limit": {"tokens": limit, "counted": how, "before": prompt.max_tokens}}
+        if limit is None or limit >= prompt.max_tokens:
+            return prompt, notes
+        bounded = msgspec.structs.replace(prompt, max_tokens=limit)
+        # A label is as long as it is; a text may be written otherwise than the known ones.
+        tried = f"answers of at most {limit} tokens"
+        if is_label or (not search.is_late() and search.holds(tried, bounded, {})):
+            return bounded, notes
+        notes["answer_limit"]["kept"] = prompt.max_tokens
+        return prompt, notes
 
 
 class _Search:
@@ -159,6 +172,12 @@ class _Search:
         self.step, self.model, self.candidate, self.context = step, model, candidate, context
         self.examples = examples
         self.whole = msgspec.convert(candidate.settings.get("prompt", {}), Prompt)
+        self.kind = str(candidate.settings.get("kind", context.data.kind))
+        known = [known_answer(e, self.kind) for e in (*context.data.train, *context.data.dev_fit)]
+        self.known = [answer for answer in known if answer is not None]
+        """Answers that somebody has said."""
+        self.held: dict[str, Any] = {}
+        """Further settings that were found to hold."""
         self.trials: list[dict[str, Any]] = []
         outputs = dev_outputs(model, examples, asked=candidate.name)
         scores = dev_scores(outputs, examples, context.data)
@@ -168,32 +187,40 @@ class _Search:
             # Nobody has said what is right: what the whole prompt brings is what must stay.
             self._wanted = [output.label for output in outputs]
             self._score, self.judged_by = self._by_agreement, "agreement with the whole prompt"
-        self.before = self.now = self._score(outputs)
+        self.before = self.now = self.reached = self._score(outputs)
 
     def first(self, variants: Sequence[Prompt], prompt: Prompt, what: str) -> Prompt:
         """The first of the variants that holds the score, or else the prompt as it is."""
         for variant in variants:
-            if len(self.trials) >= self.step.max_trials or self._is_late():
+            if len(self.trials) >= self.step.max_trials or self.is_late():
                 return prompt
-            outputs = dev_outputs(self._asked(variant), self.examples, asked=self.candidate.name)
-            score = self._score(outputs)
-            holds = score >= self.before - self.step.tolerance
-            self.trials.append(
-                {
-                    "tried": _shots(len(variant.shots)) if what == "shots" else what,
-                    "fixed_characters": parts.fixed_characters(variant),
-                    "dev_fit_score": score,
-                    "holds": holds,
-                }
-            )
-            self.context.progress("trying shorter prompts", len(self.trials) / self.step.max_trials)
-            if holds:
-                self.now = score
+            tried = _shots(len(variant.shots)) if what == "shots" else what
+            if self.holds(tried, variant, {}):
                 return variant
         return prompt
 
-    def _asked(self, prompt: Prompt) -> PromptedModel:
-        settings = {**self.candidate.settings, "prompt": msgspec.to_builtins(prompt)}
+    def holds(self, tried: str, variant: Prompt, more: dict[str, Any]) -> bool:
+        """Whether the score holds with this prompt, what is held already and these settings."""
+        outputs = dev_outputs(self._asked(variant, more), self.examples, asked=self.candidate.name)
+        score = self._score(outputs)
+        holds = score >= self.reached - self.step.tolerance
+        self.trials.append(
+            {
+                "tried": tried,
+                "fixed_characters": parts.fixed_characters(variant),
+                "dev_fit_score": score,
+                "holds": holds,
+            }
+        )
+        share = min(1.0, len(self.trials) / self.step.max_trials)
+        self.context.progress("trying shorter prompts", share)
+        if holds:
+            self.now = score
+        return holds
+
+    def _asked(self, prompt: Prompt, more: dict[str, Any]) -> PromptedModel:
+        said = {"prompt": msgspec.to_builtins(prompt)}
+        settings = {**self.candidate.settings, **self.held, **more, **said}
         return self.model.with_settings(msgspec.structs.replace(self.candidate, settings=settings))
 
     def _by_scorer(self, outputs: Sequence[Output]) -> float:
@@ -202,7 +229,8 @@ class _Search:
     def _by_agreement(self, outputs: Sequence[Output]) -> float:
         return float(np.mean([o.label == w for o, w in zip(outputs, self._wanted, strict=True)]))
 
-    def _is_late(self) -> bool:
+    def is_late(self) -> bool:
+        """Whether the time for this step is over."""
         return self.context.deadline is not None and time.monotonic() > self.context.deadline
 
 
