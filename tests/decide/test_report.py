@@ -19,6 +19,7 @@ from jettison.decide.report_pages import html_page
 from jettison.decide.report_pareto import quality_against_cost
 from jettison.decide.report_types import ReportContent, read_report_content, write_report_content
 from jettison.decide.report_words import (
+    cost_words,
     dollars,
     energy,
     heading,
@@ -170,6 +171,12 @@ def test_what_was_not_measured_is_said_and_never_drawn_as_zero() -> None:
     assert "not measured" in page.text
     assert "$0" not in page.text
     assert quality_against_cost(bare, width=900, height=400) is None
+
+
+def test_a_ratio_of_prices_is_no_sum_of_money() -> None:
+    assert cost_words("usd_ratio", 0.06) == "0.06"
+    assert cost_words("usd_per_1000", 0.06) == "$0.06"
+    assert metric_words("usd_ratio") == "price over the incumbent's"
 
 
 def test_against_a_model_elsewhere_money_takes_the_place_of_cpu_time() -> None:

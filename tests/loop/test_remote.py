@@ -53,7 +53,8 @@ def test_the_incumbents_money_is_of_its_logged_tokens_alone(tmp_path: Path) -> N
     assert (found.latency_p50_s, found.cpu_s, found.energy_j, found.peak_bytes) == (None,) * 4
     assert (found.prompt_tokens, found.completion_tokens) == (40, 3)
     assert any(
-        "costs $1 and $4 per million tokens in and out (prices of 2026-11-01)" in m for m in found.marks
+        "Tokens of large: $1 a million of prompts and $4 of answers (prices of 2026-11-01)" in m
+        for m in found.marks
     )
 
 

@@ -62,7 +62,7 @@ def test_traffic_becomes_a_task(recorded, tmp_path, capsys):
         main(["init", "--from-traffic", str(recorded), "--output", str(out), "--trust-answers", "--json"])
     assert caught.value.code == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["n_calls"] == 60
+    assert (report["n_calls"], report["n_counted"], report["n_timed"]) == (60, 60, 60)
     assert set(report["labels"]) == set(WORDS)
     content = tomllib.loads((out / "task.toml").read_text())
     assert content["prompt"]["system"] == "One of music, alarm, weather."

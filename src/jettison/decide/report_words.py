@@ -16,6 +16,8 @@ _METRIC_WORDS = {
     "label": "accuracy",
     "cpu_s": "CPU time per task",
     "cpu_ratio": "CPU time over the incumbent's",
+    "usd_ratio": "price over the incumbent's",
+    "latency_ratio": "latency over the incumbent's",
     "latency_p50_s": "median latency",
     "latency_p95_s": "95th-percentile latency",
     "latency_p99_s": "99th-percentile latency",
@@ -216,7 +218,7 @@ def cost_words(name: str, value: float | None) -> str:
         return size(value)
     if name.endswith("_j"):
         return energy(value)
-    if "usd" in name:
+    if "usd" in name and not name.endswith("_ratio"):
         return dollars(value)
     return UNKNOWN if value is None else two_digits(value)
 

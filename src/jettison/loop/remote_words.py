@@ -20,8 +20,8 @@ def price_marks(contender: Contender) -> tuple[str, ...]:
     rest = "" if n_priced == n else f"; the mean of {n_priced} of {n} answers, the others have no price"
     logged = " Tokens and seconds of answers out of the log are as it says." if endpoint.logged else ""
     return (
-        f"{endpoint.model} costs ${endpoint.usd_per_million_input:g} and "
-        f"${endpoint.usd_per_million_output:g} per million tokens in and out{dated}{rest}.{logged}",
+        f"Tokens of {endpoint.model}: ${endpoint.usd_per_million_input:g} a million of prompts and "
+        f"${endpoint.usd_per_million_output:g} of answers{dated}{rest}.{logged}",
     )
 
 
