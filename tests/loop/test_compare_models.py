@@ -34,7 +34,10 @@ def test_two_candidates_are_compared_on_the_test_split(tmp_path):
     assert done.returncode == 1, done.stderr
     assert "BLOCK" in done.stdout
     json.loads(done.stdout)
-    assert compare(tmp_path).returncode == 1
+    shown = compare(tmp_path)
+    assert shown.returncode == 1
+    stages = [line.split()[1] for line in shown.stderr.splitlines() if line.strip()[:1].isdigit()]
+    assert stages == ["opening", "opening", "asking", "asking"]
     ledger = (tmp_path / ".jettison" / "test_reads.jsonl").read_text().splitlines()
     assert len(ledger) == 1
 

@@ -276,7 +276,13 @@ def _predictions_of(
                 screen.stage(f"asking {source}")
                 return screen.progress
 
-            answered = records_of(models, task, purpose=value_sha256(["compare", a, b]), watch=watch)
+            answered = records_of(
+                models,
+                task,
+                purpose=value_sha256(["compare", a, b]),
+                watch=watch,
+                opening=lambda source: screen.stage(f"opening {source}, its confidences set on dev"),
+            )
         found |= {m: Predictions(records=tuple(r)) for m, r in zip(models, answered, strict=True)}
     sides = [found[a], found[b]]
     files = [source not in models for source in (a, b)]

@@ -30,6 +30,7 @@ def records_of(
     *,
     purpose: str,
     watch: Callable[[str], Progress] | None = None,
+    opening: Callable[[str], None] = lambda source: None,
 ) -> list[list[Record]]:
     """Answer the test split of a task with each source and return the records.
 
@@ -40,15 +41,16 @@ def records_of(
         task: Its test split is read.
         purpose: What the test split is read for; one purpose counts once.
         watch: Told which source answers now; returns what is called with a phrase and the share done.
+        opening: Told which source is opened, and calibrated on dev, now.
 
     Raises:
         JettisonError: A source cannot be opened.
     """
     with tempfile.TemporaryDirectory() as cache:
-        candidates = [
-            candidate_of(source, task, cache=Path(cache) / str(index))
-            for index, source in enumerate(sources)
-        ]
+        candidates = []
+        for index, source in enumerate(sources):
+            opening(source)
+            candidates.append(candidate_of(source, task, cache=Path(cache) / str(index)))
         reading = task.read_test(purpose=purpose)
         examples = Slicer.fit(task.development).apply(reading.examples)
         return [
