@@ -9,7 +9,7 @@ from fake_runs import LABELS, config_at
 from jettison.candidate import write_candidate
 from jettison.compress.recipe import Recipe
 from jettison.decision import CostSummary, Interval
-from jettison.loop import search
+from jettison.loop import cascades, search
 from jettison.loop.cascade_pairs import cascade_pairs
 from jettison.loop.cascades import (
     Plan,
@@ -21,7 +21,7 @@ from jettison.loop.cascades import (
     shortlist,
 )
 from jettison.loop.run import _open_workspace
-from jettison.loop.search import first_contender, traffic_weights
+from jettison.loop.search import Findings, first_contender, traffic_weights
 from jettison.loop.watcher import Silent
 from jettison.loop.workspace import Contender
 
@@ -109,6 +109,22 @@ def test_every_much_leaner_arm_is_put_in_front_of_a_cascade(workspace, arms):
     inner = options_of(workspace, arms["incumbent"], arms["small"], arms["incumbent"])
     found = nested_options(workspace, arms["incumbent"], ordered, inner)
     assert {option.arms for option in found} == {"tiny→small→incumbent", "between→small→incumbent"}
+
+
+def test_two_arms_are_put_in_front_of_a_cascade_of_two(workspace, arms, monkeypatch):
+    """Weighed as it answers when it is made, four arms deep."""
+    config = msgspec.structs.replace(workspace.config, nominate_at=0.0)
+    workspace = replace(workspace, config=config)
+    between = contender(workspace, "between", 0.04, accuracy=0.93, seed=7)
+    weighed = []
+    monkeypatch.setattr(cascades, "N_NESTED", 50)
+    monkeypatch.setattr(cascades, "shortlist", lambda _, options: weighed.extend(options) or [])
+    findings = Findings(contenders=[arms["tiny"], between, arms["small"]])
+    cascades.add_cascades(workspace, arms["incumbent"], findings)
+    deep = [option for option in weighed if option.arms == "tiny→between→small→incumbent"]
+    assert deep
+    made = _made(workspace, arms["incumbent"], deep[-1])
+    assert [r.output for r in made.records] == [r.output for r in deep[-1].records]
 
 
 def test_epsilons_follow_the_tightest_margin(workspace):

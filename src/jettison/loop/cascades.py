@@ -36,6 +36,8 @@ SAFER = 0.02
 """Chance to pass by which a dearer way to join the same arms must be safer to be made as well."""
 N_NESTED = 3
 """Leanest cascades that leaner arms are put in front of."""
+N_FRONTS = 2
+"""Arms put in front of a cascade of two, one after the other: four answer in turn at most."""
 
 
 class ScopeRule(NamedTuple):
@@ -119,7 +121,10 @@ def add_cascades(workspace: Workspace, incumbent: Contender, findings: Findings)
             reason = "no threshold could be certified on dev at any epsilon"
             findings.tried.append(not_tried(recipe, reason, status="failed"))
         options += found
-    options += nested_options(workspace, incumbent, arms, options)
+    inner = options
+    for _ in range(N_FRONTS):
+        inner = nested_options(workspace, incumbent, arms, inner)
+        options = options + inner
     made = []
     chosen = shortlist(workspace, options)
     for option, name in zip(chosen, short_names(chosen), strict=True):
