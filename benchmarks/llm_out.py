@@ -1,17 +1,17 @@
 """A language model behind an address sorts texts: what does the model that takes its place cost?
 
-Movie sentences or tweets, positive or negative (`sentiment_domains`). Qwen2.5-Coder-0.5B-Instruct, four
-bits, one thread, is served over HTTP by llama.cpp in a process of its own, and is the incumbent. It
-answers the team's traffic once; an encoder, a static and a linear student learn from its answers and from
-the labels that people gave to some of the traffic, and `jettison`'s loop judges them against it by
-people's labels.
+Sentences of movie or product reviews, positive or negative (`sentiment_domains`).
+Qwen2.5-Coder-0.5B-Instruct, four bits, one thread, is served over HTTP by llama.cpp in a process of its
+own, and is the incumbent. It answers the team's traffic once; an encoder, a static and a linear student
+learn from its answers and from the labels that people gave to some of the traffic, and `jettison`'s loop
+judges them against it by people's labels.
 
 Cost is CPU-seconds per task at one request at a time, in turns, so many texts a round: for the incumbent
 of the server's whole process (what we spend on asking is not counted), for the release of its own process
 and of the server's, should it still ask there. No answer is kept while this is measured. Needs
 `pip install 'jettison[gguf,demo]'`.
 
-    python benchmarks/llm_out.py --model qwen2.5-0.5b-q4.gguf [--domain tweets] [--work DIR] [--labelled N]
+    python benchmarks/llm_out.py --model qwen2.5-0.5b-q4.gguf [--domain NAME] [--work DIR] [--labelled N]
 """
 
 import argparse
@@ -24,7 +24,6 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,7 @@ drop_leaked = {drop_leaked}
 [data.columns]
 input = "text"
 expected = "label"
-id = "id"
+id = "id"{group}
 [prompt]
 system = "{system}"
 template = '''Is this {noun} positive or negative? Answer with one word.
@@ -96,6 +95,8 @@ class Texts:
     sizes: dict[str, int]
     drop_leaked: bool
     """Leave out of dev and train what nearly equals a text of test."""
+    grouped: bool
+    """Sentences are numbered within a review, and a review stays in one split."""
 
 
 DOMAINS = {
@@ -105,14 +106,16 @@ DOMAINS = {
         noun="sentence from a movie review",
         sizes={"test": 1000, "dev": 500, "traffic": 2500},
         drop_leaked=False,
+        grouped=False,
     ),
     # Few sentences to learn from: a task on which the language model, which has read much, is better.
-    "tweets": Texts(
-        domain="tweets",
-        system="You judge tweets.",
-        noun="tweet",
-        sizes={"test": 2000, "dev": 800, "traffic": 600},
+    "products": Texts(
+        domain="product_reviews",
+        system="You judge sentences of product reviews.",
+        noun="sentence from a product review",
+        sizes={"traffic": 350, "dev": 600, "test": 2000},
         drop_leaked=True,
+        grouped=True,
     ),
 }
 PORT = 18765
@@ -201,15 +204,17 @@ def write_task(work: Path, domain: str, n_labelled: int, n_fresh: int | None) ->
     chosen = DOMAINS[domain]
     drawn = draw(chosen, n_fresh)
     traffic = drawn.pop("traffic")
-    write_lines(work / "train.jsonl", traffic[:n_labelled], ("id", "text", "label"))
-    write_lines(work / "traffic.jsonl", traffic[n_labelled:], ("id", "text"))
+    asked = ("id", "text", "group") if chosen.grouped else ("id", "text")
+    write_lines(work / "train.jsonl", traffic[:n_labelled], (*asked, "label"))
+    write_lines(work / "traffic.jsonl", traffic[n_labelled:], asked)
     for name, rows in drawn.items():
-        write_lines(work / f"{name}.jsonl", rows, ("id", "text", "label"))
+        write_lines(work / f"{name}.jsonl", rows, (*asked, "label"))
     settings = TASK.format(
         domain=domain,
         system=chosen.system,
         noun=chosen.noun,
         drop_leaked=str(chosen.drop_leaked).lower(),
+        group='\ngroup = "group"' if chosen.grouped else "",
     )
     if n_labelled >= len(traffic):
         settings = settings.replace('unlabelled = "traffic.jsonl"\n', "")
@@ -219,25 +224,43 @@ def write_task(work: Path, domain: str, n_labelled: int, n_fresh: int | None) ->
 
 
 def draw(texts: Texts, n_fresh: int | None) -> dict[str, list[dict[str, Any]]]:
-    """Rows of test, dev and traffic: from the data's own splits, or from all rows where it has none."""
+    """Rows of test, dev and traffic: from the data's own splits, or whole reviews where it has none."""
     rows = [
         row
         for line in (SHARED / "data/sentiment_domains/sentiment_domains.jsonl").open()
         if (row := json.loads(line))["domain"] == texts.domain and row["label"] != "neutral"
     ]
     rng = random.Random(0)
+    if texts.grouped:
+        return draw_reviews(rows, texts.sizes, rng)
     pools = {
         name: [row for row in rows if row["split"] == split]
         for name, split in (("test", "test"), ("dev", "dev"), ("traffic", "train"))
     }
-    if not pools["test"]:
-        shuffled = iter(rng.sample(rows, len(rows)))
-        return {name: list(islice(shuffled, n)) for name, n in texts.sizes.items()}
     drawn = {name: rng.sample(pools[name], min(n, len(pools[name]))) for name, n in texts.sizes.items()}
     if n_fresh is not None:
         used = {row["id"] for chosen in drawn.values() for row in chosen}
         left = [row for row in (*pools["test"], *pools["traffic"]) if row["id"] not in used]
         drawn["test"], drawn["dev"] = rng.sample(left, n_fresh), pools["dev"]
+    return drawn
+
+
+def draw_reviews(
+    rows: list[dict[str, Any]], sizes: dict[str, int], rng: random.Random
+) -> dict[str, list[dict[str, Any]]]:
+    """Whole reviews in a random order, for each split until it has enough sentences."""
+    reviews: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        group = row["id"].split(":")[1].split("_")[0]
+        reviews.setdefault(group, []).append({**row, "group": group})
+    order = iter(rng.sample(sorted(reviews), len(reviews)))
+    drawn: dict[str, list[dict[str, Any]]] = {}
+    for name, size in sizes.items():
+        drawn[name] = []
+        for group in order:
+            drawn[name] += rng.sample(reviews[group], len(reviews[group]))
+            if len(drawn[name]) >= size:
+                break
     return drawn
 
 
