@@ -361,6 +361,26 @@ def test_the_gap_to_production_is_predicted_and_set_beside_what_came(tmp_path):
         realise(store, labelled, [1.0] * len(live), traffic=live)
 
 
+def test_a_prediction_knows_no_more_than_groups_that_are_right_together_tell():
+    everything = requests(1400, seed=5)
+    bench = [
+        msgspec.structs.replace(e, group=f"g{i // 10}") if i < 400 else e for i, e in enumerate(everything)
+    ]
+    grouped, alone, live = bench[:400], everything[:400], bench[400:]
+    rng = np.random.default_rng(1)
+    rights = [np.repeat(rng.random(40) < share, 10) for share in (0.9, 0.8)]
+    found = {}
+    for name, examples in (("grouped", grouped), ("alone", alone)):
+        a, b = ((m, records(examples, r, split="dev"), None) for m, r in zip("ab", rights, strict=True))
+        found[name] = predict_production(a, b, examples, live, scorer="label").predicted[-1]
+    widths = {name: one.high - one.low for name, one in found.items()}
+    assert found["grouped"].effective_n <= 40 < found["alone"].effective_n
+    assert widths["grouped"] > 2 * widths["alone"]
+    few = [msgspec.structs.replace(e, group=f"g{i % 9}") for i, e in enumerate(alone)]
+    with pytest.raises(NotEnoughData, match="at least 10 groups of labelled inputs, got 9"):
+        predict_production(a, b, few, live, scorer="label")
+
+
 def open_decision(*slices):
     """A decision that ships on all and could not tell on some slices."""
     results = [

@@ -20,6 +20,7 @@ from jettison.stats.clustered import (
     sign_flip_p,
     skew_corrected_p,
 )
+from jettison.stats.group_jackknife import DIFFERENCE, ONE_SCORE
 from jettison.stats.noninferiority import margin_test
 
 
@@ -29,12 +30,39 @@ def test_two_differences_give_the_interval_worked_by_hand() -> None:
     assert (found.value, found.low, found.high) == pytest.approx((1, 1 - 12.7062, 1 + 12.7062), abs=1e-4)
 
 
-def test_clusters_give_the_cr1_error_of_an_intercept_only_regression() -> None:
-    # Sums of residuals by group: differences (1, 1), (0), (-1, 0), mean 0.2: 1.6, -0.2, -1.4.
-    # CR1: 3/2 * (1.6**2 + 0.2**2 + 1.4**2) / 25 = 0.2736.
+def test_equal_clusters_give_the_cr1_error_of_an_intercept_only_regression() -> None:
+    # Sums of residuals by group: differences (1, 1), (0, 1), (-1, 0), mean 1/3: 4/3, 1/3, -5/3.
+    # CR1: 3/2 * (16 + 1 + 25) / 9 / 36 = 7/36.
+    found = mean_difference_ci([1, 1, 0, 1, 0, 1], [0, 0, 0, 0, 1, 1], groups=list("aabbcc"))
+    half = t.ppf(0.975, 2) * np.sqrt(7 / 36)
+    assert (found.value, found.high - found.value) == pytest.approx((1 / 3, half))
+
+
+def test_unequal_clusters_are_left_out_in_turn() -> None:
+    # Sums of residuals by group: differences (1, 1), (0), (-1, 0), mean 0.2: 1.6, -0.2, -1.4, over 1 -
+    # share (0.6, 0.8, 0.6): 8/3, -1/4, -7/3. Squares: 64/9 + 1/16 + 49/9; times 1 - 0.2, over 25.
+    # Degrees: 5**2 / (4 + 1 + 4) - 1 = 16/9.
     found = mean_difference_ci([1, 1, 0, 0, 1], [0, 0, 0, 1, 1], groups=list("aabcc"))
-    half = t.ppf(0.975, 2) * np.sqrt(0.2736)
+    half = t.ppf(0.975, 16 / 9) * np.sqrt(0.8 * (64 / 9 + 1 / 16 + 49 / 9) / 25)
     assert (found.value, found.high - found.value) == pytest.approx((0.2, half))
+
+
+def test_rare_changes_leave_a_doubt_where_scores_have_bounds() -> None:
+    # 38 alike: half an example made up at each end: t_37 * sqrt(2 * 0.5) / (38 + 1).
+    same = np.ones(38)
+    assert mean_difference_ci(same, same).high == 0
+    found = mean_difference_ci(same, same, bounds=DIFFERENCE)
+    assert (found.value, found.high) == pytest.approx((0, t.ppf(0.975, 37) / 39))
+    # One share: t**2 / 2 at each end, the center of Agresti & Coull's interval; never beyond the scale.
+    found = mean_difference_ci(same, 0 * same, bounds=ONE_SCORE)
+    k = t.ppf(0.975, 37) ** 2 / 2
+    middle, half = (38 + k) / (38 + 2 * k), t.ppf(0.975, 37) * np.sqrt(k) / (38 + 2 * k)
+    assert (found.low, found.high) == pytest.approx((middle - half, 1.0))
+    # Copies tell no more than their groups do: four of each are worth one.
+    copied = mean_difference_ci(
+        np.ones(152), np.zeros(152), groups=np.repeat(np.arange(38), 4), bounds=ONE_SCORE
+    )
+    assert copied.low == pytest.approx(found.low)
 
 
 def test_the_interval_covers_and_ignoring_groups_does_not() -> None:

@@ -6,6 +6,7 @@ from scipy.stats import binomtest
 
 import known_shift
 from jettison.errors import InvalidInput, NotEnoughData
+from jettison.stats.group_jackknife import ONE_SCORE
 from jettison.stats.shift import fit_logistic, shifted_mean
 from jettison.stats.stratified import allocate, draw_stratified, stratified_mean
 
@@ -44,6 +45,43 @@ def test_differences_of_scores_are_means_too():
     found = shifted_mean(d, x, z)
     assert found.labelled_mean == pytest.approx(-0.048, abs=0.03)
     assert found.interval.low <= -0.15 <= found.interval.high
+
+
+def test_copies_of_an_example_tell_no_more_than_one():
+    rng = np.random.default_rng(5)
+    x, z = rng.normal(size=(80, 2)), rng.normal(0.3, 1, (1000, 2))
+    y = (rng.random(80) < 0.8).astype(float)
+    groups, other_groups = np.repeat(np.arange(80), 9), np.repeat(np.arange(1000), 9)
+    given = [(np.zeros(n), np.full(m, 0.7)) for n, m in ((80, 1000), (720, 9000))]
+    one = shifted_mean(y, x, z, predicted=given[0])
+    copied = shifted_mean(
+        np.repeat(y, 9), np.repeat(x, 9, axis=0), np.repeat(z, 9, axis=0), predicted=given[1],
+        groups=groups, other_groups=other_groups,
+    )  # fmt: skip
+    naive = shifted_mean(
+        np.repeat(y, 9), np.repeat(x, 9, axis=0), np.repeat(z, 9, axis=0), predicted=given[1]
+    )
+    width, copied_width, naive_width = (f.interval.high - f.interval.low for f in (one, copied, naive))
+    assert copied.effective_n == pytest.approx(one.effective_n, rel=0.25)
+    assert copied_width == pytest.approx(width, rel=0.25)
+    assert naive_width < 0.5 * copied_width
+
+
+def test_few_groups_are_refused():
+    rng = np.random.default_rng(6)
+    x, groups = rng.normal(size=(90, 1)), np.repeat(np.arange(9), 10)
+    with pytest.raises(NotEnoughData, match="at least 10 groups of labelled inputs, got 9"):
+        shifted_mean(np.ones(90), x, x, groups=groups)
+    with pytest.raises(InvalidInput, match=r"groups must have shape \(90,\), got \(3,\)"):
+        shifted_mean(np.ones(90), x, x, groups=[1, 2, 3])
+
+
+def test_without_an_error_seen_the_score_is_not_taken_for_certain():
+    x = np.random.default_rng(7).normal(size=(60, 1))
+    found = shifted_mean(np.ones(60), x, x, bounds=ONE_SCORE).interval
+    # The rule of three says 0.95 for 60 of 60.
+    assert 0.90 < found.low < 0.95
+    assert found.high == 1
 
 
 def test_a_logistic_regression_finds_its_coefficients():

@@ -10,6 +10,7 @@ from jettison import registry
 from jettison.backends.ask import ask, check_answered
 from jettison.model import Model, Output
 from jettison.stats.clustered import mean_difference_ci
+from jettison.stats.group_jackknife import bounds_of
 from jettison.task import Development, Example
 
 
@@ -49,7 +50,8 @@ def gain_notes(scores: np.ndarray, baseline: np.ndarray, groups: Sequence[str]) 
     labels = np.asarray(groups)[known]
     if len(np.unique(labels)) < 2:
         return None
-    found = mean_difference_ci(scores[known], baseline[known], groups=labels)
+    ours, theirs = scores[known], baseline[known]
+    found = mean_difference_ci(ours, theirs, groups=labels, bounds=bounds_of(ours, theirs))
     return {**msgspec.to_builtins(found), "n_examples": int(known.sum())}
 
 

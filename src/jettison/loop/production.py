@@ -13,6 +13,7 @@ from jettison.evaluate.features import TextFeatures, nearness
 from jettison.files import value_sha256, write_atomic
 from jettison.model import log_odds
 from jettison.record import Record
+from jettison.stats.group_jackknife import bounds_of
 from jettison.stats.shift import LEAST_LABELLED, N_FOLDS, ShiftedMean, shifted_mean
 from jettison.stats.stratified import LEAST_PER_STRATUM, stratified_mean
 from jettison.task import Example
@@ -39,7 +40,7 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True):
     low: float
     high: float
     effective_n: float
-    """Benchmark examples that the weights leave."""
+    """Benchmark groups that the weights leave; examples, where each stands alone."""
     by_prediction: float
     by_weights: float
 
@@ -120,7 +121,8 @@ def predict_production(
         seed: Of the folds.
 
     Raises:
-        NotEnoughData: Fewer than 50 benchmark examples or inputs of traffic inside their support.
+        NotEnoughData: Fewer than 50 benchmark examples or inputs of traffic inside their support, or than
+            10 groups of benchmark examples.
     """
     scores = [_scores(records, scorer) for _, records, _ in (a, b)]
     judged = [e for e in benchmark if all(e.id in one for one in scores)]
@@ -133,11 +135,15 @@ def predict_production(
             f"got {len(kept)} of {len(traffic)}."
         )
     x, z = _features(judged, kept, [a, b], seed)
-    folds = _folds(judged, seed)
+    groups, other_groups = _groups(judged), _groups(kept)
     one, other = (np.array([s[e.id] for e in judged]) for s in scores)
     found = {
-        name: shifted_mean(y, x, z, folds=folds, seed=seed)
-        for name, y in (("a", one), ("b", other), ("b - a", other - one))
+        name: shifted_mean(y, x, z, groups=groups, other_groups=other_groups, bounds=bounds, seed=seed)
+        for name, y, bounds in (
+            ("a", one, bounds_of(one)),
+            ("b", other, bounds_of(other)),
+            ("b - a", other - one, bounds_of(one, other)),
+        )
     }
     return ProductionGap(
         a=a[0],
@@ -313,13 +319,9 @@ def _features(
     return whole[: len(judged)], whole[len(judged) :]
 
 
-def _folds(judged: Sequence[Example], seed: int) -> np.ndarray:
-    """Fold of each example; a group stays in one."""
-    groups = [e.group or f"\0{e.id}" for e in judged]
-    names = sorted(set(groups))
-    order = np.random.default_rng(seed).permutation(len(names)) % N_FOLDS
-    fold_of = dict(zip(names, order.tolist(), strict=True))
-    return np.array([fold_of[g] for g in groups])
+def _groups(examples: Sequence[Example]) -> list[str]:
+    """Group of each example; one without is a group of its own."""
+    return [e.group or f"\0{e.id}" for e in examples]
 
 
 def _predicted(name: str, mean: ShiftedMean) -> Predicted:

@@ -29,6 +29,7 @@ from jettison.loop.telling import Answers
 from jettison.loop.workspace import Contender, Workspace
 from jettison.record import Record
 from jettison.stats.clustered import mean_difference_ci
+from jettison.stats.group_jackknife import DIFFERENCE
 from jettison.task import Example
 
 ATTACKED = 100
@@ -197,7 +198,9 @@ def _worst(
 ) -> WorstSlice:
     tested = list(one.confirmed_on)
     groups = [judged[i].group or f"\0{judged[i].id}" for i in tested]
-    seen = mean_difference_ci(loss[tested], np.zeros(len(tested)), groups=groups)
+    lost_here = loss[tested]
+    bounds = DIFFERENCE if np.isin(lost_here, (-1.0, 0.0, 1.0)).all() else None
+    seen = mean_difference_ci(lost_here, np.zeros(len(tested)), groups=groups, bounds=bounds)
     lost = [judged[i] for i in one.members if loss[i] > 0][:MOST_EXAMPLES]
     return WorstSlice(
         candidate=name,

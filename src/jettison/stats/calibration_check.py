@@ -10,6 +10,7 @@ from jettison.errors import InvalidInput, NotEnoughData
 from jettison.stats.binomial import wilson
 from jettison.stats.calibration import calibration_error, debiased_gap
 from jettison.stats.clustered import mean_difference_ci
+from jettison.stats.group_jackknife import DIFFERENCE, Bounds
 from jettison.stats.grouped_rightness import p_if_true_in_groups
 from jettison.stats.interval import Interval
 
@@ -90,7 +91,8 @@ def check_calibration(
     bins = _Bins.of(p)
     p_value = _p_if_true(p, y, bins, group_of, rng)
     value = calibration_error(p, y, n_bins=MOST_BINS)
-    gap = mean_difference_ci(p, y, groups=groups)
+    sure = float(p.mean())
+    gap = mean_difference_ci(p, y, groups=groups, bounds=Bounds(low=sure - 1, high=sure))
     draws, plain = bins.error_draws(p, y, group_of, rng)
     low, high = np.quantile(draws, [TAILS / 2, 1 - TAILS / 2])
     ece = Interval(
@@ -158,7 +160,10 @@ def calibration_difference(
         high=min(1.0, max(value, value + plain - float(low)) + theirs),
         method="basic bootstrap by group, each error down to 0 unless refuted",
     )
-    return CalibrationDifference(ece=ece, gap=mean_difference_ci(p - y, q - z, groups=groups))
+    surer = float((p - q).mean())
+    bounds = Bounds(low=surer - 1, high=surer + 1, n_invented=DIFFERENCE.n_invented)
+    gap = mean_difference_ci(p - y, q - z, groups=groups, bounds=bounds)
+    return CalibrationDifference(ece=ece, gap=gap)
 
 
 def _correlation(drawn: np.ndarray) -> float:

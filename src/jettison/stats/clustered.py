@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from jettison.errors import InvalidInput, NotEnoughData
+from jettison.stats.group_jackknife import Bounds, jackknife_mean
 from jettison.stats.interval import Interval
 
 N_SIGN_FLIPS = 9_999
@@ -35,6 +36,7 @@ def mean_difference_ci(
     *,
     groups: ArrayLike | None = None,
     weights: ArrayLike | None = None,
+    bounds: Bounds | None = None,
     confidence: float = 0.95,
 ) -> Interval:
     """Estimate how much better the candidate scores than the baseline.
@@ -45,6 +47,8 @@ def mean_difference_ci(
         groups: Group of each example, shape (n_examples,), when examples are
             not independent (turns of one chat). None treats each as its own group.
         weights: Weight of each example, shape (n_examples,), positive. None weighs all alike.
+        bounds: Between what a difference lies (`DIFFERENCE`; `ONE_SCORE` where the baseline is 0). Where
+            few examples differ, the interval covers only with them. None: not known.
         confidence: Coverage wanted, in (0, 1).
 
     Returns:
@@ -55,20 +59,11 @@ def mean_difference_ci(
         NotEnoughData: Fewer than two groups.
 
     Source:
-        Cluster-robust variance with the G / (G - 1) correction; Miller 2024,
-        "Adding Error Bars to Evals", appendix A. Student t with G - 1 degrees.
+        Of equal groups the cluster-robust t with the G / (G - 1) correction and G - 1 degrees; Miller 2024,
+        "Adding Error Bars to Evals", appendix A. Of unequal ones see `group_jackknife`.
     """
-    by_group = group_sums(candidate, baseline, groups=groups, weights=weights)
-    error = standard_error(by_group)
-    half_width = float(stats.t.ppf((1 + confidence) / 2, df=len(by_group.sums) - 1)) * error
-    mean = by_group.mean
-    return Interval(
-        value=mean,
-        low=mean - half_width,
-        high=mean + half_width,
-        confidence=confidence,
-        method="cluster-robust t",
-    )
+    difference, w, group_of = _checked(candidate, baseline, groups, weights)
+    return jackknife_mean(difference, w, group_of, bounds=bounds, confidence=confidence)
 
 
 def margin_p(by_group: GroupSums, difference: float) -> float:
@@ -155,6 +150,18 @@ def group_sums(
     Raises:
         InvalidInput: The shapes differ, a score is not finite or a weight not positive.
     """
+    difference, w, group_of = _checked(candidate, baseline, groups, weights)
+    return GroupSums(
+        sums=np.bincount(group_of, weights=difference * w),
+        weights=np.bincount(group_of, weights=w),
+        n=len(difference),
+    )
+
+
+def _checked(
+    candidate: ArrayLike, baseline: ArrayLike, groups: ArrayLike | None, weights: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Difference, weight and group, 0..n_groups-1, of each example."""
     a, b = np.asarray(candidate, float), np.asarray(baseline, float)
     if a.shape != b.shape or a.ndim != 1:
         raise InvalidInput(
@@ -173,11 +180,7 @@ def group_sums(
         first = int(np.flatnonzero(~(np.isfinite(w) & (w > 0)))[0])
         raise InvalidInput(f"weights must be positive, got {w[first]} at example {first}.")
     _, group_of = np.unique(labels, return_inverse=True)
-    return GroupSums(
-        sums=np.bincount(group_of, weights=difference * w),
-        weights=np.bincount(group_of, weights=w),
-        n=len(a),
-    )
+    return difference, w, np.asarray(group_of)
 
 
 @lru_cache(maxsize=8)

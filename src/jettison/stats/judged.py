@@ -14,7 +14,8 @@ from scipy import stats
 
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.stats.binomial import clopper_pearson
-from jettison.stats.clustered import group_sums, standard_error
+from jettison.stats.clustered import group_sums
+from jettison.stats.group_jackknife import group_t, jackknife_variance
 from jettison.stats.interval import Interval, MarginTest
 from jettison.stats.noninferiority import margin_test
 
@@ -119,13 +120,13 @@ def corrected_difference(
     if not (np.isin(a, (0.0, 1.0)).all() and np.isin(b, (0.0, 1.0)).all()):
         raise InvalidInput("verdicts must be 0 or 1. Of graded scores take prediction_powered_mean.")
     by_group = group_sums(a, b, groups=groups)
-    n_groups = len(by_group.sums)
+    residuals = by_group.sums - by_group.mean * by_group.weights
     # One more pair changed each way keeps the error above zero where nothing changed (Agresti & Min 2005).
     floor = 2.0 / (by_group.n + 2) ** 2
-    seen, variance = by_group.mean, max(standard_error(by_group) ** 2, floor)
+    seen, variance = by_group.mean, max(jackknife_variance(residuals, by_group.weights), floor)
     sens, var_sens, spec, var_spec = _adjusted(counts)
     gain, var_gain = sens + spec - 1, var_sens + var_spec
-    t2 = float(stats.t.isf((1 - confidence) / 2, df=n_groups - 1)) ** 2
+    t2 = group_t(by_group.weights, confidence) ** 2
     # (seen - d * gain)^2 <= t^2 (variance + d^2 var_gain), a quadratic in d
     square = gain**2 - t2 * var_gain
     if square <= 0:

@@ -12,17 +12,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, stats
+from scipy import optimize
 
 from jettison.errors import InvalidInput, NotEnoughData
+from jettison.stats.group_jackknife import Bounds, effective_number, jackknife_mean
 from jettison.stats.interval import Interval
-from jettison.stats.prediction_powered import powered_mean
 
 N_FOLDS = 5
 RIDGE = 1.0
 MOST_WEIGHT = 20.0
 """Weights are cut there, relative to a mean of 1: one example must not stand for everyone."""
 LEAST_LABELLED = 50
+LEAST_GROUPS = 2 * N_FOLDS
+"""Fewer leave folds of one group, from which nothing is learned of others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class ShiftedMean:
     by_weights: Interval
     """What the weights alone say."""
     effective_n: float
-    """(sum w)^2 / sum w^2: labelled examples that the weights leave."""
+    """(sum w)^2 / sum w^2 of labelled groups: so many the weights leave; examples, where none depend."""
     cut_share: float
     """Share of the labelled whose weight was cut, in 0-1."""
 
@@ -48,7 +50,9 @@ def shifted_mean(
     other: ArrayLike,
     *,
     predicted: tuple[ArrayLike, ArrayLike] | None = None,
-    folds: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    other_groups: ArrayLike | None = None,
+    bounds: Bounds | None = None,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> ShiftedMean:
@@ -59,14 +63,17 @@ def shifted_mean(
         labelled: Their features, shape (n, n_features).
         other: Features of the other population, shape (n_other, n_features).
         predicted: Predicted scores of both, from elsewhere; None fits them here, on other folds.
-        folds: Fold of each labelled example, in 0..N_FOLDS-1; None draws them. Examples of one group
-            must share one.
+        groups: Of each labelled example, shape (n,), where some depend on each other; a group stays in one
+            fold. None: none do.
+        other_groups: Of the other population's inputs.
+        bounds: Between what a score lies (`ONE_SCORE`, `DIFFERENCE`). Where errors or changes are rare, the
+            interval covers only with them. None: not known.
         confidence: Coverage wanted, in (0, 1).
         seed: Of the folds.
 
     Raises:
         InvalidInput: Shapes do not fit.
-        NotEnoughData: Fewer than 50 labelled or other inputs.
+        NotEnoughData: Fewer than 50 labelled or other inputs, or than 10 groups of the labelled.
     """
     y, x, z = (np.asarray(v, float) for v in (scores, labelled, other))
     if y.ndim != 1 or x.ndim != 2 or z.ndim != 2 or len(y) != len(x) or x.shape[1] != z.shape[1]:
@@ -79,8 +86,14 @@ def shifted_mean(
             f"a mean under shift needs at least {LEAST_LABELLED} labelled and other inputs, "
             f"got {len(y)} and {len(z)}."
         )
+    group_of, other_group_of = _numbered(groups, len(y)), _numbered(other_groups, len(z))
+    n_groups = int(group_of.max()) + 1
+    if n_groups < LEAST_GROUPS:
+        raise NotEnoughData(
+            f"a mean under shift needs at least {LEAST_GROUPS} groups of labelled inputs, got {n_groups}."
+        )
     rng = np.random.default_rng(seed)
-    fold = rng.permutation(len(y)) % N_FOLDS if folds is None else np.asarray(folds)
+    fold = (rng.permutation(n_groups) % N_FOLDS)[group_of]
     center, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-9)
     x, z = (x - center) / scale, (z - center) / scale
     w, cut_share = _weights(x, z, fold, rng.permutation(len(z)) % N_FOLDS)
@@ -88,40 +101,37 @@ def shifted_mean(
         f, everyone = _predictions(y, x, z, fold)
     else:
         f, everyone = (np.asarray(v, float) for v in predicted)
-    found = powered_mean(y, f, everyone, weights=w, confidence=confidence)
-    plain = _careful(y, np.zeros_like(y), np.zeros(len(z)), w, confidence)
+    by_prediction = float(everyone.mean())
+    of_group = np.bincount(other_group_of, weights=everyone - by_prediction)
     return ShiftedMean(
-        interval=_careful(y, f, everyone, w, confidence),
+        interval=jackknife_mean(
+            y - f,
+            w,
+            group_of,
+            plus=by_prediction,
+            plus_variance=float((of_group**2).sum()) / len(z) ** 2,
+            bounds=bounds,
+            confidence=confidence,
+            method="importance-weighted, prediction-powered",
+        ),
         labelled_mean=float(y.mean()),
-        by_prediction=float(everyone.mean()),
-        by_weights=plain,
-        effective_n=found.effective_labels,
+        by_prediction=by_prediction,
+        by_weights=jackknife_mean(
+            y, w, group_of, bounds=bounds, confidence=confidence, method="importance-weighted"
+        ),
+        effective_n=effective_number(np.bincount(group_of, weights=w)),
         cut_share=cut_share,
     )
 
 
-def _careful(
-    y: np.ndarray, f: np.ndarray, everyone: np.ndarray, w: np.ndarray, confidence: float
-) -> Interval:
-    """The prediction-powered interval with a jackknife variance and Student's t on the effective n.
-
-    A few heavy examples pull the weighted mean toward themselves and so hide their own residual: leaving
-    each out in turn does not, and covers 1 to 2 points more.
-    """
-    rest = y - f
-    mean = float(w @ rest / w.sum())
-    leverage = w / (w.sum() - w)
-    variance = everyone.var() / len(everyone) + float((leverage**2 * (rest - mean) ** 2).sum())
-    effective = float(w.sum() ** 2 / (w**2).sum())
-    half = float(stats.t.isf((1 - confidence) / 2, max(effective - 1, 1)) * np.sqrt(variance))
-    value = float(everyone.mean()) + mean
-    return Interval(
-        value=value,
-        low=value - half,
-        high=value + half,
-        confidence=confidence,
-        method="importance-weighted, prediction-powered",
-    )
+def _numbered(groups: ArrayLike | None, n: int) -> np.ndarray:
+    """Group of each of n, 0..n_groups-1."""
+    if groups is None:
+        return np.arange(n)
+    found = np.asarray(groups)
+    if found.shape != (n,):
+        raise InvalidInput(f"groups must have shape ({n},), got {found.shape}.")
+    return np.asarray(np.unique(found, return_inverse=True)[1])
 
 
 def _weights(

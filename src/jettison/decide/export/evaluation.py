@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from jettison.decide.pairing import record_score
 from jettison.decide.slices import by_slice
 from jettison.decision import CandidateReport, Decision, Interval
@@ -11,6 +13,7 @@ from jettison.errors import InvalidInput, NotEnoughData
 from jettison.record import Record
 from jettison.stats.binomial import wilson
 from jettison.stats.clustered import mean_difference_ci
+from jettison.stats.group_jackknife import bounds_of
 from jettison.task import Example
 
 ACCURACY = ("label", "acc")
@@ -135,7 +138,7 @@ def figure_of(
 ) -> Figure | None:
     """The weighted mean of one scorer with its interval; None where nothing could be judged.
 
-    Yes-or-no scores of examples that stand alone get Wilson's interval, all others the cluster-robust t.
+    Yes-or-no scores of examples that stand alone get Wilson's interval, all others a group jackknife.
     """
     judged = [(record, score) for record in records if (score := record_score(record, scorer)) is not None]
     if not judged:
@@ -152,7 +155,8 @@ def figure_of(
         low, high, method = found.low, found.high, found.method
     else:
         try:
-            found = mean_difference_ci(scores, [0.0] * n, groups=groups, weights=weights)
+            bounds = bounds_of(np.array(scores))
+            found = mean_difference_ci(scores, [0.0] * n, groups=groups, weights=weights, bounds=bounds)
             low, high, method = found.low, found.high, found.method
         except NotEnoughData:
             pass

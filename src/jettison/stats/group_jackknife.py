@@ -1,0 +1,122 @@
+"""The interval of a weighted mean of few, unequal groups: each is left out in turn, large ones tell little.
+
+A large group pulls the mean toward itself and so hides its own residual, and twenty groups of which three
+hold half of the weight tell of their spread as little as six equal ones do. The usual clustered t heeds
+neither and covers 87 to 91 % instead of 95 with 20 unequal groups whose members are alike.
+
+Source: leaving groups out: Bell & McCaffrey 2002; MacKinnon, Nielsen & Webb 2023, "CV3". Degrees of freedom
+by the effective number of Kish 1965, as for groups whose members are alike. Made-up examples: Agresti &
+Coull 1998, Agresti & Min 2005, weighed by an effective n as in Korn & Graubard 1998.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from jettison.errors import NotEnoughData
+from jettison.stats.interval import Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """Between what one score lies; made-up ones at both ends keep rare errors from looking like none."""
+
+    low: float
+    high: float
+    n_invented: float | None = None
+    """At each end; None: t^2 / 2, which is right for one share and too many for the difference of two."""
+
+
+ONE_SCORE = Bounds(low=0.0, high=1.0)
+DIFFERENCE = Bounds(low=-1.0, high=1.0, n_invented=0.5)
+
+
+def bounds_of(*sides: np.ndarray) -> Bounds | None:
+    """Of one side's right-or-wrong scores, or of the difference of two; None of other scores.
+
+    Graded scores may vary much less than from one end to the other, and nothing says how much.
+    """
+    if not all(np.isin(side, (0.0, 1.0)).all() for side in sides):
+        return None
+    return ONE_SCORE if len(sides) == 1 else DIFFERENCE
+
+
+def jackknife_mean(
+    values: np.ndarray,
+    weights: np.ndarray,
+    group_of: np.ndarray,
+    *,
+    plus: float = 0.0,
+    plus_variance: float = 0.0,
+    bounds: Bounds | None = None,
+    confidence: float = 0.95,
+    method: str = "group jackknife t",
+) -> Interval:
+    """Weighted mean of values with its two-sided interval; of equal groups, the cluster-robust t.
+
+    Args:
+        values: Shape (n,).
+        weights: Positive, shape (n,).
+        group_of: Group of each, 0..n_groups-1, shape (n,).
+        plus: Known or estimated elsewhere, and added to the mean.
+        plus_variance: Of what is added.
+        bounds: Of the score that the mean, with what is added, is of. None: not known.
+        confidence: Coverage wanted, in (0, 1).
+        method: Its name.
+
+    Raises:
+        NotEnoughData: Fewer than two groups.
+    """
+    of_group = np.bincount(group_of, weights=weights)
+    total = float(of_group.sum())
+    mean = float(weights @ values / total)
+    value = plus + mean
+    residual = weights * (values - mean)
+    residuals = np.bincount(group_of, weights=residual)
+    variance = plus_variance + jackknife_variance(residuals, of_group)
+    t = group_t(of_group, confidence)
+    if bounds is None:
+        half = t * float(np.sqrt(variance))
+        return Interval(
+            value=value, low=value - half, high=value + half, confidence=confidence, method=method
+        )
+    most = float((of_group**2).sum() / (weights**2).sum())
+    squares = float((residual**2).sum())
+    dependence = float(np.clip((residuals**2).sum() / squares, 1, most)) if squares > 0 else most
+    n = effective_number(weights) / dependence
+    k = t**2 / 2 if bounds.n_invented is None else bounds.n_invented
+    middle = (n * value + k * (bounds.low + bounds.high)) / (n + 2 * k)
+    ends = (bounds.high - value) ** 2 + (bounds.low - value) ** 2
+    half = t * float(np.sqrt(n**2 * variance + k * ends)) / (n + 2 * k)
+    return Interval(
+        value=value,
+        low=min(value, max(bounds.low, middle - half)),
+        high=max(value, min(bounds.high, middle + half)),
+        confidence=confidence,
+        method=method,
+    )
+
+
+def jackknife_variance(residuals: np.ndarray, weights: np.ndarray) -> float:
+    """Of a weighted mean, from the summed weighted residuals and the weight of each group.
+
+    Raises:
+        NotEnoughData: Fewer than two groups.
+    """
+    if len(weights) < 2:
+        raise NotEnoughData(f"an interval needs at least 2 groups, got {len(weights)}.")
+    share = weights / weights.sum()
+    # The least share makes it exact where all are equal, and never too small.
+    left_out = (1 - share.min()) * ((residuals / (1 - share)) ** 2).sum()
+    return float(left_out / weights.sum() ** 2)
+
+
+def group_t(weights: np.ndarray, confidence: float) -> float:
+    """Student's t with as many degrees as groups of these weights are worth, less one."""
+    return float(stats.t.isf((1 - confidence) / 2, max(effective_number(weights) - 1, 1)))
+
+
+def effective_number(weights: np.ndarray) -> float:
+    """(sum w)^2 / sum w^2: as many equal ones tell as much (Kish 1965)."""
+    return float(weights.sum() ** 2 / (weights**2).sum())
