@@ -575,3 +575,8 @@ def test_words_of_a_gap_begin_with_what_makes_it_worth_little():
     gap = msgspec.structs.replace(gap, predicted=(near,))
     assert gap.words.startswith("Nothing is predicted for 2.0 % of the traffic")
     assert msgspec.structs.replace(gap, outside_share=0.6).words.startswith("So much of the traffic")
+    grouped = msgspec.structs.replace(gap, n_groups=40, predicted=(far,))
+    assert grouped.words.startswith("Nothing is predicted")
+    few = msgspec.structs.replace(far, effective_n=3)
+    grouped = msgspec.structs.replace(grouped, predicted=(few,))
+    assert grouped.words.startswith("The weights leave 3 of 40 groups of benchmark examples")

@@ -14,7 +14,7 @@ from jettison.files import value_sha256, write_atomic
 from jettison.model import log_odds
 from jettison.record import Record
 from jettison.stats.group_jackknife import bounds_of
-from jettison.stats.shift import LEAST_LABELLED, N_FOLDS, ShiftedMean, shifted_mean
+from jettison.stats.shift import LEAST_LABELLED, ShiftedMean, shifted_mean
 from jettison.stats.stratified import LEAST_PER_STRATUM, stratified_mean
 from jettison.task import Example
 
@@ -60,11 +60,16 @@ class ProductionGap(msgspec.Struct, frozen=True, kw_only=True):
     time: float
     outside: tuple[str, ...] = ()
     """Ids of that traffic: labels of it say nothing of what was predicted."""
+    n_groups: int | None = None
+    """Groups of the benchmark's examples, where some hold several."""
 
     @property
     def words(self) -> str:
         """What it cannot tell, in a sentence."""
         effective = min(one.effective_n for one in self.predicted)
+        n, things = self.n_benchmark, "benchmark examples"
+        if self.n_groups is not None:
+            n, things = self.n_groups, "groups of benchmark examples"
         parts = [
             f"Nothing is predicted for {100 * self.outside_share:.1f} % of the traffic, which is unlike "
             "the benchmark. The rest holds where inputs alike are answered alike: a change in what is "
@@ -74,10 +79,10 @@ class ProductionGap(msgspec.Struct, frozen=True, kw_only=True):
             parts.insert(
                 0, "So much of the traffic is unlike the benchmark that this says little of it all."
             )
-        if effective < LITTLE_ALIKE * self.n_benchmark or effective < LEAST_LABELLED:
+        if effective < LITTLE_ALIKE * n or (self.n_groups is None and effective < LEAST_LABELLED):
             parts.insert(
                 0,
-                f"The weights leave {effective:.0f} of {self.n_benchmark:,} benchmark examples: few of "
+                f"The weights leave {effective:.0f} of {n:,} {things}: few of "
                 "them are like the traffic, and nearly all of the figure hangs on those few. Label some "
                 "traffic (jettison label) before you rest anything on it.",
             )
@@ -156,6 +161,7 @@ def predict_production(
         traffic_digest=_digest(traffic),
         time=time.time(),
         outside=tuple(e.id for e, is_in in zip(traffic, inside, strict=True) if not is_in),
+        n_groups=len(set(groups)) if len(set(groups)) < len(groups) else None,
     )
 
 
