@@ -6,7 +6,14 @@ import msgspec
 import pytest
 
 from jettison.candidate import AppliedStep, Candidate, write_candidate
-from jettison.compress.recipe import Surroundings, auto_recipes, check_recipe_applies, lineage_words
+from jettison.compress.recipe import (
+    Recipe,
+    Surroundings,
+    auto_recipes,
+    by_worth,
+    check_recipe_applies,
+    lineage_words,
+)
 
 EVERYTHING = frozenset({"torch", "onnx", "openvino"})
 AROUND = Surroundings(installed=EVERYTHING, n_train=1000, n_layers=6, example_s=0.001, has_bfloat16=True)
@@ -70,6 +77,28 @@ def test_a_short_budget_trains_the_static_student_half_as_long(incumbent: Candid
     # 7,000 known texts, twice as they weigh as much again, and as many made-up ones: 9 passes show 189,000.
     assert static(budget_s=600.0, n_train=7000) == {"step": "distill_static", "augment": 7000, "epochs": 9}
     assert static(budget_s=600.0, n_train=30_000)["augment"] == 0
+
+
+@pytest.mark.parametrize(("n_train", "example_s"), [(300, 0.004), (7000, 0.005), (15_000, 0.01)])
+def test_what_is_cheap_and_likely_to_be_released_is_tried_before_what_takes_long(
+    incumbent: Candidate, n_train: int, example_s: float
+) -> None:
+    """With few texts, healing a pruned model takes no longer than a student."""
+    for budget_s in (180.0, None):
+        around = msgspec.structs.replace(AROUND, n_train=n_train, example_s=example_s, budget_s=budget_s)
+        names = [recipe.name for recipe in auto_recipes(incumbent, around)]
+        quick = [names.index(name) for name in ("onnx-int8", "linear", "static")]
+        slow = [i for i, name in enumerate(names) if name.startswith(("pruned", "narrow", "openvino"))]
+        assert max(quick) < min(slow)
+
+
+def test_time_that_two_recipes_share_is_charged_in_halves() -> None:
+    def recipe(name: str, own_s: float, shared_s: float = 0.0, worth: float = 0.5) -> Recipe:
+        return Recipe(name=name, steps=(), estimate_s=own_s + shared_s, shared_s=shared_s, worth=worth)
+
+    # 10 + 50 and 20 + 50 seconds for a chance of a half each, 65 for a half, 20 for a tenth.
+    given = [recipe("rare", 20, worth=0.1), recipe("b", 20, 100), recipe("alone", 65), recipe("a", 10, 100)]
+    assert [found.name for found in by_worth(given)] == ["a", "alone", "b", "rare"]
 
 
 def test_a_narrowed_one_is_healed_by_fewer_texts_than_a_pruned_one(incumbent: Candidate) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jettison.candidate import Candidate, write_candidate
-from jettison.cost.measure import measure_costs
+from jettison.cost.measure import CUT_SHORT, measure_costs
 from jettison.cost.process import MeasuredProcess, pinned_environment
 from jettison.cost.protocol import candidate_message
 from jettison.errors import InvalidInput, JettisonError, MissingExtra, UnknownName
@@ -70,6 +70,17 @@ def test_money_is_unknown_without_a_price_and_a_high_percentile_without_samples(
     assert only.latency_p50_s is not None
     assert only.latency_p95_s is None  # 59 samples are the fewest that can bound it
     assert only.latency_p99_s is None
+
+
+def test_what_there_is_no_time_for_is_not_measured_and_the_figures_say_so(tmp_path: Path) -> None:
+    """Six openings for 6 s each, in half a second: one is made, and 6 rounds of 4 inputs in it."""
+    asked = {"openings": 6, "rounds": 24, "block": 16, "budget_s": 36.0, "throughput": False}
+    (only,) = measure_costs([fake(tmp_path, "only", 0.005)], INPUTS, twin=False, wall_s=0.5, **asked)
+    assert (only.n_openings, only.cpu_s is not None) == (1, True)
+    assert only.n_tasks <= 6 * 16
+    (said,) = [mark for mark in only.marks if mark.startswith(CUT_SHORT)]
+    assert "1 of 6 openings" in said
+    assert " of 36.0 s of measuring" in said
 
 
 def test_progress_names_each_stage(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from jettison.cost.inputs import deal_blocks, sample_inputs
 from jettison.cost.money import at_own_rate, usd_per_1000
 from jettison.cost.noise import MachineState, noise_marks, read_machine_state
 from jettison.cost.per_correct import costs_per_correct
-from jettison.cost.plan import MIN_BLOCK_S, plan_batches, plan_blocks, round_orders
+from jettison.cost.plan import MIN_BLOCK_S, affordable_openings, plan_batches, plan_blocks, round_orders
 from jettison.cost.protocol import receive_message, send_message
 from jettison.cost.ratio import aa_noise, median_interval, openings_interval
 from jettison.decision import CostSummary, Interval
@@ -273,3 +273,15 @@ def test_costs_per_correct_answer_hold_both_doubts() -> None:
     assert 0.9 < energy.low < energy.high < 1.1
     assert costs_per_correct(cost, [-1.0, 0.5]) == cost  # no share of right answers
     assert costs_per_correct(cost, [0.0, 0.0]).per_correct == {}
+
+
+def test_openings_that_there_is_no_time_for_are_left_out_but_never_down_to_two() -> None:
+    """Six of 10 s to open and 60 s of blocks take 6 x (10 + 10) = 120 s."""
+    wanted = {"open_s": 10.0, "blocks_s": 60.0}
+    assert affordable_openings(6, wall_s=None, **wanted) == (6, 60.0)
+    assert affordable_openings(6, wall_s=120.0, **wanted) == (6, 60.0)
+    assert affordable_openings(6, wall_s=90.0, **wanted) == (4, 40.0)
+    # Two would fit: one is made, and measured for what is left.
+    assert affordable_openings(6, wall_s=45.0, **wanted) == (1, 35.0)
+    assert affordable_openings(6, wall_s=5.0, **wanted) == (1, 0.0)
+    assert affordable_openings(1, wall_s=30.0, **wanted) == (1, 20.0)

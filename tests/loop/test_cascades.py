@@ -8,6 +8,7 @@ import pytest
 from fake_runs import LABELS, config_at
 from jettison.candidate import write_candidate
 from jettison.compress.recipe import Recipe
+from jettison.cost.measure import CUT_SHORT
 from jettison.decision import CostSummary, Interval
 from jettison.loop import cascades, search
 from jettison.loop.cascade_pairs import cascade_pairs
@@ -170,3 +171,25 @@ def test_costs_of_another_processor_are_not_taken_for_this_ones(workspace, arms,
         monkeypatch.setattr(search, "answering_machine", lambda model=model: (model, "avx2"))
         search.with_costs(workspace, arms["incumbent"], [arms["small"]], thorough=False)
     assert measured == [2, 2]
+
+
+def test_costs_that_a_budget_cut_short_are_measured_again_with_another_budget(workspace, arms, monkeypatch):
+    measured = []
+    said = CostSummary(marks=(f"{CUT_SHORT}: 1 of 6 openings in fresh processes.",))
+
+    def costs_of(contenders, inputs, *, settings, **options):
+        measured.append(settings["wall_s"])
+        return [said if settings["wall_s"] == 5.0 else CostSummary() for _ in contenders]
+
+    monkeypatch.setattr(search, "costs_of", costs_of)
+    for budget, wall_s in (("3m", 5.0), ("3m", 100.0), ("5m", 100.0), ("3m", 5.0)):
+        config = msgspec.structs.replace(workspace.config, budget=budget)
+        _, (cost,) = search.with_costs(
+            replace(workspace, config=config),
+            arms["incumbent"],
+            [arms["small"]],
+            thorough=True,
+            wall_s=wall_s,
+        )
+    assert measured == [5.0, 100.0]  # the second run of 3 m found its own, the last one the whole
+    assert not search.is_cut_short(cost.cost)

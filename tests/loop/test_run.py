@@ -148,6 +148,7 @@ def test_a_run_with_nothing_to_test_says_why_and_spends_no_reading_of_the_test_s
         "1 of 1 recipes had no time in the budget of 1s. Give it more with `--budget`, or `budget` in "
         "jettison.toml.",
     )
+    assert not (hasty.folder / "cache" / "costs").exists()  # nothing to compare with, and no time for it
     assert not (tmp_path / ".jettison" / "test_reads.jsonl").exists()
     patient = run(config)
     assert (patient.decision.n_test_reads, patient.decision.chosen) == (1, "lean")

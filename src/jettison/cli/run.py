@@ -13,7 +13,7 @@ from jettison.cli.progress import Screen
 
 @click.command("run")
 @click.argument("config", type=click.Path(path_type=Path), default=Path("jettison.toml"))
-@click.option("--budget", help="Time for the search, as 10m or 1h30m.")
+@click.option("--budget", help="Time for the run, as 10m or 1h30m.")
 @click.option("--threads", type=int, help="Threads a candidate answers with.")
 @click.option("--seed", type=int, help="Of everything random.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the run.")

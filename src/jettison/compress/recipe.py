@@ -1,5 +1,6 @@
 """Recipes: named strings of steps, and the rule that picks which are worth trying."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -32,11 +33,11 @@ REFINING_TEXTS = 40_000
 
 
 def auto_recipes(incumbent: Candidate, around: Surroundings) -> tuple[Recipe, ...]:
-    """Recipes worth trying, the cheapest to make first.
+    """Recipes worth trying, those first that bring most for the time they take.
 
-    Free settings lead: they are the baseline that every other candidate has to beat.
-    Then quantization, students without a transformer, transformers with fewer neurons refitted in
-    closed form, and pruned ones healed by distillation. Cascades are not recipes: the search builds
+    Quantization and free settings take seconds. Students without a transformer answer most inputs of
+    most released cascades, and come before what takes minutes: transformers with fewer neurons refitted
+    in closed form, and pruned ones healed by distillation. Cascades are not recipes: the search builds
     them of what survives.
     """
     if is_embedder(incumbent):
@@ -47,7 +48,17 @@ def auto_recipes(incumbent: Candidate, around: Surroundings) -> tuple[Recipe, ..
         recipes = [*_free(incumbent, around), *_quantized(incumbent, around)]
         recipes += _students(around, _short_training(around))
         recipes += [*_narrowed(incumbent, around), *_pruned(incumbent, around)]
-    return tuple(sorted(recipes, key=lambda recipe: recipe.estimate_s))
+    return by_worth(recipes)
+
+
+def by_worth(recipes: Sequence[Recipe]) -> tuple[Recipe, ...]:
+    """The most expected of a second first; time that several share is charged in equal parts."""
+    n_sharing = max(1, sum(recipe.shared_s > 0 for recipe in recipes))
+
+    def price_s(recipe: Recipe) -> float:
+        return (recipe.estimate_s - recipe.shared_s * (1 - 1 / n_sharing)) / recipe.worth
+
+    return tuple(sorted(recipes, key=price_s))
 
 
 def recipes_from(given: list[dict[str, Any]]) -> tuple[Recipe, ...]:
@@ -142,6 +153,7 @@ def _free(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
                 name="onnx-float32",
                 steps=({"step": "export", "target": "onnx"}, trim),
                 family="free",
+                worth=0.4,
                 estimate_s=20,
                 why="the same weights in another runtime: the free gain that everything else has to beat",
             )
@@ -152,6 +164,7 @@ def _free(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
                 name="openvino-float32",
                 steps=({"step": "export", "target": "openvino"}, trim),
                 family="free",
+                worth=0.2,
                 estimate_s=35,
                 why="the same weights in OpenVINO, precision pinned to float32",
             )
@@ -165,6 +178,7 @@ def _free(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
                         {"step": "settings", "max_tokens": "data", "precision": "bfloat16"},
                     ),
                     family="free",
+                    worth=0.2,
                     estimate_s=36,
                     why="what OpenVINO does unasked on this CPU, said aloud",
                 )
@@ -182,6 +196,7 @@ def _quantized(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
             name="onnx-int8",
             steps=(*to_onnx, {"step": "quantize", "method": "dynamic"}, trim),
             family="quantized",
+            worth=0.8,
             estimate_s=10,
             why="dynamic int8: weights in 8 bits, activations quantized on the fly",
         ),
@@ -189,6 +204,7 @@ def _quantized(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
             name="onnx-int8-trimmed",
             steps=({"step": "trim_vocabulary"}, *to_onnx, {"step": "quantize", "method": "dynamic"}, trim),
             family="trimmed",
+            worth=0.3,
             estimate_s=30,
             why="int8 without the tokens that the data never uses: the smallest transformer on disk",
         ),
@@ -196,6 +212,7 @@ def _quantized(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
             name="onnx-int8-mixed",
             steps=(*to_onnx, {"step": "mixed_precision"}, trim),
             family="quantized",
+            worth=0.2,
             estimate_s=120 + 400 * around.example_s * 60,
             why="int8 but for the layers that a search found most sensitive",
         ),
@@ -212,6 +229,7 @@ def _quantized(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
                     trim,
                 ),
                 family="quantized",
+                worth=0.2,
                 estimate_s=90,
                 why="static int8 by NNCF, calibrated on dev inputs",
             )
@@ -240,6 +258,7 @@ def _way_out(around: Surroundings) -> list[Recipe]:
                     {"step": "settings", "max_tokens": "data"},
                 ),
                 family="encoder",
+                worth=0.7,
                 estimate_s=90 + 0.05 * around.n_train,
                 why="a small encoder, taught by the language model's answers and the known labels, in int8",
             )
@@ -269,14 +288,18 @@ def _students(around: Surroundings, training: dict[str, Any] | None = None) -> l
             name="linear",
             steps=({"step": "distill_linear"},),
             family="student",
+            worth=0.7,
             estimate_s=10 + teach_s,
+            shared_s=teach_s,
             why="hashed n-grams and one layer: the cheapest thing that could work",
         ),
         Recipe(
             name="static",
             steps=({"step": "distill_static", **(training or {})},),
             family="student",
+            worth=0.7,
             estimate_s=(30 if training else 60) + teach_s,
+            shared_s=teach_s,
             why="a table of token vectors and a small head, taught by the incumbent",
         ),
     ]
@@ -295,6 +318,7 @@ def _narrowed(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
                 {"step": "settings", "max_tokens": "data"},
             ),
             family="narrowed",
+            worth=0.3,
             # About 1,600 texts pass every layer twice, and half of the layers are passed to reach one.
             estimate_s=40 + 1600 * around.n_layers * around.example_s,
             why=f"{share} of the feed-forward neurons, refitted without training to give what all "
@@ -328,6 +352,7 @@ def _narrowed_and_healed(around: Surroundings, n_layers: int) -> Recipe:
             {"step": "settings", "max_tokens": "data"},
         ),
         family="narrowed",
+        worth=0.4,
         # Half of the products of the whole model are left, and the teacher is asked at every batch.
         estimate_s=80 + 1600 * n_layers * around.example_s + 1.2 * epochs * pass_s,
         why="a third of the feed-forward neurons, refitted, then taught the incumbent's answers and hidden "
@@ -371,6 +396,7 @@ def _pruned(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
                 {"step": "settings", "max_tokens": "data"},
             ),
             family="pruned",
+            worth=0.3,
             estimate_s=40 + 0.9 * epochs * pass_s * work * shape["depth"] / around.n_layers,
             why=f"{shape['depth']} of {around.n_layers} layers with {neurons}, healed by the incumbent's "
             "own answers, in int8",

@@ -15,6 +15,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """Recipes of one family compete for its full training; only the best on dev get it."""
     estimate_s: float = 30.0
     """Rough time to make it, for planning inside the budget."""
+    shared_s: float = 0.0
+    """The part of it that is spent once: the first recipe with such a part has the incumbent answer train,
+    for all of them."""
+    worth: float = 0.5
+    """Rough chance that a release will hold it, alone or in a cascade; weighed against `estimate_s`."""
     why: str = ""
     """What it is expected to bring, in one sentence for the report."""
 

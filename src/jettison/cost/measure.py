@@ -6,6 +6,7 @@ incumbent has a twin that tells what a ratio of equals came out as.
 """
 
 import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,14 @@ from jettison.cost.money import OwnRate, at_own_rate, usd_per_1000
 from jettison.cost.moved import Traffic, moved_bytes
 from jettison.cost.noise import noise_marks, read_machine_state
 from jettison.cost.per_correct import Judge, costs_per_correct, judged_scores
-from jettison.cost.plan import MIN_BLOCK_S, Plan, plan_batches, plan_blocks, round_orders
+from jettison.cost.plan import (
+    MIN_BLOCK_S,
+    Plan,
+    affordable_openings,
+    plan_batches,
+    plan_blocks,
+    round_orders,
+)
 from jettison.cost.ratio import MOST_OPENINGS, OPENINGS, aa_noise, openings_interval
 from jettison.cost.subject import (
     Progress,
@@ -46,6 +54,7 @@ BATCHES = (1, 8, 32, 128)
 """Batch sizes that are tried for throughput."""
 BATCH_ROUNDS = 5
 RATIOS = "CPU-second ratios of interleaved rounds"
+CUT_SHORT = "measuring was cut short by the run's budget"
 _LEAST_SAMPLES = {0.5: 1, 0.95: 59, 0.99: 299}
 """Fewest samples whose largest exceeds the percentile with 95 % confidence: log(0.05) / log(p)."""
 
@@ -62,6 +71,7 @@ def measure_costs(
     incumbent: int = 0,
     twin: bool = True,
     budget_s: float | None = 120.0,
+    wall_s: float | None = None,
     usd_per_hour: float | None = None,
     throughput: bool = True,
     meter: str = "auto",
@@ -90,6 +100,8 @@ def measure_costs(
         budget_s: Seconds for the blocks of all candidates together; smaller blocks and
             fewer rounds (never under 6) are run to keep to it. Batches take up to a
             quarter more. None is no limit.
+        wall_s: Seconds for everything, opening processes included: what does not fit is left out, to one
+            opening of 6 rounds, and `marks` say so. None is no limit.
         usd_per_hour: Price of the machine, when money is wanted.
         throughput: Measure tasks per second in batches too; without it (and so without money)
             the run takes half as long.
@@ -114,19 +126,32 @@ def measure_costs(
     """
     _check(candidates, inputs, incumbent, threads, openings)
     say = progress or _silent
+    until = None if wall_s is None else time.monotonic() + wall_s
     rng = np.random.default_rng(seed)
     before = read_machine_state()
     keeper = Keeper(keep_partial)
     board = open_board(meter)
     run = _Run(
-        len(candidates), inputs, block, threads, budget_s, openings, board, rng, keeper, say, judged, judge
+        len(candidates),
+        inputs,
+        block,
+        threads,
+        budget_s,
+        openings,
+        board,
+        rng,
+        keeper,
+        say,
+        judged,
+        judge,
+        until,
     )
     twins = [candidates[incumbent]] if twin else []
     subjects = _run_first(run, [*candidates, *twins], rounds, throughput=throughput)
     with keeper.interrupted():
-        for number in range(1, openings):
-            _run_again(run, subjects, number)
-    marks = (*noise_marks(before, read_machine_state()), *keeper.marks)
+        _run_others(run, subjects)
+    cut = _cut_marks(run, openings, budget_s)
+    marks = (*noise_marks(before, read_machine_state()), *keeper.marks, *cut)
     found = _summaries(
         subjects[: len(candidates)],
         subjects[-1] if twin else None,
@@ -161,6 +186,8 @@ class _Run:
     say: Progress
     judged: Sequence[Input]
     judge: Judge | None
+    until: float | None
+    """On the monotonic clock, when all must be done; None is no limit."""
     plan: Plan = field(init=False)
     orders: list[list[int]] = field(init=False)
     """Of the rounds of all openings: where one ends, the next goes on backwards."""
@@ -176,11 +203,13 @@ def _run_first(
     run: _Run, candidates: Sequence[Candidate], rounds: int, *, throughput: bool
 ) -> list[Subject]:
     """Open everything for the first time, plan the run, and measure."""
+    started = time.monotonic()
     with contextlib.ExitStack() as stack:
         subjects = open_subjects(candidates, run.inputs, run.threads, stack, run.say)
         for subject in subjects:
             run.say(f"warming up {subject.candidate.name}", None)
             warm_up(subject, deal_blocks(run.inputs, run.block, rng=run.rng)[0], run.budget_s)
+        rounds = _fit(run, rounds, open_s=time.monotonic() - started)
         run.plan = plan_blocks(
             [subject.task_s for subject in subjects],
             rounds=rounds,
@@ -200,6 +229,27 @@ def _run_first(
         with run.keeper.interrupted():
             _run_judged(run, subjects[: run.n_candidates])
     return subjects
+
+
+def _fit(run: _Run, rounds: int, *, open_s: float) -> int:
+    """Leave out openings that there is no time for; the rounds of those that remain."""
+    left_s = None if run.until is None else max(0.0, run.until - time.monotonic() + open_s)
+    # Passes over batches take up to a quarter of the blocks' time on top.
+    blocks_s = None if run.budget_s is None else 1.25 * run.budget_s
+    wanted = run.openings
+    run.openings, fitted_s = affordable_openings(wanted, wall_s=left_s, open_s=open_s, blocks_s=blocks_s)
+    run.budget_s = None if fitted_s is None else fitted_s / 1.25
+    return max(1, round(rounds * run.openings / wanted))
+
+
+def _cut_marks(run: _Run, openings: int, budget_s: float | None) -> tuple[str, ...]:
+    """Says what there was no time for."""
+    said = []
+    if run.openings < openings:
+        said.append(f"{run.openings} of {openings} openings in fresh processes")
+    if budget_s is not None and run.budget_s is not None and run.budget_s < 0.99 * budget_s:
+        said.append(f"{run.budget_s:.1f} of {budget_s:.1f} s of measuring")
+    return (f"{CUT_SHORT}: {' and '.join(said)}.",) if said else ()
 
 
 def _run_judged(run: _Run, subjects: Sequence[Subject]) -> None:
@@ -226,6 +276,18 @@ def _run_judged(run: _Run, subjects: Sequence[Subject]) -> None:
                 subject.process.ask("play", rows=rows, due_s=[0.0] * n, max_batch=32, timeout_s=1e9), Calls
             )
             subject.correct = judged_scores([calls], run.judge)
+
+
+def _run_others(run: _Run, subjects: list[Subject]) -> None:
+    """The other openings, as far as there turns out to be time for them."""
+    took_s = 0.0
+    for number in range(1, run.openings):
+        started = time.monotonic()
+        if number >= 3 and run.until is not None and started + took_s > run.until:
+            run.openings = number
+            return
+        _run_again(run, subjects, number)
+        took_s = time.monotonic() - started
 
 
 def _run_again(run: _Run, subjects: list[Subject], number: int) -> None:

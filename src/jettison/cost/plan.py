@@ -74,6 +74,28 @@ def plan_batches(
     return min(n_inputs, max(MIN_BATCH_INPUTS, affordable))
 
 
+def affordable_openings(
+    wanted: int, *, wall_s: float | None, open_s: float, blocks_s: float | None
+) -> tuple[int, float | None]:
+    """How many openings fit in the time there is, and the seconds for the blocks of these.
+
+    One is always made. Two are never: an interval over two is too wide to be of use.
+
+    Args:
+        wanted: Openings, 1 or more.
+        wall_s: Seconds for all; None is no limit.
+        open_s: Seconds that opening and warming up all candidates takes once.
+        blocks_s: Seconds for the blocks of the wanted openings; None is no limit.
+    """
+    if wall_s is None or blocks_s is None:
+        return wanted, blocks_s
+    each_s = open_s + blocks_s / wanted
+    fitting = min(wanted, int(wall_s / each_s))
+    if fitting >= 3 or fitting == wanted:
+        return fitting, blocks_s * fitting / wanted
+    return 1, min(blocks_s, max(0.0, wall_s - open_s))
+
+
 def round_orders(n: int, rounds: int, *, rng: np.random.Generator) -> list[list[int]]:
     """Who comes when: a random order, then the same backwards, so that a steady drift cancels (ABBA)."""
     orders: list[list[int]] = []

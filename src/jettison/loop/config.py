@@ -75,7 +75,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     skip: tuple[str, ...] = ()
     """Names of automatic recipes not to try."""
     budget: str | int | float | None = None
-    """Wall time for the search, as `10m`, `1h30m` or seconds; None tries everything."""
+    """Wall time for the run, as `10m`, `1h30m` or seconds; `slo` comes on top. None tries everything."""
     threads: int = 1
     """Threads that a candidate answers with; it is measured so."""
     training_threads: int = 0

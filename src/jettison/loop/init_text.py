@@ -87,7 +87,7 @@ def run_text(
         f"incumbent = {quoted(incumbent)}",
         'output = "jettison-run"',
         'recipes = "auto"    # tries what fits this model and machine',
-        'budget = "10m"      # wall time of the search; a killed run resumes',
+        'budget = "10m"      # wall time of the run; a killed one resumes',
         "threads = 1         # threads that a candidate answers with; it is measured so",
         "seed = 0",
         "",

@@ -39,7 +39,7 @@ from jettison.loop.nominate import Ballot, nominate
 from jettison.loop.release_chosen import release_chosen
 from jettison.loop.remote_words import why_no_money
 from jettison.loop.safety import ON_PROBES, probes_of, safety_gates, safety_records, with_scorer_errors
-from jettison.loop.search import NO_TIME, Findings, first_contender, search, with_costs
+from jettison.loop.search import NO_TIME, Findings, decision_s, first_contender, search, with_costs
 from jettison.loop.suite_evidence import suite_evidence
 from jettison.loop.suite_run import gates_of, with_suites
 from jettison.loop.telling import Answers, report_content
@@ -86,8 +86,10 @@ def _run(config: RunConfig, watcher: Watcher | None) -> Outcome:
         chosen.findings,
     )
     finalists = _finalists(measured, ballot)
-    workspace.watcher.stage("cost of the finalists, thoroughly")
-    incumbent, finalists = with_costs(workspace, incumbent, finalists, thorough=bool(finalists))
+    if finalists:
+        workspace.watcher.stage("cost of the finalists, thoroughly")
+        left_s = workspace.clock.budget_left_s(reserve_s=decision_s(workspace, chosen.example_s))
+        incumbent, finalists = with_costs(workspace, incumbent, finalists, thorough=True, wall_s=left_s)
     judged = _decide(workspace, incumbent, finalists, ballot, gates, chosen.probes, findings)
     release = release_chosen(
         workspace,
@@ -133,6 +135,8 @@ class Nomination:
     ballot: Ballot
     gates: Sequence[Gate]
     findings: Findings
+    example_s: float
+    """CPU-seconds of the incumbent for one input in a batch."""
     probes: Sequence[Example] = ()
 
 
@@ -176,7 +180,7 @@ def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nominati
         example_s=example_s,
     )
     add_cascades(workspace, incumbent, findings)
-    incumbent, measured = _all_measured(workspace, incumbent, findings.contenders)
+    incumbent, measured = _all_measured(workspace, incumbent, findings.contenders, example_s)
     ballot = nominate(
         measured,
         incumbent,
@@ -193,6 +197,7 @@ def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nominati
         ballot=ballot,
         gates=gates,
         findings=findings,
+        example_s=example_s,
         probes=probes,
     )
 
@@ -207,14 +212,16 @@ def _on_probes(gate: Gate, workspace: Workspace) -> bool:
 
 
 def _all_measured(
-    workspace: Workspace, incumbent: Contender, contenders: Sequence[Contender]
+    workspace: Workspace, incumbent: Contender, contenders: Sequence[Contender], example_s: float
 ) -> tuple[Contender, list[Contender]]:
     """All with costs: what the search measured beside the incumbent keeps them, cascades get theirs."""
     new = [c for c in contenders if c.cost is None]
     if not new:
         return incumbent, list(contenders)
     workspace.watcher.stage(f"cost of {len(new)} cascades, interleaved")
-    incumbent, measured = with_costs(workspace, incumbent, new, thorough=False)
+    left_s = workspace.clock.budget_left_s(reserve_s=decision_s(workspace, example_s))
+    wall_s = None if left_s is None else left_s / 2
+    incumbent, measured = with_costs(workspace, incumbent, new, thorough=False, wall_s=wall_s)
     costs = {contender.name: contender.cost for contender in measured}
     return incumbent, [replace(c, cost=c.cost or costs[c.name]) for c in contenders]
 

@@ -15,6 +15,7 @@ from jettison.backends.machine import answering_machine
 from jettison.candidate import Candidate
 from jettison.compress.recipe import Recipe, describe_step
 from jettison.compress.step import step_from
+from jettison.cost.measure import CUT_SHORT
 from jettison.cost.per_correct import costs_per_correct
 from jettison.decide.report_types import Tried
 from jettison.decision import CostSummary
@@ -32,6 +33,8 @@ N_FIRST_LOOK = 400
 HOPELESS_LOSS = 0.25
 STUDENTS = ("student",)
 """Families whose errors are so unlike a transformer's that they do not make one needless behind them."""
+MEASURING_SHARE = 0.25
+"""Of a budget, what is kept at most for measuring costs while recipes are still to be tried."""
 QUICK_SHARE = 0.25
 FEWEST_HALVED = 4
 """Rivals in a family that is halved: a quarter of the training of three costs as much as it saves."""
@@ -65,27 +68,50 @@ def search(
         example_s: CPU-seconds of the incumbent for one input in a batch.
     """
     findings = Findings()
-    reserve_s = time_for_the_rest(workspace, example_s)
+    rest_s = decision_s(workspace, example_s)
+    reserve_s = rest_s + time_for_costs(workspace)
     planned = _halved(workspace, incumbent, recipes, findings, training_threads)
+    is_taught = False
     for index, recipe in enumerate(planned):
-        left_s = workspace.clock.left_s(sum(r.estimate_s for r in planned[index:]), reserve_s=reserve_s)
+        recipe = _rest_of(recipe) if is_taught else recipe
+        left_s = workspace.clock.left_s(_estimate_s(planned[index:], is_taught), reserve_s=reserve_s)
         workspace.watcher.stage(f"candidate {index + 1} of {len(planned)}: {recipe.name}", left_s)
         if not workspace.clock.has_time_for(recipe.estimate_s, reserve_s=reserve_s):
             findings.tried.append(not_tried(recipe, NO_TIME))
             workspace.watcher.found(f"{recipe.name}: left out, no time in the budget")
             continue
         _try(workspace, incumbent, recipe, findings, training_threads)
-    _cost_and_drop(workspace, incumbent, findings)
+        is_taught = is_taught or recipe.shared_s > 0
+    _cost_and_drop(workspace, incumbent, findings, rest_s=rest_s)
     return findings
 
 
-def time_for_the_rest(workspace: Workspace, example_s: float) -> float:
-    """Seconds that costs, cascades, the decision and the report will take, to keep of the budget."""
+def _rest_of(recipe: Recipe) -> Recipe:
+    """What is left to do of a recipe where another has spent the time that they share."""
+    return msgspec.structs.replace(recipe, estimate_s=recipe.estimate_s - recipe.shared_s, shared_s=0.0)
+
+
+def _estimate_s(recipes: Sequence[Recipe], is_taught: bool) -> float:
+    """Time of some recipes together; what they share counts once, or not at all where it is spent."""
+    shared_s = 0.0 if is_taught else max((recipe.shared_s for recipe in recipes), default=0.0)
+    return shared_s + sum(recipe.estimate_s - recipe.shared_s for recipe in recipes)
+
+
+def decision_s(workspace: Workspace, example_s: float) -> float:
+    """Seconds that reading test, the decision and the report will take, to keep of the budget."""
+    return 15.0 + 1.5 * example_s * workspace.task.n_test
+
+
+def time_for_costs(workspace: Workspace) -> float:
+    """Seconds to keep of the budget for measuring costs: all that it takes, or a share of a short budget.
+
+    Within a share, what is measured of each candidate is less, and the report says so.
+    """
     config = workspace.config
     n_measured = 3 + config.n_shown
     again_s = 3.0 * (config.cost_openings - 1) * min(n_measured, 5)
     costs_s = 2.0 * n_measured * (2.0 + config.cost_s) + again_s
-    return 20.0 + costs_s + 1.5 * example_s * workspace.task.n_test
+    return costs_s if config.budget_s is None else min(costs_s, MEASURING_SHARE * config.budget_s)
 
 
 def first_contender(workspace: Workspace, candidate: Candidate, recipe: Recipe) -> Contender:
@@ -99,9 +125,23 @@ def first_contender(workspace: Workspace, candidate: Candidate, recipe: Recipe) 
 
 
 def with_costs(
-    workspace: Workspace, incumbent: Contender, contenders: Sequence[Contender], *, thorough: bool
+    workspace: Workspace,
+    incumbent: Contender,
+    contenders: Sequence[Contender],
+    *,
+    thorough: bool,
+    wall_s: float | None = None,
 ) -> tuple[Contender, list[Contender]]:
-    """Measure incumbent and contenders interleaved in one run, or read that run's figures."""
+    """Measure incumbent and contenders interleaved in one run, or read that run's figures.
+
+    Args:
+        workspace: The run.
+        incumbent: What ratios are taken against.
+        contenders: Candidates beside it.
+        thorough: As for the decision, in several openings; else a first look.
+        wall_s: Seconds that all of it may take, or nearly: less is measured where they do not do, and the
+            figures say so. None is no limit.
+    """
     config = workspace.config
     inputs = cost_inputs(workspace)
     candidates = [incumbent.candidate, *(c.candidate for c in contenders)]
@@ -120,23 +160,33 @@ def with_costs(
     }
     measured = [[c.digest for c in candidates], inputs, config.seed, settings, answering_machine()]
     key = value_sha256(measured)[:20]
-    path = workspace.cache / "costs" / f"{key}.json"
-    if path.exists():
+    folder = workspace.cache / "costs"
+    # What a budget cut short is found again by a run of that budget alone.
+    kept = [folder / f"{key}.json", folder / f"{key}-within-{config.budget}.json"]
+    path = next((path for path in kept if path.exists()), None)
+    if path is not None:
         costs = read_json(path, list[CostSummary])
     else:
         costs = costs_of(
             [incumbent, *contenders],
             inputs,
             seed=config.seed,
-            settings=settings,
+            settings={**settings, "wall_s": wall_s},
             progress=workspace.watcher.progress,
         )
-        write_json(path, costs)
+        write_json(kept[any(map(is_cut_short, costs))], costs)
+    for mark in sorted({mark for cost in costs for mark in cost.marks if mark.startswith(CUT_SHORT)}):
+        workspace.watcher.found(f"costs: {mark}")
     first, *others = [
         replace(contender, cost=costs_per_correct(cost, _scores(contender)))
         for contender, cost in zip([incumbent, *contenders], costs, strict=True)
     ]
     return first, others
+
+
+def is_cut_short(cost: CostSummary) -> bool:
+    """Whether a run's budget left no time to measure it in full."""
+    return any(mark.startswith(CUT_SHORT) for mark in cost.marks)
 
 
 def _scores(contender: Contender) -> list[float]:
@@ -270,10 +320,21 @@ def _first_look(workspace: Workspace, candidate: Candidate) -> float | None:
     return mean_score(records, workspace.scorer)
 
 
-def _cost_and_drop(workspace: Workspace, incumbent: Contender, findings: Findings) -> None:
+def _cost_and_drop(
+    workspace: Workspace, incumbent: Contender, findings: Findings, *, rest_s: float
+) -> None:
     """Measure what everything costs, then drop whatever another beats on dev and on cost."""
+    if not findings.contenders:
+        return
     workspace.watcher.stage("cost of the candidates, interleaved")
-    _, measured = with_costs(workspace, incumbent, findings.contenders, thorough=False)
+    left_s = workspace.clock.budget_left_s(reserve_s=rest_s)
+    _, measured = with_costs(
+        workspace,
+        incumbent,
+        findings.contenders,
+        thorough=False,
+        wall_s=None if left_s is None else left_s / 3,  # cascades and finalists are still to be measured
+    )
     kept = []
     for contender in measured:
         better = next((c for c in measured if dominates(c, contender)), None)

@@ -14,6 +14,8 @@ from jettison.record import mean_score
 
 COST_S = 1.0
 """Seconds of measuring for each stage: enough to tell a halving from nothing."""
+OPEN_S = 4.0
+"""Seconds that opening one takes on top: without them in the budget, no stage is measured."""
 
 
 def stage_effects(
@@ -101,6 +103,10 @@ def _cpu_ratios(
     path = workspace.cache / "costs" / f"stages-{key[:20]}.json"
     if path.exists():
         return {**found, **read_json(path, dict[str, float | None])}
+    left_s = workspace.clock.budget_left_s()
+    if left_s is not None and left_s < (COST_S + OPEN_S) * (len(candidates) + 1):
+        workspace.watcher.found("cost of each step: not measured, no time left in the budget")
+        return found
     workspace.watcher.progress("cost of each step", None)
     costs = measure_costs(
         [incumbent, *candidates],
@@ -111,6 +117,7 @@ def _cpu_ratios(
         seed=workspace.config.seed,
         threads=workspace.config.threads,
         budget_s=COST_S * (len(candidates) + 1),
+        wall_s=left_s,
         throughput=False,
     )
     for candidate, cost in zip(candidates, costs[1:], strict=True):

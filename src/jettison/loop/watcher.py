@@ -43,6 +43,10 @@ class Clock:
         """Seconds since the run began."""
         return time.monotonic() - self._started
 
+    def budget_left_s(self, *, reserve_s: float = 0.0) -> float | None:
+        """Seconds left of the budget but for `reserve_s`, 0 where it is spent; None without one."""
+        return None if self._budget_s is None else max(0.0, self._budget_s - self.spent_s() - reserve_s)
+
     def learn(self, *, estimate_s: float, took_s: float) -> None:
         """Take in how long a piece of work took against its estimate; cached work teaches nothing."""
         if took_s > 1.0:
