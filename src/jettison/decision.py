@@ -77,8 +77,9 @@ class AtMost(msgspec.Struct, frozen=True, kw_only=True, tag="at_most"):
     """A cost per task may not exceed a limit."""
 
     cost: str
-    """`latency_p50_s`, `latency_p95_s`, `latency_p99_s`, `cpu_s`, `bytes`, `peak_bytes`, `load_s`,
-    `energy_j` or `usd_per_1000`."""
+    """`cpu_ratio` (CPU time over the incumbent's, the same on a slow machine as on a fast one),
+    `latency_p50_s`, `latency_p95_s`, `latency_p99_s`, `cpu_s`, `bytes`, `peak_bytes`, `load_s`, `energy_j`
+    or `usd_per_1000`."""
     limit: float
 
 

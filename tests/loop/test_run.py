@@ -14,8 +14,10 @@ import pytest
 from fake_runs import LABELS, FakeLean, config_at
 from jettison import registry
 from jettison.backends.released import open_release_model
+from jettison.decide.costs import judge_at_most
 from jettison.decide.render import read_decision
 from jettison.decision import AtMost, NotWorse, Verdict
+from jettison.loop.config import check_config
 from jettison.loop.run import run
 from jettison.release import verify_release
 
@@ -92,6 +94,17 @@ def test_a_cost_limit_blocks_a_candidate_that_is_too_slow(tmp_path):
     verdicts = {gate.metric: gate.verdict for gate in reports["lean"].gates}
     assert verdicts["label"] is Verdict.SHIP
     assert verdicts["latency_p95_s"] is Verdict.BLOCK
+
+
+def test_a_limit_relative_to_the_incumbent_is_judged_alike_on_any_machine(finished):
+    """It takes about 0.25 of the incumbent's time: at most half of it holds, a hundredth does not."""
+    config, first = finished
+    for limit, verdict in ((0.5, Verdict.SHIP), (0.01, Verdict.BLOCK)):
+        gates = (NotWorse(margin=0.02), AtMost(cost="cpu_ratio", limit=limit))
+        check_config(msgspec.structs.replace(config, gates=gates), "here")
+        cost = next(c.cost for c in first.decision.candidates if c.name == "lean")
+        result = judge_at_most(gates[1], cost)
+        assert (result.metric, result.verdict) == ("cpu_ratio", verdict)
 
 
 def test_a_second_run_repeats_nothing_and_decides_the_same(finished):

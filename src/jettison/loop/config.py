@@ -9,21 +9,9 @@ from typing import Any, Literal
 import msgspec
 
 from jettison.cost.slo import read_slo
+from jettison.decide.costs import COSTS
 from jettison.decision import AtMost, Gate, NotWorse
 from jettison.errors import InvalidInput
-
-COSTS = (
-    "latency_p50_s",
-    "latency_p95_s",
-    "latency_p99_s",
-    "cpu_s",
-    "bytes",
-    "peak_bytes",
-    "load_s",
-    "energy_j",
-    "usd_per_1000",
-)
-
 
 MOST_THREADS = 1024
 ENDPOINT_PATHS = ("answers", "logged")

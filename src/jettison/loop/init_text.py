@@ -100,8 +100,8 @@ def run_text(
         "# A cost that may not be exceeded:",
         "# [[gates]]",
         '# type = "at_most"',
-        '# cost = "latency_p95_s"',
-        "# limit = 0.02",
+        '# cost = "cpu_ratio"    # of the incumbent\'s CPU time; or latency_p95_s, bytes, peak_bytes, ...',
+        "# limit = 0.5",
     ]
     return "\n".join(lines) + "\n"
 

@@ -33,8 +33,9 @@ N_FIRST_LOOK = 400
 HOPELESS_LOSS = 0.25
 STUDENTS = ("student",)
 """Families whose errors are so unlike a transformer's that they do not make one needless behind them."""
-MEASURING_SHARE = 0.25
-"""Of a budget, what is kept at most for measuring costs while recipes are still to be tried."""
+FULL_BUDGET_S = 600.0
+"""Budgets under it keep less than a full measurement of costs takes."""
+DECISION_SHARE = 0.1
 QUICK_SHARE = 0.25
 FEWEST_HALVED = 4
 """Rivals in a family that is halved: a quarter of the training of three costs as much as it saves."""
@@ -98,20 +99,26 @@ def _estimate_s(recipes: Sequence[Recipe], is_taught: bool) -> float:
 
 
 def decision_s(workspace: Workspace, example_s: float) -> float:
-    """Seconds that reading test, the decision and the report will take, to keep of the budget."""
-    return 15.0 + 1.5 * example_s * workspace.task.n_test
+    """Seconds to keep of the budget for asking about test, the decision and the report.
+
+    Of a short budget that is a tenth, and what they take longer comes on top: no run is of use without.
+    """
+    takes_s, budget_s = 15.0 + 1.5 * example_s * workspace.task.n_test, workspace.config.budget_s
+    return takes_s if budget_s is None else min(takes_s, DECISION_SHARE * budget_s)
 
 
 def time_for_costs(workspace: Workspace) -> float:
-    """Seconds to keep of the budget for measuring costs: all that it takes, or a share of a short budget.
+    """Seconds to keep of the budget for measuring costs: what it takes in full, much less of a short one.
 
-    Within a share, what is measured of each candidate is less, and the report says so.
+    A short budget goes to having candidates, not to knowing their costs to the last digit: less is measured
+    of each, and the report says so.
     """
     config = workspace.config
     n_measured = 3 + config.n_shown
     again_s = 3.0 * (config.cost_openings - 1) * min(n_measured, 5)
     costs_s = 2.0 * n_measured * (2.0 + config.cost_s) + again_s
-    return costs_s if config.budget_s is None else min(costs_s, MEASURING_SHARE * config.budget_s)
+    short = 1.0 if config.budget_s is None else min(1.0, config.budget_s / FULL_BUDGET_S)
+    return costs_s * short**2
 
 
 def first_contender(workspace: Workspace, candidate: Candidate, recipe: Recipe) -> Contender:
