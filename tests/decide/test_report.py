@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from browser import CHROMIUM, browser
 from jettison.cli.report import command
+from jettison.decide import report_view as view
+from jettison.decide.render import decision_markdown
 from jettison.decide.report import rewrite_report, write_report
 from jettison.decide.report_labels import Box, place_labels
 from jettison.decide.report_markdown import escaped, markdown_page
@@ -102,7 +104,7 @@ def test_every_link_leads_to_a_section_that_is_there_once(html: str) -> None:
 def test_the_verdict_and_the_three_numbers_stand_at_the_top(html: str) -> None:
     top = " ".join(Page(html).text.split("Each was judged")[0].split())
     assert "SHIP static+int8 cascade does the incumbent's job" in top
-    assert "−0.1 95 % interval −0.8 to +0.6; allowed −2.0 points; 86.0 % → 85.9 %" in top
+    assert "-0.1 95 % interval -0.8 to +0.6; allowed -2.0 points; 86.0 % → 85.9 %" in top
     assert "11.4× less 95 % interval 10.9 to 11.7× less; two copies of the incumbent differ by 0.8 %" in top
     assert "31.2 MB incumbent 91.3 MB: 2.93× less" in top
 
@@ -139,7 +141,7 @@ def test_both_pages_say_the_same_things() -> None:
         "AMD EPYC, 2 CPUs",
         "CPU 4.55× less, leaves 14.8 MB",
         "distill: gains 2.4 points on dev",
-        "−17.1 [−20.5, −13.7]",
+        "-17.1 [-20.5, -13.7]",
     ):
         assert said in html
         assert said in markdown.replace("\\", "")
@@ -394,7 +396,7 @@ def test_numbers_read_as_people_write_them() -> None:
         "2.5 GB",
     ]
     assert [energy(v) for v in (0.0561, 0.00019, 3.0)] == ["56 mJ", "190 µJ", "3 J"]
-    assert [points(v) for v in (-0.0123, 0.004, -0.0001)] == ["−1.2", "+0.4", "0.0"]
+    assert [points(v) for v in (-0.0123, 0.004, -0.0001)] == ["-1.2", "+0.4", "0.0"]
     assert [times_less(v) for v in (0.088, 1.4, 1.01, None)] == [
         "11.4× less",
         "1.4× more",
@@ -428,3 +430,47 @@ def test_the_example_is_a_decision() -> None:
 )
 def test_scorers_are_called_by_their_names(scorer: str, said: str) -> None:
     assert heading(metric_words(scorer)) == said
+
+
+def test_the_first_screen_says_the_decision_its_cost_the_weakest_slices_and_why() -> None:
+    content = example_content()
+    markdown = markdown_page(content).replace("\\", "")
+    top = markdown.split("## Candidates")[0]
+    assert len(top.splitlines()) < 30
+    for said in ("SHIP", "11.4× less", "Weakest slices:", "Why:"):
+        assert said in top
+    weakest = [line for line in top.splitlines() if line.startswith("- ") and "(accuracy): " in line]
+    assert len(weakest) == 3
+    assert weakest == [f"- {said}" for said in view.weakest(content)]
+    assert view.weakest(content)[0] in " ".join(Page(html_page(content)).text.split())
+
+
+def test_every_fold_of_the_markdown_page_is_closed_and_headings_stand_outside() -> None:
+    depth = 0
+    for line in markdown_page(example_content()).splitlines():
+        depth += line.count("<details>") - line.count("</details>")
+        assert depth in (0, 1)
+        assert not (depth and line.startswith("## "))
+    assert depth == 0
+
+
+def test_there_is_one_minus_sign_in_all_that_is_written() -> None:
+    content = example_content()
+    for page in (html_page(content), markdown_page(content), decision_markdown(content.decision)):
+        assert "\u2212" not in page
+    assert "-17.1" in markdown_page(content)
+
+
+def test_ticks_of_scores_that_lie_close_together_read_apart() -> None:
+    decision = example_decision()
+    scores = (0.83, 0.8304, 0.8308)
+    near = [
+        msgspec.structs.replace(c, scores={"all": {"accuracy": s}}, gates=())
+        for c, s in zip(decision.candidates, scores, strict=False)
+    ]
+    drawn = quality_against_cost(
+        msgspec.structs.replace(decision, candidates=tuple(near), gates=()), width=900, height=400
+    )
+    ticks = [t for t in re.findall(r'class="tick"[^>]*>([^<]*)<', str(drawn)) if t.endswith("%")]
+    assert len(ticks) > 2
+    assert len(set(ticks)) == len(ticks)

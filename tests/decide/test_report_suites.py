@@ -123,6 +123,10 @@ def test_a_calibration_that_test_refutes_is_told_on_both_pages(evidence: SuiteEv
     assert "too sure by 1" in page.text  # 15 points: three quarters of the 20 that are missing to 1
     assert "refuted (p\u00a0≤\u00a00.002)" in page.text
     assert f"Test refutes the confidences of {NAMES[0]}" not in page.text
+    limits = page.text.split("What the suites cannot tell")[1]
+    assert f"How often {NAMES[1]} is right at a given confidence: test refutes" in limits
+    untouched = html_page(msgspec.structs.replace(example_content(), suites=evidence))
+    assert "test refutes" not in Page(untouched).text
 
 
 def test_out_of_scope_answers_are_no_part_of_a_check(evidence: SuiteEvidence) -> None:

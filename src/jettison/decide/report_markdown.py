@@ -1,4 +1,4 @@
-"""The same report as Markdown, for a pull request or a terminal."""
+"""The same report as Markdown, for a pull request or a terminal: what decides first, long tables folded."""
 
 from collections.abc import Sequence
 
@@ -22,18 +22,25 @@ from jettison.decision import Decision
 _SYMBOLS = {"ship": "●", "block": "■", "unsure": "▲", "incumbent": "◆"}
 
 
+READ_FIRST = ("CPU time", "Latency", "Throughput", "Price", "Energy", "Size on disk")
+"""Costs that stand open, by how their names begin; the rest is folded."""
+N_READ = 5
+"""Changed answers that stand open; the rest is folded."""
+
+
 def markdown_page(content: ReportContent) -> str:
     """The whole report as GitHub-flavored Markdown; texts from outside are escaped."""
     decision = content.decision
     parts = [
-        *_head(decision),
+        *_head(content),
         *_candidates(decision),
         *_slices(decision),
-        *_suites(content),
         *_found(content),
-        *_flips(content),
-        *_confidence(content),
         *_costs(content),
+        *_limits(content),
+        *_flips(content),
+        *_suites(content),
+        *_confidence(content),
         *_latency(content),
         *_tried(content),
         *_gates(decision),
@@ -53,7 +60,13 @@ def escaped(text: object) -> str:
 _ENTITIES = {"<": "&lt;", ">": "&gt;"}
 
 
-def _head(decision: Decision) -> list[str]:
+def _folded(title: str, parts: Sequence[str]) -> list[str]:
+    """Parts that open on a click where Markdown is drawn as HTML, and read on in a terminal."""
+    return [f"<details><summary>{title}</summary>", *parts, "</details>"] if any(parts) else []
+
+
+def _head(content: ReportContent) -> list[str]:
+    decision = content.decision
     word, css = sections.headline_word(decision)
     tiles = [
         f"- **{tile.title}**: {escaped(tile.value)} ({escaped(tile.detail)})"
@@ -61,12 +74,14 @@ def _head(decision: Decision) -> list[str]:
     ]
     spotlight = view.spotlight(decision)
     about = f"{escaped(spotlight.name)} against {escaped(decision.incumbent)}:" if spotlight else ""
+    weakest = view.weakest(content)
     return [
         f"# {_SYMBOLS[css]} {word}: {escaped(decision.task)}",
         f"**{escaped(decision.headline)}**",
         about,
         "\n".join(tiles),
-        _list(decision.reasons),
+        *(["Weakest slices:", _list(weakest)] if weakest else []),
+        *(["Why:", _list(decision.reasons)] if decision.reasons else []),
     ]
 
 
@@ -99,18 +114,11 @@ def _candidates(decision: Decision) -> list[str]:
 
 
 def _slices(decision: Decision) -> list[str]:
-    header = ["Candidate", "Slice", "Verdict", "Difference, points", "Margin", "n"]
+    header = ["Candidate", "Gate", "Verdict", "Difference, points", "Limit", "n", "Worse / better", "p"]
     rows = [
-        [
-            candidate.name,
-            words.slice_words(result.slice),
-            words.VERDICT_WORDS[result.verdict],
-            words.points_interval(result.difference),
-            words.limit_words(result),
-            "?" if result.n is None else f"{result.n:,}",
-        ]
-        for candidate in view.contenders(decision)
-        for result in sections.shown_slices(candidate)[0]
+        [c.name, r.gate, r.verdict, r.difference, r.limit, r.n, r.flips, r.p]
+        for c in view.contenders(decision)
+        for r in sections.gate_rows(c)
     ]
     left_out = [
         f"{n} more slices of {c.name} lose less; every one is in report.json."
@@ -122,7 +130,9 @@ def _slices(decision: Decision) -> list[str]:
         for c in view.contenders(decision)
         if (told := certified_words(c.gates, written=words.slice_words))
     ]
-    return ["## Slices", _table(header, rows), _list([*left_out, *certified])] if rows else []
+    return (
+        ["## Gates, slice by slice", _table(header, rows), _list([*left_out, *certified])] if rows else []
+    )
 
 
 def _suites(content: ReportContent) -> list[str]:
@@ -151,7 +161,7 @@ def _suites(content: ReportContent) -> list[str]:
     ]
     return [
         "## Suites",
-        *([said, _table(header, rows)] if rows else []),
+        *([said, *_folded(f"{len(rows)} comparisons", [_table(header, rows)])] if rows else []),
         *(["### Under attack", _table(attacked, under), _list(turned)] if under else []),
     ]
 
@@ -196,8 +206,7 @@ def _confidence(content: ReportContent) -> list[str]:
         *(f"**Warning:** {escaped(said)}" for said in suites.calibration_warnings(content.suites.curves)),
         *([suites.CALIBRATION_LEAD, _table(suites.CALIBRATION_HEADS, checks)] if checks else []),
         _table(header, rows),
-        "### Reliability",
-        _table(["Candidate", "Confidence", "Right", "95 % interval", "n"], bins),
+        *_folded("Reliability", [_table(["Candidate", "Confidence", "Right", "95 % interval", "n"], bins)]),
     ]
 
 
@@ -205,11 +214,15 @@ def _flips(content: ReportContent) -> list[str]:
     rows, n_left_out = sections.flip_rows(content)
     if not rows:
         return []
+    spotlight = view.spotlight(content.decision)
+    rows.sort(key=lambda row: (row.kind != "harmful", spotlight is None or row.candidate != spotlight.name))
     header = ["Change", "Candidate", "Input", "Right answer", "Incumbent", "Candidate's answer", "Where"]
     cells = [[r.kind_words, r.candidate, r.input, r.expected, r.incumbent, r.answer, r.where] for r in rows]
+    first, others = cells[:N_READ], cells[N_READ:]
     more = f"{n_left_out} more of them are in `report.json`." if n_left_out else ""
     counts = _list(sections.flip_count_words(content))
-    return ["## Changed answers to read", counts, _table(header, cells), more]
+    folded = _folded(f"{len(others)} more", [_table(header, others), more]) if others else [more]
+    return ["## Changed answers to read", counts, _table(header, first), *folded]
 
 
 def _costs(content: ReportContent) -> list[str]:
@@ -217,11 +230,14 @@ def _costs(content: ReportContent) -> list[str]:
     costs = [c.cost for c in decision.candidates]
     header = ["Cost", *(c.name for c in decision.candidates)]
     tables = cost_tables(cost_rows(costs))
+    first = [row for row in tables.measured if row.name.startswith(READ_FIRST) or row.name == "Peak memory"]
+    others = [row for row in tables.measured if row not in first]
     return [
         "## Costs",
-        _table(header, _cost_cells(tables.measured)),
-        *_estimates(header, tables.estimated),
-        _list(report_cost_notes(content)),
+        _table(header, _cost_cells(first)),
+        *_folded("More that was measured", [_table(header, _cost_cells(others))] if others else []),
+        *_folded(ESTIMATED_TITLE, _estimates(header, tables.estimated)),
+        *_folded("Notes to the costs", [_list(report_cost_notes(content))]),
     ]
 
 
@@ -240,7 +256,7 @@ def _latency(content: ReportContent) -> list[str]:
         *parts,
         f"### Under load: {escaped(scenario_words(load))}",
         _table(["Cost", *names], _cost_cells(tables.measured)),
-        *_estimates(["Cost", *names], tables.estimated),
+        *_folded(f"{ESTIMATED_TITLE}, under load", _estimates(["Cost", *names], tables.estimated)),
         *(["#### Latency against rate", escaped(curve_words(load)), _table(CURVE, curve)] if curve else []),
         _list([*not_measured(load), *load_notes(load)]),
     ]
@@ -253,7 +269,7 @@ def _estimates(header: Sequence[str], rows: Sequence[CostRow]) -> list[str]:
     """A table of their own, where there are any."""
     if not rows:
         return []
-    return [f"### {ESTIMATED_TITLE}", ESTIMATED_LEAD, _table(header, _cost_cells(rows))]
+    return [ESTIMATED_LEAD, _table(header, _cost_cells(rows))]
 
 
 def _cost_cells(rows: Sequence[CostRow]) -> list[list[str]]:
@@ -263,28 +279,23 @@ def _cost_cells(rows: Sequence[CostRow]) -> list[list[str]]:
 def _tried(content: ReportContent) -> list[str]:
     if not content.tried:
         return []
-    header = [
-        "Candidate",
-        "Steps",
-        "Outcome",
-        "Why",
-        "Dev score",
-        "Loss, points",
-        view.ratio_heading(content.decision),
-        "Size",
-        "Each step",
+    ratio = view.ratio_heading(content.decision)
+    header = ["Candidate", "Outcome", "Why", "Dev score", "Loss, points", ratio, "Size"]
+    tried = sections.tried_rows(content.tried)
+    rows = [[r.name, r.status, r.reason, r.score, r.loss, r.cpu, r.size] for r in tried]
+    made = [[r.name, r.steps, "; ".join(r.stages)] for r in tried]
+    return [
+        "## What was tried",
+        "All scores here are of dev.",
+        _table(header, rows),
+        *_folded("How each was made", [_table(["Candidate", "Steps", "Each step"], made)]),
     ]
-    rows = [
-        [r.name, r.steps, r.status, r.reason, r.score, r.loss, r.cpu, r.size, "; ".join(r.stages)]
-        for r in sections.tried_rows(content.tried)
-    ]
-    return ["## What was tried", "All scores here are of dev.", _table(header, rows)]
 
 
 def _gates(decision: Decision) -> list[str]:
-    header = ["Candidate", "Gate", "Verdict", "Why", "Limit", "Flips: worse / better", "p", "Method"]
+    header = ["Candidate", "Gate", "Why", "Method"]
     rows = [
-        [c.name, r.gate, r.verdict, r.reason, r.limit, r.flips, r.p, r.method]
+        [c.name, r.gate, r.reason, r.method]
         for c in view.contenders(decision)
         for r in sections.gate_rows(c)
     ]
@@ -292,10 +303,23 @@ def _gates(decision: Decision) -> list[str]:
     score_header = ["Slice", "Candidate", *map(words.metric_words, names), "n"]
     score_cells = [[where, name, *figures, n] for where, n, name, figures in scores]
     return [
-        "## Gates, and how they were computed",
+        "## How the gates were computed",
         _list(sections.gate_rules(decision.gates)),
-        _table(header, rows) if rows else "",
-        *(["### All scores, slice by slice", _table(score_header, score_cells)] if score_cells else []),
+        *(_folded("Each verdict in words", [_table(header, rows)]) if rows else []),
+        *(
+            _folded("All scores, slice by slice", [_table(score_header, score_cells)])
+            if score_cells
+            else []
+        ),
+    ]
+
+
+def _limits(content: ReportContent) -> list[str]:
+    return [
+        "## What this evidence cannot tell",
+        _list(sections.caveats(content.decision)),
+        "### What the suites cannot tell",
+        _list(suites.cannot_tell(content.suites, content.decision)),
     ]
 
 
@@ -310,14 +334,10 @@ def _rest(content: ReportContent) -> list[str]:
     settings = sections.settings_text(content).replace("```", "'''")
     return [
         *(["## What the data showed", _list(findings)] if findings else []),
-        "## What this evidence cannot tell",
-        _list(sections.caveats(decision)),
-        "### What the suites cannot tell",
-        _list(suites.cannot_tell(content.suites, decision)),
         "## How to reproduce it",
         _list([f"{name}: {value}" for name, value in sections.facts(decision)]),
-        *(["### Lineage", _list(lineage)] if lineage else []),
-        f"### Settings\n\n```json\n{settings}\n```" if settings else "",
+        *(_folded("Lineage", [_list(lineage)]) if lineage else []),
+        *(_folded("Settings", [f"```json\n{settings}\n```"]) if settings else []),
     ]
 
 

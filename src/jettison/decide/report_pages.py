@@ -37,6 +37,7 @@ def html_page(content: ReportContent) -> str:
         js=Markup(_template("report.js")),
         version=library_versions()["jettison"],
         **_top(content.decision),
+        weakest=view.weakest(content),
         **_middle(content),
         **_suites(content),
         **_bottom(content),

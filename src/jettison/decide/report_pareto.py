@@ -117,7 +117,7 @@ class _Frame:
         for k in range(math.ceil(self._y0 / step), math.floor(min(1.0, self._y1) / step) + 1):
             y = self._y(k * step)
             parts.append(_line("grid", self.left, y, self.right, y))
-            digits = 0 if step >= 0.01 else 1
+            digits = max(0, math.ceil(-math.log10(100 * step) - 1e-9))  # ticks apart read apart
             parts.append(_text("tick", self.left - 6, y + 4, words.percent(k * step, digits), "end"))
         middle = (self.left + self.right) / 2
         name = "CPU time per task, log scale (left is cheaper)"

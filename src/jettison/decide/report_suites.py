@@ -209,8 +209,8 @@ def found_rows(searches: Sequence[SliceSearch]) -> list[FoundRow]:
             candidate=name,
             slice=words.slice_words(one.name),
             n=f"{one.n:,}",
-            loss=f"{100 * one.loss:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]".replace("-", "−"),
-            elsewhere=f"{100 * one.rest_loss:.1f}".replace("-", "−"),
+            loss=f"{100 * one.loss:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]",
+            elsewhere=f"{100 * one.rest_loss:.1f}",
             p="< 0.0001" if one.p_value < 0.0001 else f"{one.p_value:.4f}",
             examples=one.examples[:MAX_LOST],
         )
@@ -274,6 +274,7 @@ def cannot_tell(suites: SuiteEvidence, decision: Decision) -> list[str]:
             "hold 1 % of the examples and 40 at least were searched. That none was found does not show "
             "that there is none."
         )
+    said += _refuted_words(suites.curves)
     if suites.curves:
         said.append(
             "Confidences were calibrated on dev: the curves hold for inputs like the test split's, and not "
@@ -285,6 +286,19 @@ def cannot_tell(suites: SuiteEvidence, decision: Decision) -> list[str]:
             "are too few."
         )
     return said
+
+
+def _refuted_words(curves: Sequence[ConfidenceCurves]) -> list[str]:
+    """Whose confidences cannot be taken at their word, where test refutes any."""
+    refuted = [one.candidate for one in curves if one.test is not None and one.refuted]
+    if not refuted:
+        return []
+    return [
+        f"How often {' and '.join(refuted)} {'is' if len(refuted) == 1 else 'are'} right at a given "
+        "confidence: test refutes what they say of themselves. A threshold, the share that may be answered "
+        "alone, or a quality estimated without labels is not to be read off them. The verdict does not "
+        "rest on confidences."
+    ]
 
 
 def _has_safety(decision: Decision) -> bool:
@@ -309,7 +323,7 @@ def _comparison_row(one: SuiteComparison) -> ComparisonRow:
 def _brier_words(difference: Interval | None) -> str:
     if difference is None:
         return ""
-    signed = [f"{v:+.4f}".replace("-", "−") for v in (difference.value, difference.low, difference.high)]
+    signed = [f"{v:+.4f}" for v in (difference.value, difference.low, difference.high)]
     return f" ({signed[0]} [{signed[1]}, {signed[2]}])"
 
 

@@ -127,6 +127,43 @@ def ratio_heading(decision: Decision) -> str:
     return words.heading(f"{ratio_words(decision).removesuffix(' time')} ratio")
 
 
+N_WEAKEST = 3
+"""Slices named at the top, of those that were declared and of those that a search confirmed."""
+
+
+_HOLDS = {
+    Verdict.SHIP: "holds",
+    Verdict.BLOCK: "does not hold",
+    Verdict.NOT_ENOUGH_DATA: "not enough data",
+}
+
+
+def weakest(content: ReportContent) -> list[str]:
+    """Where the candidate in the spotlight comes nearest to its margins or breaks them, weakest first.
+
+    Nothing where one gate on one slice is all: the tile above says it.
+    """
+    candidate = spotlight(content.decision)
+    if candidate is None:
+        return []
+    judged = [r for r in candidate.gates if r.gate == "not_worse"]
+    lines = []
+    for result in sorted(judged, key=_room)[:N_WEAKEST] if len(judged) > 1 else ():
+        n = "" if result.n is None else f", {result.n:,} examples"
+        where = f"{words.slice_words(result.slice)} ({words.metric_words(result.metric)})"
+        lines.append(
+            f"{where}: {words.points_interval(result.difference)} points, allowed "
+            f"{words.limit_words(result)}{n}: {_HOLDS[result.verdict]}"
+        )
+    own = next((s for s in content.suites.searches if s.candidate == candidate.name), None)
+    for one in sorted(own.found, key=lambda one: -one.loss)[:N_WEAKEST] if own else ():
+        lines.append(
+            f"nobody declared, but confirmed, {words.slice_words(one.name)}: loses {100 * one.loss:.1f} "
+            f"[{100 * one.low:.1f}, {100 * one.high:.1f}] points, {one.n:,} examples"
+        )
+    return lines
+
+
 UNMEASURED = "the cost was not measured in this run"
 
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them: µs and MB, points with a real minus sign, and a dash for "not measured"."""
+"""Numbers as people read them: µs and MB, points with their sign, and words for "not measured"."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -89,7 +89,7 @@ def moment(iso: str) -> str:
 
 
 def bounds(interval: Interval | None) -> str:
-    """ "−2.0 to −0.4", in points."""
+    """ "-2.0 to -0.4", in points."""
     return "" if interval is None else f"{points(interval.low)} to {points(interval.high)}"
 
 
@@ -167,15 +167,15 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def points(value: float | None) -> str:
-    """-0.0123 → "−1.2", in points of the score."""
+    """-0.0123 → "-1.2", in points of the score; minus as in the terminal, a plain hyphen."""
     if value is None:
         return UNKNOWN
     rounded = f"{100 * value:+.1f}"
-    return "0.0" if rounded in ("+0.0", "-0.0") else rounded.replace("-", "−")
+    return "0.0" if rounded in ("+0.0", "-0.0") else rounded
 
 
 def points_interval(interval: Interval | None) -> str:
-    """ "−1.2 [−2.0, −0.4]"."""
+    """ "-1.2 [-2.0, -0.4]"."""
     if interval is None:
         return UNKNOWN
     return f"{points(interval.value)} [{points(interval.low)}, {points(interval.high)}]"
@@ -238,7 +238,7 @@ def limit_words(result: GateResult) -> str:
     if result.gate == "not_shown_worse":
         return "no loss shown"
     if result.gate == "not_worse":
-        return f"−{100 * result.limit:.1f} points"
+        return f"-{100 * result.limit:.1f} points"
     return cost_words(result.metric, result.limit)
 
 

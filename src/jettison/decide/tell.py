@@ -53,16 +53,26 @@ def reasons(
             lines.extend(f"{report.name}: {gate.reason}" for gate in report.gates)
             continue
         if report.role == "shown":
-            lines.append(
-                f"{report.name} ({report.verdict.value}) is shown for information: it was not nominated "
-                "on dev before the test split was read, so this decision cannot release it."
-            )
             continue
         failed = [gate for gate in report.gates if gate.verdict is not Verdict.SHIP]
         lines.extend(f"{report.name}: {gate.verdict.value}. {gate.reason}" for gate in failed)
         if not failed and chosen is not None:
             lines.append(f"{report.name} holds every gate too, but {chosen.name} was nominated before it.")
+    lines += _only_shown([report for report in ordered if report.role == "shown"])
     return tuple(lines) or (f"Nothing was compared with {incumbent.name}.",)
+
+
+def _only_shown(reports: Sequence[CandidateReport]) -> list[str]:
+    """One sentence for all that were never up for release."""
+    if not reports:
+        return []
+    *others, last = [f"{report.name} ({report.verdict.value})" for report in reports]
+    who = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+    was, them = ("they were", "them") if others else ("it was", "it")
+    return [
+        f"{who} shown for information: {was} not nominated on dev before the test split was read, so this "
+        f"decision cannot release {them}."
+    ]
 
 
 def caveats(
