@@ -335,7 +335,7 @@ def test_data_of_a_language_model_may_have_free_answers(tmp_path, column, said, 
     )
     assert (task.kind, task.scorers[0], config.gates[0].scorer) == (kind, judge, judge)
     assert (len(task.train), len(task.dev), task.n_test) == (40, 40, 80)
-    assert "next: jettison run" in found.output
+    assert f"jettison run {tmp_path / 'out'}" in found.output
     prompt = task.development.prompt
     assert prompt is None if kind == "classify" else prompt.max_tokens >= 16
 
@@ -398,3 +398,29 @@ def test_every_option_is_documented() -> None:
     docs = (Path(__file__).resolve().parents[2] / "docs" / "task.md").read_text()
     options = {name for option in command.params for name in option.opts if name.startswith("--")}
     assert not [option for option in options if f"`{option}" not in docs]
+
+
+def test_what_a_run_would_stop_at_comes_before_the_run(tmp_path: Path, model: Path, data: Path) -> None:
+    other = config_of(model, tmp_path / "a", id2label={"0": "purchase", "1": "oos", "2": "sell"})
+    said = " ".join(run(other, data, "--out", tmp_path / "o").output.split())
+    assert "Only the model has ['purchase'], only the data ['buy']." in said
+    assert "--alias buy=purchase" in said
+    assert "next:" not in said
+    assert said.index("first: the model answers 3 labels") < said.index("then: jettison run")
+    # The way out that is named works.
+    mended = run(other, data, "--out", tmp_path / "o", "--force", "--alias", "buy=purchase").output
+    assert "first:" not in mended
+    assert "next: jettison run" in mended
+
+
+def test_too_few_examples_to_calibrate_or_to_prove_anything_are_said_first(
+    tmp_path: Path, model: Path
+) -> None:
+    few = orders(6)
+    looked = look(str(model), write_jsonl(tmp_path / "few.jsonl", few), write=False)
+    assert any("calibration reads one half of dev" in said for said in looked.blocking)
+    assert any("has 12 examples: not even a loss under 10 points" in said for said in looked.blocking)
+
+
+def test_nothing_blocks_where_a_run_may_release_something(model: Path, data: Path) -> None:
+    assert look(str(model), data, write=False).blocking == ()

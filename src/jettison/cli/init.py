@@ -161,11 +161,17 @@ def _tell(looked: Any) -> None:
     console.print(table)
     colors = {"error": "red", "warning": "yellow", "note": "dim"}
     for finding in looked.findings:
+        if finding.message in looked.blocking:
+            continue
         console.print(_plain(f"{finding.severity}: {finding.message}", colors[finding.severity]))
     for path in looked.files:
         console.print(_plain(f"wrote {path}", "green"), soft_wrap=True)
     run = next(path for path in looked.files if path.endswith("jettison.toml"))
-    console.print(_plain(f"next: jettison run {run}", ""), soft_wrap=True)
+    for said in looked.blocking:
+        console.print(_plain(f"first: {said}", "red"))
+    console.print(
+        _plain(f"{'then' if looked.blocking else 'next'}: jettison run {run}", ""), soft_wrap=True
+    )
 
 
 def _answers(data: Any) -> str:

@@ -7,6 +7,7 @@ import msgspec
 
 from jettison.errors import CannotWrite, InvalidInput, UnknownName
 from jettison.files import write_atomic
+from jettison.loop.blocking import blocking_findings
 from jettison.loop.init_text import TaskFacts, run_text, task_text
 from jettison.loop.look_model import (
     LabelLook,
@@ -60,6 +61,8 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     """Split → examples."""
     files: dict[str, str]
     """Path → text of the file."""
+    blocking: tuple[str, ...] = ()
+    """What a run would stop at, or end at with nothing released: to be mended first."""
     written: bool
 
 
@@ -133,6 +136,7 @@ def look(
             "unlabelled": len(task.unlabelled),
         },
         files={str(paths[file]): content for file, content in files.items()},
+        blocking=blocking_findings(found_model, labels, task, proposal),
         written=write,
     )
 
