@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from jettison.candidate import write_candidate
 from jettison.cli.init import command
 from jettison.decision import NotWorse
-from jettison.errors import CannotWrite, InvalidInput, UnknownName, UnsafeArtifact
+from jettison.errors import BrokenArtifact, CannotWrite, InvalidInput, UnknownName, UnsafeArtifact
 from jettison.loop.config import read_config
 from jettison.loop.init import Hints, Looked, look
 from jettison.loop.propose import propose_gates, smallest_margin
@@ -420,6 +420,36 @@ def test_too_few_examples_to_calibrate_or_to_prove_anything_are_said_first(
     looked = look(str(model), write_jsonl(tmp_path / "few.jsonl", few), write=False)
     assert any("calibration reads one half of dev" in said for said in looked.blocking)
     assert any("has 12 examples: not even a loss under 10 points" in said for said in looked.blocking)
+
+
+def test_weights_cut_short_and_a_missing_tokenizer_are_seen_before_a_run(
+    tmp_path: Path, model: Path, data: Path
+) -> None:
+    bare = Path(config_of(model, tmp_path / "bare"))
+    (bare / "tokenizer.json").unlink()
+    assert any(
+        "no tokenizer.json beside the model" in said for said in look(str(bare), data, write=False).blocking
+    )
+    weights = bare / "model.safetensors"
+    whole = weights.read_bytes()
+    for content, got in ((whole[:-100], "tensors of"), (b"version https://git-lfs", "no header")):
+        weights.write_bytes(content)
+        with pytest.raises(BrokenArtifact, match=rf"must be a whole safetensors file, got .*{got}"):
+            look(str(bare), data, write=False)
+
+
+def test_model_and_data_in_the_wrong_order_are_told(model: Path, data: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"MODEL must be .* MODEL comes first and DATA second"):
+        look(str(data), model, write=False)
+
+
+def test_a_second_column_of_labels_is_named(tmp_path: Path, model: Path) -> None:
+    both = write_jsonl(tmp_path / "both.jsonl", [{**row, "intent": row["label"]} for row in orders()])
+    reason = look(str(model), both, write=False).data.reasons["expected"]
+    assert reason == "'label': 3 different values; or is it 'intent'? then `--expected intent`"
+    few = write_jsonl(tmp_path / "few.jsonl", [{"text": f"a {i}", "label": f"x{i}"} for i in range(9)])
+    with pytest.raises(InvalidInput, match="'label' has 9 different values in 9 rows, where labels are"):
+        look(str(model), few, write=False)
 
 
 def test_nothing_blocks_where_a_run_may_release_something(model: Path, data: Path) -> None:

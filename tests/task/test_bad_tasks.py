@@ -180,6 +180,15 @@ def test_test_data_that_is_train_data_is_refused(tmp_path: Path) -> None:
     )
 
 
+def test_test_data_that_is_dev_data_is_refused(tmp_path: Path) -> None:
+    dev = rows(split="dev")
+    refused(
+        write_task(tmp_path, dev=dev, test=dev),
+        r"test must be kept apart from dev, got 12 of 12 test texts in dev too: what is chosen on dev "
+        r"would be chosen on test\. .*drop_leaked",
+    )
+
+
 def test_an_empty_test_is_refused(tmp_path: Path) -> None:
     write_task(tmp_path)
     refused(

@@ -2,7 +2,9 @@
 
 import shlex
 from difflib import get_close_matches
+from pathlib import Path
 
+from jettison.compress.checkpoint_facts import VOCABULARIES
 from jettison.errors import NotEnoughData
 from jettison.loop.checks import check_dev
 from jettison.loop.look_model import LabelLook, ModelLook
@@ -30,6 +32,11 @@ def blocking_findings(
         found.append(_other_labels(model, task, labels))
     if labels.verdict == "fitted" and not task.train:
         found.append("the model has no head, and there is no train split to fit one on. Add labelled rows.")
+    if model.kind in ("checkpoint", "onnx") and model.tokenizer is None and not _has_vocabulary(model):
+        found.append(
+            f"there is no tokenizer.json beside the model, nor a vocabulary to make one of. Save the "
+            f"tokenizer into {model.place}: `AutoTokenizer.from_pretrained(...).save_pretrained(...)`."
+        )
     try:
         check_dev(task.development)
     except NotEnoughData as error:
@@ -37,6 +44,12 @@ def blocking_findings(
     found += _too_small(proposal)
     found += [finding.message for finding in task.findings if finding.severity == "error"]
     return tuple(found)
+
+
+def _has_vocabulary(model: ModelLook) -> bool:
+    place = Path(model.place).expanduser()
+    folder = place if place.is_dir() else place.parent
+    return any((folder / name).exists() for name in VOCABULARIES)
 
 
 def _other_labels(model: ModelLook, task: Task, labels: LabelLook) -> str:

@@ -109,7 +109,10 @@ def run_text(
 def model_words(model: ModelLook) -> str:
     """What the model is, in a line."""
     if model.kind == "hub":
-        return "incumbent: a hub id, looked up when the run starts; nothing is known of it yet"
+        return (
+            f"incumbent: {model.place}, taken for a hub id as no such folder is here: looked up when the "
+            "run starts, and nothing is known of it yet"
+        )
     named = {"onnx": "an onnx", "gguf": "a GGUF file"}.get(model.kind, f"a {model.kind}")
     parts = [f"incumbent: {named}", *(["a language model"] if model.is_language else [])]
     if model.architecture:

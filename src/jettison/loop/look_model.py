@@ -13,13 +13,16 @@ from jettison.compress.checkpoint_facts import MAX_TOKENS, has_head, max_tokens,
 from jettison.compress.hub import is_hub_id
 from jettison.compress.incumbent_language import is_language, is_url, language_backend
 from jettison.compress.label_names import has_names, match_labels
-from jettison.errors import InvalidInput, JettisonError, UnsafeArtifact
+from jettison.cost.moved import tensor_bytes
+from jettison.errors import BrokenArtifact, InvalidInput, JettisonError, UnsafeArtifact
 from jettison.release.read import open_release, read_candidate
 from jettison.route import candidate_folders
 
 Kind = Literal["checkpoint", "onnx", "gguf", "candidate", "release", "hub"]
 SIZES = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 N_TOKENIZED = 4000
+DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+"""Of files that are surely no model."""
 
 
 class ModelLook(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +159,8 @@ def _of_files(place: str, kind: Kind, folder: Path, weights: Sequence[Path]) -> 
     config = read_config(folder) if (folder / "config.json").is_file() else {}
     architectures = [str(name) for name in config.get("architectures") or []]
     names = config.get("id2label")
+    for path in weights if kind == "checkpoint" else ():
+        _check_whole(path)
     is_language = kind != "onnx" and language_backend(config) is not None
     headed = kind == "onnx" or (not is_language and has_head(folder, config))
     tokenizer = folder / "tokenizer.json"
@@ -169,6 +174,20 @@ def _of_files(place: str, kind: Kind, folder: Path, weights: Sequence[Path]) -> 
         bytes=sum(path.stat().st_size for path in weights),
         tokenizer=tokenizer if tokenizer.is_file() else None,
         is_language=is_language,
+    )
+
+
+def _check_whole(path: Path) -> None:
+    """Refuse weights that are cut short, or a stand-in for them, by their header: nothing is read."""
+    sizes, size = tensor_bytes(path), path.stat().st_size
+    with path.open("rb") as file:
+        n_header = 8 + int.from_bytes(file.read(8), "little")
+    if sizes is not None and n_header + sum(sizes.values()) <= size:
+        return
+    got = "no header of tensors" if sizes is None else f"tensors of {sum(sizes.values()):,} bytes"
+    raise BrokenArtifact(
+        f"{path} must be a whole safetensors file, got {got} in a file of {size:,} bytes. Fetch it again "
+        "(of a git repository, with `git lfs pull`)."
     )
 
 
@@ -228,4 +247,5 @@ def _no_model(path: Path) -> JettisonError:
         "MODEL must be a folder with config.json and *.safetensors, an .onnx or .gguf file, a candidate, a "
         "release or "
         f"a hub id, got {path} with {[os.fspath(one.name) for one in inside][:6]}."
+        + (" MODEL comes first and DATA second." if path.suffix.lower() in DATA_SUFFIXES else "")
     )

@@ -110,7 +110,7 @@ def guess_data(
         what = "labels or answers" if writes else "labels"
         raise InvalidInput(
             f"{path} must have a column of {what}, got none that is surely one among {list(values)}. "
-            "Name it: `--expected COLUMN`."
+            f"{_why_no_label(values, text)}Name it: `--expected COLUMN`."
         )
     kind = _kind(values[label]) if writes else "classify"
     said_by_row = [value if kind == "classify" else str(value) for value in values[label]]
@@ -201,7 +201,20 @@ def _expected(values: dict[str, list[Any]], taken: set[str]) -> tuple[str, str] 
     named = _named(few, EXPECTED)
     if named is None and len(few) == 1:
         named = next(iter(few))
-    return None if named is None else (named, f"{few[named]} different values")
+    if named is None:
+        return None
+    others = [name for name in few if name != named and name.lower() in EXPECTED]
+    also = f"; or is it {' or '.join(map(repr, others))}? then `--expected {others[0]}`" if others else ""
+    return named, f"{few[named]} different values{also}"
+
+
+def _why_no_label(values: dict[str, list[Any]], text: str) -> str:
+    """Why a column that is called as one of labels was not taken for it."""
+    named = _named([name for name in values if name != text], EXPECTED)
+    if named is None:
+        return ""
+    n_rows, n = len(values[named]), len({str(value) for value in values[named]} - {"None", ""})
+    return f"{named!r} has {n} different values in {n_rows} rows, where labels are 2 or more that recur. "
 
 
 def _free(values: dict[str, list[Any]], taken: set[str], writes: bool) -> tuple[str, str] | None:

@@ -25,7 +25,7 @@ def check_splits(rows: Sequence[Row], *, out_of_scope: str | None, kind: TaskKin
     """Refuse splits that no decision could rest on; inputs that nobody has answered yet may come alone.
 
     Raises:
-        InvalidInput: Test is empty or a copy of train, a group straddles splits, or dev or
+        InvalidInput: Test is empty or a copy of train or dev, a group straddles splits, or dev or
             test has a label that train lacks.
     """
     counts = Counter(row.split for row in rows)
@@ -35,17 +35,24 @@ def check_splits(rows: Sequence[Row], *, out_of_scope: str | None, kind: TaskKin
             "Map one to it under [data.splits], or set `test_share = 0.2` under [split]."
         )
     _check_groups(rows)
+    _check_apart(rows, "dev", ": what is chosen on dev would be chosen on test")
     if not counts["train"]:
         return
     if kind == "classify":
         _check_labels(rows, out_of_scope)
-    train = {content_key(row) for row in rows if row.split == "train"}
-    leaked = sum(content_key(row) in train for row in rows if row.split == "test")
-    if leaked > MAX_LEAK_SHARE * counts["test"]:
+    _check_apart(rows, "train")
+
+
+def _check_apart(rows: Sequence[Row], split: str, why: str = "") -> None:
+    """Refuse a test split most of which stands in another split too."""
+    others = {content_key(row) for row in rows if row.split == split}
+    test = [row for row in rows if row.split == "test"]
+    leaked = sum(content_key(row) in others for row in test)
+    if leaked > MAX_LEAK_SHARE * len(test):
         raise InvalidInput(
-            f"test must be kept apart from train, got {leaked} of {counts['test']} test texts in train "
-            "too. "
-            "Name other data, or remove them from train by `drop_leaked = true` under [data]."
+            f"test must be kept apart from {split}, got {leaked} of {len(test)} test texts in {split} "
+            f"too{why}. "
+            f"Name other data, or remove them from {split} by `drop_leaked = true` under [data]."
         )
 
 

@@ -204,5 +204,9 @@ def _check_utf8(path: Path, content: bytes) -> None:
         line = content.count(b"\n", 0, error.start) + 1
         raise InvalidInput(
             f"{path}:{line} must be UTF-8 text, got byte 0x{content[error.start]:02x}. "
-            "Convert the file: `iconv -f latin1 -t utf-8`."
+            + (
+                "It holds zero bytes and is no text file: export the table as CSV, JSONL or Parquet."
+                if b"\0" in content
+                else "Convert the file: `iconv -f latin1 -t utf-8`."
+            )
         ) from error
