@@ -17,8 +17,10 @@ from jettison.backends.released import open_release_model
 from jettison.decide.costs import judge_at_most
 from jettison.decide.render import read_decision
 from jettison.decision import AtMost, NotWorse, Verdict
+from jettison.errors import CannotWrite
 from jettison.loop.config import check_config
 from jettison.loop.run import run
+from jettison.loop.watcher import Silent
 from jettison.release import verify_release
 
 FEW_CASCADES = {"epsilons": (0.01,), "n_shown": 2}
@@ -116,6 +118,37 @@ def test_a_second_run_repeats_nothing_and_decides_the_same(finished):
     assert second.decision == first.decision
     assert second.decision.n_test_reads == 1
     assert second.release == first.release
+
+
+def test_where_every_recipe_fails_the_decision_says_why(tmp_path):
+    broken = {"name": "broken", "steps": [{"step": "export", "target": "onnx"}]}
+    config = msgspec.structs.replace(config_at(tmp_path), recipes=[broken])
+    heard = Heard()
+    (tmp_path / "run" / "release").mkdir(parents=True)  # of an earlier decision
+    outcome = run(config, watcher=heard)
+    (reason,) = outcome.decision.reasons
+    assert reason.startswith("None of 1 recipes could be made; the first, broken: ")
+    assert any("release is of an earlier decision" in said for said in heard.said)
+
+
+def test_a_full_disk_ends_the_run_and_is_not_told_as_a_recipe_that_fails(tmp_path, monkeypatch):
+    def full(*_):
+        raise CannotWrite("it cannot be written: the disk is full.")
+
+    monkeypatch.setattr(FakeLean, "make", full)
+    config = config_at(tmp_path, {"name": "lean", "accuracy": 0.968, "latency_s": 0.0002})
+    with pytest.raises(CannotWrite, match="the disk is full"):
+        run(config)
+
+
+class Heard(Silent):
+    """A watcher that keeps what was found."""
+
+    def __init__(self):
+        self.said = []
+
+    def found(self, message):
+        self.said.append(message)
 
 
 def test_a_failing_recipe_is_told_and_does_not_end_the_run(finished):

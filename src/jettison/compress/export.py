@@ -1,5 +1,6 @@
 """Export: the same weights in a faster runtime, refused unless the saved file answers the same."""
 
+import errno
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -78,7 +79,9 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
                 notes |= self._compare(candidate, context.folder, settings)
             except MissingExtra:
                 raise
-            except Exception as error:  # noqa: BLE001 - exporters raise anything; the next may work
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                    raise  # no other way to export helps where the disk is full
                 failures[method] = error
                 for path in context.folder.glob("model*"):
                     path.unlink()
@@ -150,7 +153,9 @@ def write_encoder_graph(module: Any, candidate: Candidate, folder: Path) -> dict
             return _write_fused(module, sample, folder, OPSET)
         except MissingExtra:
             raise
-        except Exception as error:  # noqa: BLE001 - the optimizer raises anything; a plain trace may work
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise
             _trace(module, sample, folder / MODEL, OPSET)
             return {"failed_methods": {"fused": _first_line(error)}}
 

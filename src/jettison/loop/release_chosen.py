@@ -33,10 +33,14 @@ def release_chosen(
         keep_logits: As the records of the decision were kept.
     """
     chosen = next((c for c in finalists if c.name == decision.chosen), None)
+    folder = workspace.folder / "release"
     if chosen is None:
+        if folder.exists():
+            workspace.watcher.found(
+                f"{folder} is of an earlier decision, not of this one, and stays as it is"
+            )
         return None
     workspace.watcher.stage("writing the release")
-    folder = workspace.folder / "release"
     if folder.exists():
         found = _same_release(folder, decision)
         if found is not None:

@@ -419,10 +419,15 @@ def _decide(
 
 
 def _why_untested(workspace: Workspace, findings: Findings) -> str:
-    """Why nothing was put to the test, where time was what lacked."""
+    """Why nothing was put to the test, where time was what lacked or nothing could be made."""
     n_late = sum(one.reason == NO_TIME for one in findings.tried)
     if not n_late:
-        return ""
+        failed = [one for one in findings.tried if one.status == "failed"]
+        if not failed or len(failed) < len(findings.tried):
+            return ""
+        return (
+            f"None of {len(failed)} recipes could be made; the first, {failed[0].name}: {failed[0].reason}"
+        )
     return (
         f"{n_late} of {len(findings.tried)} recipes had no time in the budget of "
         f"{workspace.config.budget}. Give it more with `--budget`, or `budget` in jettison.toml."

@@ -19,7 +19,7 @@ from jettison.cost.measure import CUT_SHORT
 from jettison.cost.per_correct import costs_per_correct
 from jettison.decide.report_types import Tried
 from jettison.decision import CostSummary
-from jettison.errors import JettisonError, Unanswered
+from jettison.errors import CannotWrite, JettisonError, Unanswered
 from jettison.files import read_json, value_sha256, write_json
 from jettison.loop.remote import costs_of
 from jettison.loop.workspace import Contender, Workspace
@@ -309,6 +309,8 @@ def _made(
         return workspace.make(recipe, incumbent.candidate, training_threads)
     except Unanswered:
         raise  # what a teacher elsewhere could not say now it may say in the next run
+    except CannotWrite:
+        raise  # a full disk says nothing of the recipe, and the next would meet it too
     except JettisonError as error:
         return str(error)
 
