@@ -156,9 +156,7 @@ def _data_lines(distribution: bytes, split: Callable[[str, float], str | None]) 
         yield from _domain_lines(table, domain, split)
 
 
-def _domain_lines(
-    table: str, domain: str, split_of: Callable[[str, float], str | None]
-) -> Iterator[bytes]:
+def _domain_lines(table: str, domain: str, split_of: Callable[[str, float], str | None]) -> Iterator[bytes]:
     for row in csv.reader(io.StringIO(table), delimiter="\t", quoting=csv.QUOTE_NONE):
         if len(row) != 3 or abs(float(row[1])) < 0.5:
             continue
