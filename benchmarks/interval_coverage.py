@@ -286,7 +286,7 @@ ROWS = (
     Row("gate: betting, 60 graded", each(of_grades(60)), part=0.2),
     Row("gate: t, 400 graded", each(of_grades(400)), part=0.5),
     Row("gate by a judge that errs", each(of_judged)),
-    Row("cluster-robust t, 20 groups", each(of_means(20))),
+    Row("mean, 20 equal groups", each(of_means(20))),
     Row("macro-F1, bootstrap", each(of_macro_f1), part=0.2, is_display=True),
     Row("median of 18 rounds, ranks", each(of_rounds)),
     Row("share of right answers beside costs, n=100", each(of_correct(100, 0.95)), is_display=True),
