@@ -77,6 +77,8 @@ def test_a_short_budget_trains_the_static_student_half_as_long(incumbent: Candid
     # 7,000 known texts, twice as they weigh as much again, and as many made-up ones: 9 passes show 189,000.
     assert static(budget_s=600.0, n_train=7000) == {"step": "distill_static", "augment": 7000, "epochs": 9}
     assert static(budget_s=600.0, n_train=30_000)["augment"] == 0
+    # In three tenths of that time three passes show 3 x 21,000.
+    assert static(budget_s=180.0, n_train=7000) == {"step": "distill_static", "augment": 7000, "epochs": 3}
 
 
 @pytest.mark.parametrize(("n_train", "example_s"), [(300, 0.004), (7000, 0.005), (15_000, 0.01)])

@@ -1,11 +1,13 @@
 """What the search looks at first."""
 
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from jettison.compress.recipe import Recipe
+from jettison.candidate import write_candidate
+from jettison.compress.recipe import Recipe, Surroundings, auto_recipes
 from jettison.loop import search as searching
 from jettison.loop.search import N_FIRST_LOOK, NO_TIME, first_look, search, time_for_costs
 from jettison.loop.watcher import Clock
@@ -77,3 +79,32 @@ def test_what_two_students_share_is_spent_once(monkeypatch: pytest.MonkeyPatch) 
     found = search(workspace, None, recipes, training_threads=1, example_s=0.0)  # type: ignore[arg-type]
     assert tried == [("linear", 70.0), ("static", 30.0)]
     assert [(one.name, one.reason) for one in found.tried] == [("third", NO_TIME)]
+
+
+@pytest.mark.parametrize("slowness", [1.0, 1.5])
+def test_three_minutes_on_fifteen_thousand_texts_try_int8_and_both_students(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slowness: float
+) -> None:
+    """CLINC150 and a MiniLM, 4 ms a text: 12 s to ask it dev, then each recipe as long as estimated."""
+    incumbent = write_candidate(tmp_path, name="incumbent", backend="hf", labels=("a", "b"))
+    around = Surroundings(
+        installed=frozenset({"torch", "onnx"}), n_train=15_000, n_layers=6, example_s=0.004, budget_s=180.0
+    )
+    clock, spent = Clock(180.0), [12.0 * slowness]
+    clock.spent_s = lambda: sum(spent)  # type: ignore[method-assign]
+    tried: list[str] = []
+
+    def take_time(workspace: object, incumbent: object, recipe: Recipe, *rest: object) -> None:
+        tried.append(recipe.name)
+        spent.append(slowness * recipe.estimate_s)
+        clock.learn(estimate_s=recipe.estimate_s, took_s=slowness * recipe.estimate_s)
+
+    monkeypatch.setattr(searching, "_try", take_time)
+    config = SimpleNamespace(budget_s=180.0, n_shown=5, cost_s=8.0, cost_openings=6)
+    watcher = SimpleNamespace(stage=lambda *_: None, found=lambda *_: None)
+    workspace = SimpleNamespace(
+        clock=clock, watcher=watcher, task=SimpleNamespace(n_test=5500), config=config
+    )
+    recipes = auto_recipes(incumbent, around)
+    search(workspace, None, recipes, training_threads=1, example_s=0.004)  # type: ignore[arg-type]
+    assert {"onnx-int8", "linear", "static"} <= set(tried)

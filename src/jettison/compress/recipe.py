@@ -26,6 +26,8 @@ EXTRAS = {
 SHORT_BUDGET_S = 900
 """Budgets under it get a static student that is trained half as long, on half as many made-up texts."""
 SHORT_TEXTS = 180_000
+FULL_TEXTS_BUDGET_S = 600
+"""Budgets under it show it fewer texts yet, so that it is tried at all."""
 HEALING_TEXTS = 120_000
 """Texts that a pruned transformer is shown, repetitions included."""
 REFINING_TEXTS = 40_000
@@ -275,7 +277,8 @@ def _short_training(around: Surroundings) -> dict[str, Any]:
         return {}
     made_up = max(0, min(around.n_train, 20_000 - around.n_train))
     shown = 2 * around.n_train + made_up if made_up else around.n_train
-    return {"augment": made_up, "epochs": min(30, max(3, round(SHORT_TEXTS / shown)))}
+    texts = SHORT_TEXTS * min(1.0, around.budget_s / FULL_TEXTS_BUDGET_S)
+    return {"augment": made_up, "epochs": min(30, max(3, round(texts / shown)))}
 
 
 def _students(around: Surroundings, training: dict[str, Any] | None = None) -> list[Recipe]:
@@ -298,11 +301,18 @@ def _students(around: Surroundings, training: dict[str, Any] | None = None) -> l
             steps=({"step": "distill_static", **(training or {})},),
             family="student",
             worth=0.7,
-            estimate_s=(30 if training else 60) + teach_s,
+            estimate_s=_static_s(around, training) + teach_s,
             shared_s=teach_s,
             why="a table of token vectors and a small head, taught by the incumbent",
         ),
     ]
+
+
+def _static_s(around: Surroundings, training: dict[str, Any] | None) -> float:
+    """Seconds to train the static student, its lessons known."""
+    if not training:
+        return 60.0
+    return 15.0 + 15.0 * min(1.0, (around.budget_s or FULL_TEXTS_BUDGET_S) / FULL_TEXTS_BUDGET_S)
 
 
 def _narrowed(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
