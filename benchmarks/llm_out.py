@@ -1,17 +1,17 @@
 """A language model behind an address sorts texts: what does the model that takes its place cost?
 
-Sentences of movie or product reviews, positive or negative (`sentiment_domains`).
-Qwen2.5-Coder-0.5B-Instruct, four bits, one thread, is served over HTTP by llama.cpp in a process of its
-own, and is the incumbent. It answers the team's traffic once; an encoder, a static and a linear student
-learn from its answers and from the labels that people gave to some of the traffic, and `jettison`'s loop
-judges them against it by people's labels.
+Movie sentences or tweets, positive or negative (`sentiment_domains`). Qwen2.5-Coder-0.5B-Instruct, four
+bits, one thread, is served over HTTP by llama.cpp in a process of its own, and is the incumbent. It
+answers the team's traffic once; an encoder, a static and a linear student learn from its answers and from
+the labels that people gave to some of the traffic, and `jettison`'s loop judges them against it by
+people's labels.
 
 Cost is CPU-seconds per task at one request at a time, in turns, so many texts a round: for the incumbent
 of the server's whole process (what we spend on asking is not counted), for the release of its own process
 and of the server's, should it still ask there. No answer is kept while this is measured. Needs
 `pip install 'jettison[gguf,demo]'`.
 
-    python benchmarks/llm_out.py --model qwen2.5-0.5b-q4.gguf [--domain NAME] [--work DIR] [--labelled N]
+    python benchmarks/llm_out.py --model qwen2.5-0.5b-q4.gguf [--domain NAME] [--work DIR] [--traffic N]
 """
 
 import argparse
@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ drop_leaked = {drop_leaked}
 [data.columns]
 input = "text"
 expected = "label"
-id = "id"{group}
+id = "id"
 [prompt]
 system = "{system}"
 template = '''Is this {noun} positive or negative? Answer with one word.
@@ -95,8 +96,6 @@ class Texts:
     sizes: dict[str, int]
     drop_leaked: bool
     """Leave out of dev and train what nearly equals a text of test."""
-    grouped: bool
-    """Sentences are numbered within a review, and a review stays in one split."""
 
 
 DOMAINS = {
@@ -106,16 +105,14 @@ DOMAINS = {
         noun="sentence from a movie review",
         sizes={"test": 1000, "dev": 500, "traffic": 2500},
         drop_leaked=False,
-        grouped=False,
     ),
     # Few sentences to learn from: a task on which the language model, which has read much, is better.
-    "products": Texts(
-        domain="product_reviews",
-        system="You judge sentences of product reviews.",
-        noun="sentence from a product review",
-        sizes={"traffic": 350, "dev": 600, "test": 2000},
+    "tweets": Texts(
+        domain="tweets",
+        system="You judge tweets.",
+        noun="tweet",
+        sizes={"test": 2000, "dev": 800, "traffic": 600},
         drop_leaked=True,
-        grouped=True,
     ),
 }
 PORT = 18765
@@ -132,6 +129,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("bench-runs/llm_out"))
     parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--domain", choices=sorted(DOMAINS), default="movies")
+    parser.add_argument("--traffic", type=int, default=2500, help="texts to learn from, at most")
     parser.add_argument("--labelled", type=int, default=2500, help="of the traffic, labelled by people too")
     parser.add_argument(
         "--fresh-test",
@@ -199,22 +197,20 @@ class Served:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def write_task(work: Path, domain: str, n_labelled: int, n_fresh: int | None) -> None:
+def write_task(work: Path, domain: str, n_traffic: int, n_labelled: int, n_fresh: int | None) -> None:
     """Sentences that people found positive or negative, drawn with a seed; traffic without its labels."""
     chosen = DOMAINS[domain]
     drawn = draw(chosen, n_fresh)
-    traffic = drawn.pop("traffic")
-    asked = ("id", "text", "group") if chosen.grouped else ("id", "text")
-    write_lines(work / "train.jsonl", traffic[:n_labelled], (*asked, "label"))
-    write_lines(work / "traffic.jsonl", traffic[n_labelled:], asked)
+    traffic = drawn.pop("traffic")[:n_traffic]
+    write_lines(work / "train.jsonl", traffic[:n_labelled], ("id", "text", "label"))
+    write_lines(work / "traffic.jsonl", traffic[n_labelled:], ("id", "text"))
     for name, rows in drawn.items():
-        write_lines(work / f"{name}.jsonl", rows, (*asked, "label"))
+        write_lines(work / f"{name}.jsonl", rows, ("id", "text", "label"))
     settings = TASK.format(
         domain=domain,
         system=chosen.system,
         noun=chosen.noun,
         drop_leaked=str(chosen.drop_leaked).lower(),
-        group='\ngroup = "group"' if chosen.grouped else "",
     )
     if n_labelled >= len(traffic):
         settings = settings.replace('unlabelled = "traffic.jsonl"\n', "")
@@ -224,43 +220,25 @@ def write_task(work: Path, domain: str, n_labelled: int, n_fresh: int | None) ->
 
 
 def draw(texts: Texts, n_fresh: int | None) -> dict[str, list[dict[str, Any]]]:
-    """Rows of test, dev and traffic: from the data's own splits, or whole reviews where it has none."""
+    """Rows of test, dev and traffic: from the data's own splits, or from all rows where it has none."""
     rows = [
         row
         for line in (SHARED / "data/sentiment_domains/sentiment_domains.jsonl").open()
         if (row := json.loads(line))["domain"] == texts.domain and row["label"] != "neutral"
     ]
     rng = random.Random(0)
-    if texts.grouped:
-        return draw_reviews(rows, texts.sizes, rng)
     pools = {
         name: [row for row in rows if row["split"] == split]
         for name, split in (("test", "test"), ("dev", "dev"), ("traffic", "train"))
     }
+    if not pools["test"]:
+        shuffled = iter(rng.sample(rows, len(rows)))
+        return {name: list(islice(shuffled, n)) for name, n in texts.sizes.items()}
     drawn = {name: rng.sample(pools[name], min(n, len(pools[name]))) for name, n in texts.sizes.items()}
     if n_fresh is not None:
         used = {row["id"] for chosen in drawn.values() for row in chosen}
         left = [row for row in (*pools["test"], *pools["traffic"]) if row["id"] not in used]
         drawn["test"], drawn["dev"] = rng.sample(left, n_fresh), pools["dev"]
-    return drawn
-
-
-def draw_reviews(
-    rows: list[dict[str, Any]], sizes: dict[str, int], rng: random.Random
-) -> dict[str, list[dict[str, Any]]]:
-    """Whole reviews in a random order, for each split until it has enough sentences."""
-    reviews: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        group = row["id"].split(":")[1].split("_")[0]
-        reviews.setdefault(group, []).append({**row, "group": group})
-    order = iter(rng.sample(sorted(reviews), len(reviews)))
-    drawn: dict[str, list[dict[str, Any]]] = {}
-    for name, size in sizes.items():
-        drawn[name] = []
-        for group in order:
-            drawn[name] += rng.sample(reviews[group], len(reviews[group]))
-            if len(drawn[name]) >= size:
-                break
     return drawn
 
 
@@ -271,7 +249,7 @@ def write_lines(path: Path, rows: list[dict[str, Any]], kept: tuple[str, ...]) -
 def bench(served: Served, given: argparse.Namespace) -> None:
     """Run the loop, time the release beside the language model, print the figures."""
     work, rounds, n_labelled = given.work, given.rounds, given.labelled
-    write_task(work, given.domain, n_labelled, given.fresh_test)
+    write_task(work, given.domain, given.traffic, n_labelled, given.fresh_test)
     revision = f"{served.model.stat().st_size} bytes"  # answers belong to the file, whatever the port
     settings = SETTINGS.format(url=served.url, revision=revision, skip=json.dumps(given.skip))
     (work / "jettison.toml").write_text(settings)
