@@ -68,7 +68,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "mined").mkdir()
     mode = {
         "name": HOSTILE, "title": "word \"visa\"", "n": 40, "share": 0.1, "n_bad": 12, "n_doubtful": 3,
-        "reasons": {"wrong": 12}, "trend": "new", "examples": [HOSTILE, "]]>&amp;{{ 7*7 }}"],
+        "reasons": {"wrong": 12}, "trend": "new", "examples": [HOSTILE, "]]>&amp;{{ 777*777 }}"],
     }  # fmt: skip
     mined = {
         "n_searched": 400, "n_bad": 20, "n_doubtful": 9, "first": 1.0, "last": 2.0, "n_outside": 4,
@@ -134,10 +134,10 @@ def test_texts_of_traffic_are_shown_and_never_run(state: Path, path: str) -> Non
     assert "<script>window" not in html
     assert "<img" not in html
     assert "style=" not in html  # the policy of content would refuse it
-    assert "49" not in html or path != "/ui/failures"  # a template in a text stays a text
+    assert "603729" not in html or path != "/ui/failures"  # a template in a text stays a text
     if path == "/ui/failures":
         assert "&lt;script&gt;window.hacked" in html
-        assert "{{ 7*7 }}" in html
+        assert "{{ 777*777 }}" in html
 
 
 @pytest.mark.parametrize("path", PATHS)
