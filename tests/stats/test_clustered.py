@@ -58,14 +58,15 @@ def test_a_bootstrap_of_few_groups_is_as_wide_as_students_t() -> None:
 
 
 def test_rare_changes_leave_a_doubt_where_scores_have_bounds() -> None:
-    # 38 alike: half an example made up at each end: t_37 * sqrt(2 * 0.5) / (38 + 1).
+    # 38 alike, k = t**2 / 2 made up at each end: t * sqrt(2 k) / (38 + 2 k), which is t**2 / (38 + t**2).
     same = np.ones(38)
+    squared = t.ppf(0.975, 37) ** 2
     assert mean_difference_ci(same, same).high == 0
     found = mean_difference_ci(same, same, bounds=DIFFERENCE)
-    assert (found.value, found.high) == pytest.approx((0, t.ppf(0.975, 37) / 39))
+    assert (found.value, found.high) == pytest.approx((0, squared / (38 + squared)))
     # One share: t**2 / 2 at each end, the center of Agresti & Coull's interval; never beyond the scale.
     found = mean_difference_ci(same, 0 * same, bounds=ONE_SCORE)
-    k = t.ppf(0.975, 37) ** 2 / 2
+    k = squared / 2
     middle, half = (38 + k) / (38 + 2 * k), t.ppf(0.975, 37) * np.sqrt(k) / (38 + 2 * k)
     assert (found.low, found.high) == pytest.approx((middle - half, 1.0))
     # Copies tell no more than their groups do: four of each are worth one.

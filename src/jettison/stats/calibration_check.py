@@ -10,7 +10,7 @@ from jettison.errors import InvalidInput, NotEnoughData
 from jettison.stats.binomial import wilson
 from jettison.stats.calibration import calibration_error, debiased_gap
 from jettison.stats.clustered import mean_difference_ci
-from jettison.stats.group_jackknife import DIFFERENCE, Bounds
+from jettison.stats.group_jackknife import Bounds
 from jettison.stats.grouped_rightness import p_if_true_in_groups
 from jettison.stats.interval import Interval
 
@@ -161,7 +161,7 @@ def calibration_difference(
         method="basic bootstrap by group, each error down to 0 unless refuted",
     )
     surer = float((p - q).mean())
-    bounds = Bounds(low=surer - 1, high=surer + 1, n_invented=DIFFERENCE.n_invented)
+    bounds = Bounds(low=surer - 1, high=surer + 1)
     gap = mean_difference_ci(p - y, q - z, groups=groups, bounds=bounds)
     return CalibrationDifference(ece=ece, gap=gap)
 

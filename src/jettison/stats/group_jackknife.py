@@ -20,16 +20,14 @@ from jettison.stats.interval import Interval
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """Between what one score lies; made-up ones at both ends keep rare errors from looking like none."""
+    """Between what one score lies; t^2 / 2 made-up ones at each end keep rare errors from seeming none."""
 
     low: float
     high: float
-    n_invented: float | None = None
-    """At each end; None: t^2 / 2, which is right for one share and too many for the difference of two."""
 
 
 ONE_SCORE = Bounds(low=0.0, high=1.0)
-DIFFERENCE = Bounds(low=-1.0, high=1.0, n_invented=0.5)
+DIFFERENCE = Bounds(low=-1.0, high=1.0)
 
 
 def bounds_of(*sides: np.ndarray) -> Bounds | None:
@@ -85,7 +83,7 @@ def jackknife_mean(
     squares = float((residual**2).sum())
     dependence = float(np.clip((residuals**2).sum() / squares, 1, most)) if squares > 0 else most
     n = effective_number(weights) / dependence
-    k = t**2 / 2 if bounds.n_invented is None else bounds.n_invented
+    k = t**2 / 2
     middle = (n * value + k * (bounds.low + bounds.high)) / (n + 2 * k)
     ends = (bounds.high - value) ** 2 + (bounds.low - value) ** 2
     half = t * float(np.sqrt(n**2 * variance + k * ends)) / (n + 2 * k)
