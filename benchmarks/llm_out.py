@@ -32,6 +32,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import numpy as np
+
 from beside import SHARED, Timing, figure, ratio
 from jettison.backends.endpoint import endpoint_candidate
 from jettison.backends.open import open_model
@@ -42,6 +44,8 @@ from jettison.decision import Decision
 from jettison.loop.config import read_config
 from jettison.loop.demo import fetch_model
 from jettison.loop.run import run
+from jettison.record import read_records
+from jettison.release.read import open_release
 from jettison.task.read import read_task
 
 TASK = """\
@@ -119,6 +123,7 @@ PORT = 18765
 """Always the same, so that a second run finds what the first one made."""
 BLOCK = 12
 """Requests to the language model in a round."""
+LOOK = "a look at a finished release"
 N_RELEASE = 100
 """Requests to the release in a round."""
 
@@ -138,6 +143,9 @@ def main() -> None:
         help="judge movies by N sentences that no run without this reads, and choose by all of dev",
     )
     parser.add_argument("--skip", action="append", default=[], help="a recipe that is not tried")
+    parser.add_argument(
+        "--look", action="store_true", help="who a finished run's release passes on, and who needs it"
+    )
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -146,6 +154,9 @@ def main() -> None:
         return
     if given.answer:
         answer(given.answer)
+        return
+    if given.look:
+        print(json.dumps(who_needs_it(given.work)))
         return
     if not SHARED.exists():
         raise SystemExit(f"the shared data must stand in {SHARED}; set JETTISON_SHARED.")
@@ -335,6 +346,48 @@ def incumbent_at(folder: Path, served: Served, work: Path) -> Candidate:
         keep_answers=False,
         concurrency=1,
     )
+
+
+def who_needs_it(work: Path) -> dict[str, Any]:
+    """Whom a released cascade asks the language model about, and how few it could have been on test.
+
+    Seen from behind: texts that reach the last lean arm are passed on one by one, the least sure first,
+    until as many answers are right as the release has right. Reads test's labels; nothing may be chosen by
+    it.
+    """
+    release = open_release(work / "run" / "release")
+    (digest,) = release.candidates.values()
+    records = [r for name in release.evidence for r in read_records(release.path / "evidence" / name)]
+    ours = {r.example_id: r for r in records if r.candidate == digest}
+    theirs = {r.example_id: r for r in records if r.candidate != digest}
+    depth = max(str(r.arm).count("/") for r in ours.values())
+    texts = {e.id: e.input for e in read_task(work / "task.toml").read_test(purpose=LOOK).examples}
+    reaching = [i for i, r in ours.items() if str(r.arm).count("/") == depth]
+    last = open_model(
+        Candidate.at(release.path.joinpath(*release.candidates, *["fallback"] * depth, "lean"))
+    )
+    answers = last.predict([texts[i] for i in reaching])
+    last.close()
+    asked = np.array([str(ours[i].arm).endswith("fallback") for i in reaching])
+    lean = np.array([float(a.label == ours[i].expected) for a, i in zip(answers, reaching, strict=True)])
+    model = np.array([theirs[i].scores["label"] for i in reaching], float)
+    released = np.array([r.scores["label"] for r in ours.values()], float)
+    alone = released.sum() - (model - lean)[asked].sum()
+    by_doubt = np.argsort([answer.confidence for answer in answers])
+    with_so_many = alone + np.cumsum((model - lean)[by_doubt])
+    return {
+        "n": len(ours),
+        "arms": dict(Counter(str(r.arm) for r in ours.values())),
+        "right": {
+            "release": released.mean(),
+            "language model": np.mean([r.scores["label"] for r in theirs.values()]),
+            "lean arms alone": alone / len(ours),
+            "language model, of those passed on": model[asked].mean(),
+            "last lean arm, of those passed on": lean[asked].mean(),
+        },
+        "passed_on": int(asked.sum()),
+        "would_have_done": 1 + int(np.argmax(with_so_many >= released.sum())),
+    }
 
 
 def facts_of(decision: Decision) -> dict[str, Any]:
