@@ -319,6 +319,13 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     format: int = FORMAT
 
 
+def ratio_figure(value: float, form: str = ".3g") -> str:
+    """A ratio as people read it: 0.163, and what is under a thousandth as 1/353,000."""
+    if 0 < value < 1e-3:
+        return f"1/{float(f'{1 / value:.3g}'):,.0f}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:{form}}"
+
+
 EXIT_CODE = {Verdict.SHIP: 0, Verdict.BLOCK: 1, Verdict.NOT_ENOUGH_DATA: 1}
 
 

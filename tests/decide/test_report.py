@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from browser import CHROMIUM, browser
 from jettison.cli.report import command
 from jettison.decide import report_view as view
+from jettison.decide.costs import judge_cheaper
 from jettison.decide.render import decision_markdown
 from jettison.decide.report import rewrite_report, write_report
 from jettison.decide.report_labels import Box, place_labels
@@ -34,7 +35,7 @@ from jettison.decide.report_words import (
     three_digits,
     times_less,
 )
-from jettison.decision import CostSummary, Decision, Flips, Verdict
+from jettison.decision import CostSummary, Decision, Flips, Interval, Verdict, ratio_figure
 from jettison.errors import InvalidInput
 
 from .report_example import CASCADE, HOSTILE, example_content, example_decision, example_flips
@@ -179,6 +180,46 @@ def test_a_ratio_of_prices_is_no_sum_of_money() -> None:
     assert cost_words("usd_ratio", 0.06) == "0.06"
     assert cost_words("usd_per_1000", 0.06) == "$0.06"
     assert metric_words("usd_ratio") == "price over the incumbent's"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.163, "0.163"),
+        (1.0, "1"),
+        (2.83e-06, "1/353,000"),
+        (9.9e-4, "1/1,010"),
+        (0.0, "0"),
+        (1234.5, "1,234"),
+    ],
+)
+def test_ratios_are_written_for_people(value: float, shown: str) -> None:
+    assert ratio_figure(value) == shown
+
+
+def test_a_tiny_ratio_is_one_in_so_many_in_every_report() -> None:
+    content = example_content()
+    tiny = Interval(value=7.2e-06, low=7.1e-06, high=7.4e-06)
+    paid = tuple(
+        one
+        if one.name == content.decision.incumbent
+        else msgspec.structs.replace(
+            one,
+            cost=msgspec.structs.replace(one.cost, cpu_ratio=tiny),
+            gates=(judge_cheaper(one.cost, msgspec.structs.replace(one.cost, cpu_ratio=tiny)),),
+        )
+        for one in content.decision.candidates
+    )
+    decision = msgspec.structs.replace(content.decision, candidates=paid)
+    pages = {
+        "html": html_page(msgspec.structs.replace(content, decision=decision)),
+        "markdown": markdown_page(msgspec.structs.replace(content, decision=decision)),
+        "decision": decision_markdown(decision),
+    }
+    for name, page in pages.items():
+        assert "1/139,000" in page, name
+        assert re.search(r"1/141,000.{1,4}1/135,000", page), name
+        assert not re.search(r"\de-0\d", page), name
 
 
 def test_against_a_model_elsewhere_money_takes_the_place_of_cpu_time() -> None:

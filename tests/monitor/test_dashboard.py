@@ -13,7 +13,6 @@ from jettison.monitor.dashboard.board import Board, pieces
 from jettison.monitor.dashboard.pages import Page, Pages, Places
 from jettison.monitor.dashboard.plots import figure, line_plot, time_ticks, value_ticks
 from jettison.monitor.dashboard.tally import ArmCount, Tally
-from jettison.monitor.dashboard.views import part
 from jettison.monitor.experiment import Experiment
 from jettison.monitor.log import News, Place, TrafficLog
 from jettison.monitor.plan import ExperimentPlan, Metric
@@ -252,14 +251,6 @@ def test_numbers_and_axes_are_as_people_read_them() -> None:
     assert 3 <= len(value_ticks(-0.13, 0.18)) <= 6
     assert [words for _, words in time_ticks(0.0, 3600.0)][:2] == ["00:00", "00:10"]
     assert line_plot([], said="", kind="share") == ""
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(0.163, "0.163"), (1.0, "1"), (2.83e-06, "1/353,000"), (9.9e-4, "1/1,010"), (0.0, "0")],
-)
-def test_ratios_are_written_for_people(value: float, shown: str) -> None:
-    assert part(value) == shown
 
 
 def test_audits_and_shadows_are_shown_as_the_watcher_has_them(tmp_path: Path) -> None:

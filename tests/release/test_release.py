@@ -9,7 +9,7 @@ import pytest
 from jettison.backends.open import open_model
 from jettison.backends.released import open_release_model
 from jettison.candidate import Candidate
-from jettison.decision import CostSummary
+from jettison.decision import CostSummary, Interval
 from jettison.errors import BrokenArtifact, InvalidInput
 from jettison.evaluate import evaluate, reference_profile
 from jettison.files import read_json
@@ -285,6 +285,13 @@ def test_an_estimate_of_energy_stands_in_no_column_of_measured_costs():
     assert said in card
     metered = msgspec.structs.replace(cost, energy_tier="M2", energy_factor=1.3)
     assert "| energy per task | 32 mJ |" in "\n".join(_cost_table(metered))
+
+
+def test_a_model_card_tells_the_saving_by_what_was_compared():
+    saved = Interval(value=7.2e-06, low=7.1e-06, high=7.4e-06)
+    card = "\n".join(_cost_table(CostSummary(usd_ratio=saved)))
+    assert "| price over the incumbent's | 1/139,000 (1/141,000 to 1/135,000) |" in card
+    assert "| CPU time over the incumbent's | not measured |" in "\n".join(_cost_table(CostSummary()))
 
 
 def test_no_text_of_an_input_is_in_a_release(release):

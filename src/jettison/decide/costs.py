@@ -1,7 +1,7 @@
 """Judges costs: against a limit, and against the incumbent's."""
 
 from jettison.decide.words import figure, in_units
-from jettison.decision import AtMost, CostSummary, GateResult, Interval, Verdict
+from jettison.decision import AtMost, CostSummary, GateResult, Interval, Verdict, ratio_figure
 from jettison.errors import InvalidInput
 
 COSTS = (
@@ -62,7 +62,7 @@ def judge_cheaper(incumbent: CostSummary, candidate: CostSummary) -> GateResult:
     if ratio is not None and ratio.high < 1:
         verdict, reason = (
             Verdict.SHIP,
-            f"It takes {figure(ratio.value)} of the incumbent's {words} per task.",
+            f"It takes {ratio_figure(ratio.value)} of the incumbent's {words} per task.",
         )
     elif smaller and sizes[0] is not None and sizes[1]:
         verdict = Verdict.SHIP
@@ -73,13 +73,13 @@ def judge_cheaper(incumbent: CostSummary, candidate: CostSummary) -> GateResult:
     elif ratio.low >= 1:
         verdict, reason = (
             Verdict.BLOCK,
-            f"It costs {figure(ratio.value)} of the incumbent's {words} and is no smaller.",
+            f"It costs {ratio_figure(ratio.value)} of the incumbent's {words} and is no smaller.",
         )
     else:
         verdict = Verdict.NOT_ENOUGH_DATA
         reason = (
-            f"It is no smaller, and its {words} of {figure(ratio.value)} of the incumbent's "
-            f"({figure(ratio.low)} to {figure(ratio.high)}) is not shown to be less."
+            f"It is no smaller, and its {words} of {ratio_figure(ratio.value)} of the incumbent's "
+            f"({ratio_figure(ratio.low)} to {ratio_figure(ratio.high)}) is not shown to be less."
         )
     return GateResult(
         gate="at_most",

@@ -1,11 +1,12 @@
 """A decision on disk: JSON for machines, Markdown for people, JUnit XML for a build server."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 from jettison.decide.certified import certified_words
-from jettison.decide.words import figure, share, signed
+from jettison.decide.words import figure, in_units, share, signed
 from jettison.decision import (
     EXIT_CODE,
     FORMAT,
@@ -14,6 +15,7 @@ from jettison.decision import (
     GateResult,
     Verdict,
     check_names,
+    ratio_figure,
 )
 from jettison.errors import InvalidInput
 from jettison.files import read_json, write_atomic, write_json
@@ -156,7 +158,7 @@ def _candidate_table(decision: Decision) -> str:
             NOT_KNOWN if accuracy is None else share(accuracy),
             NOT_KNOWN
             if ratio is None
-            else f"{figure(ratio.value)} ({figure(ratio.low)} to {figure(ratio.high)})",
+            else f"{ratio_figure(ratio.value)} ({ratio_figure(ratio.low)} to {ratio_figure(ratio.high)})",
             NOT_KNOWN if size is None else figure(size / 1e6),
             " → ".join(report.steps) or NOT_KNOWN,
         ]
@@ -172,7 +174,7 @@ def _gate_section(report: CandidateReport) -> str:
 
 def _gate_row(result: GateResult) -> str:
     scores = result.is_of_scores
-    number = share if scores else figure
+    number = share if scores else partial(in_units, result.metric)
     interval, flips = result.difference, result.flips
     cells = [
         f"{result.gate} {result.metric}",
@@ -181,7 +183,7 @@ def _gate_row(result: GateResult) -> str:
         NOT_KNOWN if result.incumbent is None else number(result.incumbent),
         NOT_KNOWN if result.candidate is None else number(result.candidate),
         NOT_KNOWN if interval is None else signed(interval.value, interval.low, interval.high),
-        share(result.limit, "point") if scores else figure(result.limit),
+        share(result.limit, "point") if scores else number(result.limit),
         NOT_KNOWN if flips is None else f"{flips.harmful} / {flips.beneficial}",
         NOT_KNOWN if result.n is None else f"{result.n:,}",
     ]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from jettison.decision import GateResult, Interval, Verdict
+from jettison.decision import GateResult, Interval, Verdict, ratio_figure
 
 UNKNOWN = "not measured"
 REFERENCE = "1 (reference)"
@@ -197,7 +197,7 @@ def ratio(interval: Interval | None) -> str:
     if interval is None:
         return UNKNOWN
     if interval.low == interval.value == interval.high:
-        return three_digits(interval.value)
+        return ratio_figure(interval.value)
     return f"{two_digits(interval.value)} [{two_digits(interval.low)}, {two_digits(interval.high)}]"
 
 
@@ -253,5 +253,5 @@ def three_digits(value: float) -> str:
 
 
 def two_digits(value: float) -> str:
-    """Two decimals, or two significant digits for what is smaller."""
-    return f"{value:.2f}" if value >= 0.095 else f"{value:.2g}" if value >= 0.0001 else f"{value:.1e}"
+    """A ratio in two decimals, or two significant digits, or as 1/139,000 under a thousandth."""
+    return ratio_figure(value, ".2f" if value >= 0.095 else ".2g")

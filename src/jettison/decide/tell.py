@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from jettison.decide.words import count, figure, on_slice, share
-from jettison.decision import CandidateReport, Gate, GateResult, NotWorse, Verdict
+from jettison.decision import CandidateReport, Gate, GateResult, NotWorse, Verdict, ratio_figure
 from jettison.stats.planning import smallest_passing_n
 from jettison.stats.spending import alpha_share_of_reading
 
@@ -238,7 +238,7 @@ def _saving(report: CandidateReport) -> str:
             else f" ({figure(1 / ratio.high)} to {figure(1 / ratio.low)})"
         )
         return f", at {figure(1 / ratio.value)} times less {words} per task{bounds}"
-    return f", at {figure(ratio.value)} of the {words} per task"
+    return f", at {ratio_figure(ratio.value)} of the {words} per task"
 
 
 def _missing(report: CandidateReport) -> str:

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from jettison.decision import ratio_figure
+
 
 def share(value: float, form: Literal["plain", "point", "signed"] = "plain") -> str:
     """A score in 0-1 as percent, or a difference of scores in points."""
@@ -35,6 +37,8 @@ def on_slice(name: str) -> str:
 
 def in_units(cost: str, value: float) -> str:
     """A cost with its unit, which ends its name."""
+    if cost.endswith("_ratio"):
+        return ratio_figure(value)
     if cost.endswith("bytes"):
         return f"{figure(value / 1e6)} MB"
     if cost.startswith("usd"):

@@ -7,12 +7,11 @@ from typing import Any
 import msgspec
 
 from jettison.candidate import AppliedStep, Candidate
-from jettison.decision import CandidateReport, CostSummary, Decision, GateResult
+from jettison.decision import CandidateReport, CostSummary, Decision, GateResult, Interval, ratio_figure
 from jettison.release.types import ReleaseFacts
 
 COSTS = {
     "cpu_s": ("CPU per task", 1e3, "ms"),
-    "cpu_ratio": ("CPU against the incumbent", 1, "×"),
     "latency_p50_s": ("latency, median", 1e3, "ms"),
     "latency_p95_s": ("latency, 95th percentile", 1e3, "ms"),
     "throughput_per_s": ("throughput, in batches", 1, "tasks/s"),
@@ -145,10 +144,10 @@ def _gate_table(report: CandidateReport) -> Iterator[str]:
             f"{gate.gate} {gate.metric}",
             (gate.slice or "").replace("|", "\\|"),
             "" if gate.n is None else str(gate.n),
-            _number(gate.incumbent),
-            _number(gate.candidate),
+            _number(gate.metric, gate.incumbent),
+            _number(gate.metric, gate.candidate),
             _difference(gate),
-            f"{gate.limit:g}",
+            _number(gate.metric, gate.limit),
             gate.verdict.value,
         )
         yield f"| {' | '.join(cells)} |"
@@ -161,6 +160,8 @@ def _cost_table(cost: CostSummary) -> Iterator[str]:
         (title, _cost(getattr(measured, name), scale), unit) for name, (title, scale, unit) in COSTS.items()
     ]
     yield from ("", "| cost | value |", "|---|---|")
+    compared = cost.ratio_words if cost.ratio else "CPU time"
+    yield f"| {compared} over the incumbent's | {_ratio(cost.ratio)} |"
     yield from (
         f"| {title} | {value + ' ' + unit if value else 'not measured'} |" for title, value, unit in rows
     )
@@ -182,13 +183,21 @@ def _cost(value: Any, scale: float) -> str:
     return f"{value * scale:.3g}"
 
 
+def _ratio(found: Interval | None) -> str:
+    if found is None:
+        return "not measured"
+    return f"{ratio_figure(found.value)} ({ratio_figure(found.low)} to {ratio_figure(found.high)})"
+
+
 def _difference(gate: GateResult) -> str:
     d = gate.difference
     return "" if d is None else f"{d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f})"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def _number(metric: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return ratio_figure(value) if metric.endswith("_ratio") else f"{value:.4g}"
 
 
 def lineage_in_words(lineage: Sequence[AppliedStep]) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from jettison.decision import CandidateReport, GateResult
+from jettison.decision import CandidateReport, GateResult, ratio_figure
 from jettison.monitor.dashboard.board import Board, Trial
 from jettison.monitor.dashboard.plots import Bars, Line, bar_plot, figure, line_plot
 from jettison.monitor.dashboard.quality import Point
@@ -299,16 +299,8 @@ def _ratio(one: CandidateReport) -> str | None:
     ratio = one.cost.ratio
     if ratio is None:
         return None
-    bounds = f"{part(ratio.low)} to {part(ratio.high)}"
-    return f"{part(ratio.value)} ({bounds}) of the incumbent's {one.cost.ratio_words}"
-
-
-def part(value: float) -> str:
-    """A ratio as people read it: 0.163, and what is under a thousandth as 1/353,000."""
-    if not 0 < value < 1e-3:
-        return f"{value:.3g}"
-    whole = float(f"{1 / value:.3g}")
-    return f"1/{whole:,.0f}"
+    bounds = f"{ratio_figure(ratio.low)} to {ratio_figure(ratio.high)}"
+    return f"{ratio_figure(ratio.value)} ({bounds}) of the incumbent's {one.cost.ratio_words}"
 
 
 def _gate(one: GateResult) -> dict[str, str]:
@@ -320,7 +312,9 @@ def _gate(one: GateResult) -> dict[str, str]:
         difference = f"{figure(interval.value, 'points')} ({low} to {high})"
 
     def number(value: float | None) -> str:
-        return figure(value, "share") if scores else "–" if value is None else part(value)
+        if scores or value is None:
+            return figure(value, "share")
+        return ratio_figure(value) if one.metric.endswith("_ratio") else f"{value:.3g}"
 
     return {
         "what": f"{one.gate} {one.metric}",
