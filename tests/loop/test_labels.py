@@ -194,6 +194,23 @@ class TestPage:
         assert all(row.label is None for row in read_labelled(path))
         assert self.ask(server, "POST", token, {"back": "1"})[0] == 400  # nothing is left to take back
 
+    def test_an_answer_that_cannot_be_written_is_asked_again_and_says_why(self, server):
+        server, path = server
+        token = "/" + server.address.rsplit("/", 1)[1]
+        first = self.shown(server, token)
+        path.rename(path.with_suffix(".kept"))
+        path.mkdir()  # nothing can be written there, as on a full disk
+        status, text = self.ask(server, "POST", token, {"id": first, "label": "sell"})
+        assert status == 507
+        assert "Nothing was kept: " in text
+        assert "6 of 6 left" in text
+        assert server.n_left == 6
+        path.rmdir()
+        path.with_suffix(".kept").rename(path)
+        assert self.shown(server, token) == first
+        assert self.ask(server, "POST", token, {"id": first, "label": "sell"})[0] == 303
+        assert sum(row.label == "sell" for row in read_labelled(path)) == 1
+
     def test_requests_that_are_none_change_nothing_and_leave_no_trace(self, server, capsys):
         server, path = server
         token = "/" + server.address.rsplit("/", 1)[1]

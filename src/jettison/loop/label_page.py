@@ -16,8 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from jettison.errors import InvalidInput
-from jettison.loop.labels import read_labelled, write_to_label
+from jettison.errors import CannotWrite, InvalidInput
+from jettison.loop.labels import ToLabel, read_labelled, write_to_label
 
 MOST_BYTES = 65_536
 MOST_BUTTONS = 20
@@ -100,7 +100,11 @@ class LabelServer:
         self._http.server_close()
 
     def answer(self, example: str, label: str | None) -> bool:
-        """Keep one answer, or put an input off; False where nobody asked for it, or so no label."""
+        """Keep one answer, or put an input off; False where nobody asked for it, or so no label.
+
+        Raises:
+            CannotWrite: The disk is full; the answer is not taken for kept.
+        """
         if label is not None and self._labels and label not in self._labels:
             return False
         with self._lock:
@@ -109,22 +113,32 @@ class LabelServer:
                     if label is None:
                         self._rows.append(self._rows.pop(i))
                     else:
-                        self._rows[i] = msgspec.structs.replace(row, label=label)
+                        labelled = msgspec.structs.replace(row, label=label)
+                        self._keep([*self._rows[:i], labelled, *self._rows[i + 1 :]])
                         self._answered = [*(one for one in self._answered if one != example), example]
-                        write_to_label(self._path, self._rows)
                     return True
         return False
 
     def take_back(self) -> bool:
-        """Ask for the input answered last again; False where none was since the page was opened."""
+        """Ask for the input answered last again; False where none was since the page was opened.
+
+        Raises:
+            CannotWrite: The disk is full; the answer stays.
+        """
         with self._lock:
             if not self._answered:
                 return False
-            last = self._answered.pop()
+            last = self._answered[-1]
             i = next(i for i, row in enumerate(self._rows) if row.id == last)
-            self._rows.insert(0, msgspec.structs.replace(self._rows.pop(i), label=None))
-            write_to_label(self._path, self._rows)
+            asked = msgspec.structs.replace(self._rows[i], label=None)
+            self._keep([asked, *self._rows[:i], *self._rows[i + 1 :]])
+            self._answered.pop()
         return True
+
+    def _keep(self, rows: list[ToLabel]) -> None:
+        """On disk before in memory: what could not be written is still to be labelled."""
+        write_to_label(self._path, rows)
+        self._rows = rows
 
     def _known(self, request: BaseHTTPRequestHandler) -> bool:
         host = (request.headers.get("Host") or "").partition(":")[0]
@@ -150,13 +164,11 @@ class LabelServer:
             _send(request, 413, self._page(f"An answer may have {MOST_BYTES:,} bytes at most."))
             return
         form = urllib.parse.parse_qs(request.rfile.read(int(length)).decode("utf-8", "replace"))
-        label = form.get("label", [""])[0].strip()
-        if "back" in form:
-            kept = self.take_back()
-        elif "skip" in form:
-            kept = self.answer(form.get("id", [""])[0], None)
-        else:
-            kept = bool(label) and self.answer(form.get("id", [""])[0], label)
+        try:
+            kept = self._obey(form)
+        except CannotWrite as error:
+            _send(request, 507, self._page(f"Nothing was kept: {error}"))
+            return
         if not kept:
             _send(request, 400, self._page("That is none of the labels, so nothing was kept."))
             return
@@ -164,6 +176,15 @@ class LabelServer:
         request.send_header("Location", f"/{self._token}")
         request.send_header("Content-Length", "0")
         request.end_headers()
+
+    def _obey(self, form: dict[str, list[str]]) -> bool:
+        if "back" in form:
+            return self.take_back()
+        example = form.get("id", [""])[0]
+        if "skip" in form:
+            return self.answer(example, None)
+        label = form.get("label", [""])[0].strip()
+        return bool(label) and self.answer(example, label)
 
     def _page(self, fault: str = "") -> str:
         with self._lock:
