@@ -119,6 +119,9 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path):
     path.write_text('{"id": "1"}\n')
     with pytest.raises(InvalidInput, match=r"x.jsonl:1: .*Fill in `label`"):
         read_labelled(path)
+    path.write_bytes('{"id": "1", "label": "ménage"}\n'.encode("latin-1"))
+    with pytest.raises(InvalidInput, match=r"x.jsonl:1 must be one JSON object in UTF-8: "):
+        read_labelled(path)
 
 
 class TestPage:

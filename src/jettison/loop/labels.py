@@ -215,8 +215,8 @@ def read_labelled(path: Path) -> tuple[ToLabel, ...]:
                 raise InvalidInput(
                     f"{path}:{number}: {error}. Fill in `label` and leave the rest."
                 ) from error
-            except msgspec.DecodeError as error:
-                raise InvalidInput(f"{path}:{number} must be one JSON object: {error}.") from error
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise InvalidInput(f"{path}:{number} must be one JSON object in UTF-8: {error}.") from error
     if not rows:
         raise InvalidInput(f"{path} must hold at least one line, got none.")
     return tuple(rows)
