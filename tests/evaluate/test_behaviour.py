@@ -202,6 +202,18 @@ def test_free_answers_are_judged_by_the_tasks_scorer(tmp_path, model):
     assert run_tests(model, tests, scorer=NormalizedExactScorer())[0].passed
 
 
+def test_an_answer_that_the_scorer_cannot_judge_holds_no_test(tmp_path, model):
+    from jettison.evaluate.score_code import CodeScorer
+
+    # The code scorer runs unit tests, and an answer named by a test of behaviour brings none.
+    row = {"name": "t", "type": "MFT", "input": "sell it", "not_expected": "buy"}
+    tests = read_tests(written(tmp_path, json.dumps(row), "t.jsonl"))
+    assert run_tests(model, tests)[0].passed
+    (found,) = run_tests(model, tests, scorer=CodeScorer(run_code=True))
+    assert not found.passed
+    assert "could not be judged (the example has no unit tests in `tests`)" in found.failures[0]
+
+
 def test_a_direction_of_a_model_without_probabilities_says_so(tmp_path, model):
     class Bare:
         labels = LABELS

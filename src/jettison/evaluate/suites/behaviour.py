@@ -19,7 +19,7 @@ import numpy as np
 
 from jettison.backends.ask import ask
 from jettison.errors import InvalidInput
-from jettison.evaluate.scorers import Scorer
+from jettison.evaluate.scorers import Score, Scorer
 from jettison.evaluate.suites.perturbations import PERTURBATIONS
 from jettison.evaluate.suites.tier import rng_of
 from jettison.model import Model, Output, softmax
@@ -214,10 +214,7 @@ def _fault(
         if output.error is not None:
             return f"{text!r}: no answer ({output.error})"
     if test.type == "MFT":
-        text, output = case.texts[0], outputs[0]
-        right, wrong = _listed(test.expected), _listed(test.not_expected)
-        bad = (right and not _is_any(text, output, right, scorer)) or _is_any(text, output, wrong, scorer)
-        return f"{text!r}: {output.label!r}" if bad else None
+        return _fault_of_answer(test, case.texts[0], outputs[0], scorer)
     before, after = outputs
     if test.type == "INV":
         if before.label == after.label:
@@ -234,12 +231,23 @@ def _fault(
     return None if holds else told
 
 
-def _is_any(text: str, output: Output, answers: Sequence[str], scorer: Scorer | None) -> bool:
-    """Whether an answer is one of those named."""
+def _fault_of_answer(test: BehaviourTest, text: str, output: Output, scorer: Scorer | None) -> str | None:
+    """An answer must be one of those expected and none of the others, and one that can be judged."""
+    for answers, wanted in ((_listed(test.expected), True), (_listed(test.not_expected), False)):
+        scores = [_judged(text, output, answer, scorer) for answer in answers]
+        is_one = any(score.value is not None and score.value >= 1.0 for score in scores)
+        unknown = next((score for score in scores if score.value is None), None)
+        if unknown is not None and not is_one:
+            return f"{text!r}: {output.label!r} could not be judged ({unknown.reason or 'no reason given'})"
+        if answers and is_one != wanted:
+            return f"{text!r}: {output.label!r}"
+    return None
+
+
+def _judged(text: str, output: Output, answer: str, scorer: Scorer | None) -> Score:
     if scorer is None:
-        return output.label in answers
-    asked = [Example(id="test", input=text, expected=answer) for answer in answers]
-    return any((scorer.score(example, output).value or 0.0) >= 1.0 for example in asked)
+        return Score(value=float(output.label == answer))
+    return scorer.score(Example(id="test", input=text, expected=answer), output)
 
 
 def _trust(output: Output, label: str, labels: Sequence[str]) -> float:
