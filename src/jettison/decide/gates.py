@@ -20,7 +20,14 @@ from jettison.stats.judged import GAIN_ALPHA, JudgeCounts, gain_interval, judged
 from jettison.stats.noninferiority import margin_test
 from jettison.stats.planning import n_needed, smallest_certifiable_margin, smallest_passing_n
 
-__all__ = ["COSTS", "check_not_worse", "judge_at_most", "judge_cheaper", "judge_not_worse"]
+__all__ = [
+    "COSTS",
+    "check_not_worse",
+    "judge_at_most",
+    "judge_cheaper",
+    "judge_not_shown_worse",
+    "judge_not_worse",
+]
 
 MOST_MISSING = 10_000_000
 """Beyond so many examples "more data" is no answer."""
