@@ -215,9 +215,10 @@ def test_what_cannot_be_accepted_is_one_clear_error(found):
 def test_too_few_requests_or_no_texts_say_so(tmp_path):
     with pytest.raises(NotEnoughData, match="80 requests with their texts, got 0"):
         mine(requests_of([Record(candidate="a", example_id="1", split="live", output="x")], ()))
-    (tmp_path / "p.jsonl").write_text('{"mode": 1}\n')
-    with pytest.raises(InvalidInput, match=r"proposed\.jsonl"):
-        read_proposals(tmp_path / "p.jsonl")
+    for line in (b'{"mode": 1}\n', '{"id": "ménage"}\n'.encode("latin-1")):
+        (tmp_path / "p.jsonl").write_bytes(line)
+        with pytest.raises(InvalidInput, match=r"p\.jsonl:1 must be a line of proposed\.jsonl"):
+            read_proposals(tmp_path / "p.jsonl")
 
 
 def test_free_texts_are_not_held_to_be_wrong_for_being_different():

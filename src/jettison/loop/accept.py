@@ -60,7 +60,7 @@ def read_proposals(path: Path) -> tuple[Proposal, ...]:
             continue
         try:
             found.append(msgspec.json.decode(line, type=Proposal))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidInput(
                 f"{path}:{number} must be a line of proposed.jsonl with `accept` true, false or null "
                 f"and `label` a text or null: {error}."
