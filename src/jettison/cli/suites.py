@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jettison.evaluate.suites.behaviour import BehaviourResult
     from jettison.evaluate.suites.build import Suite
     from jettison.loop.suites import Attacked, FoundSlices
@@ -135,15 +137,7 @@ def build(
         built = {**msgspec.to_builtins(suite), **({"attacks": outcomes} if outcomes else {})}
         click.echo(msgspec.json.format(msgspec.json.encode(built), indent=2))
         return 0
-    for told in outcomes:
-        share, low, high = (
-            "–" if told[key] is None else f"{100 * told[key]:.1f}"
-            for key in ("turned_share", "turned_share_low", "turned_share_high")
-        )
-        click.echo(
-            f"attacked {told['victim']}: {told['n_turned']} of {told['n_right']} right answers turned "
-            f"wrong, {share} % ({low} to {high}); {told['mean_queries']:.1f} of {budget} questions a text"
-        )
+    _show_attacks(outcomes)
     _show_suite(suite)
     return 0
 
@@ -162,6 +156,19 @@ def _told(victim: str, found: "Attacked", *, budget: int, seed: int) -> dict[str
         "budget": budget,
         "seed": seed,
     }
+
+
+def _show_attacks(outcomes: "Sequence[dict[str, Any]]") -> None:
+    for told in outcomes:
+        share, low, high = (
+            "–" if told[key] is None else f"{100 * told[key]:.1f}"
+            for key in ("turned_share", "turned_share_low", "turned_share_high")
+        )
+        click.echo(
+            f"attacked {told['victim']}: {told['n_turned']} of {told['n_right']} right answers turned "
+            f"wrong, {share} % ({low} to {high}); {told['mean_queries']:.1f} of "
+            f"{told['budget']} questions a text"
+        )
 
 
 def _given(named: tuple[str, ...]) -> dict[str, tuple[Path, ...]]:
