@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from jettison.decide import report_words as words
 from jettison.decide.report_types import FlipExample, ReportContent
+from jettison.decide.tell import room
 from jettison.decision import CandidateReport, Decision, GateResult, Interval, NotWorse, Verdict
 
 
@@ -68,17 +69,12 @@ def main_metric(decision: Decision) -> str:
 def overall(candidate: CandidateReport, metric: str) -> GateResult | None:
     """The gate on all examples; without one, the slice on which the candidate has the least room."""
     found = [r for r in candidate.gates if r.gate == "not_worse" and r.metric == metric]
-    return next((r for r in found if is_on_all(r)), min(found, key=_room, default=None))
+    return next((r for r in found if is_on_all(r)), min(found, key=room, default=None))
 
 
 def is_on_all(result: GateResult) -> bool:
     """Whether a gate looked at all examples and not at a slice."""
     return result.slice in (None, "all")
-
-
-def _room(result: GateResult) -> float:
-    """How far the lower bound stays above minus the margin; below zero it does not hold."""
-    return -1.0 if result.difference is None else result.difference.low + result.limit
 
 
 def score_of(candidate: CandidateReport, metric: str, slice_name: str = "all") -> float | None:
@@ -148,7 +144,7 @@ def weakest(content: ReportContent) -> list[str]:
         return []
     judged = [r for r in candidate.gates if r.gate == "not_worse"]
     lines = []
-    for result in sorted(judged, key=_room)[:N_WEAKEST] if len(judged) > 1 else ():
+    for result in sorted(judged, key=room)[:N_WEAKEST] if len(judged) > 1 else ():
         n = "" if result.n is None else f", {result.n:,} examples"
         where = f"{words.slice_words(result.slice)} ({words.metric_words(result.metric)})"
         lines.append(

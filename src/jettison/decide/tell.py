@@ -205,7 +205,7 @@ def _cost_caveats(reports: Sequence[CandidateReport]) -> list[str]:
 
 def _quality(results: Sequence[GateResult]) -> str:
     """What the weakest of the required checks shows: the one that a reader should worry about."""
-    weakest = min(results, key=_room)
+    weakest = min(results, key=room)
     if weakest.incumbent is None or weakest.candidate is None:
         return "it is not worse than the margin allows"
     scores = f"it scores {share(weakest.candidate)} against {share(weakest.incumbent)}"
@@ -221,9 +221,9 @@ def _quality(results: Sequence[GateResult]) -> str:
     return f"{scores} {where}, where it is weakest, and holds {margin} on each of {checks}"
 
 
-def _room(result: GateResult) -> float:
-    """How far the interval stays above the margin: what is nearest to failing has the least."""
-    return result.limit + (0.0 if result.difference is None else result.difference.low)
+def room(result: GateResult) -> float:
+    """How far the lower bound stays above minus the margin: below zero it does not hold. Unknown: -1."""
+    return -1.0 if result.difference is None else result.difference.low + result.limit
 
 
 def _saving(report: CandidateReport) -> str:
