@@ -1,10 +1,14 @@
 """Labels chosen, written, answered on the page or in the file, and read back."""
 
 import http.client
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import urllib.parse
+import urllib.request
 from collections import Counter
 from pathlib import Path
 
@@ -392,6 +396,28 @@ def test_the_command_chooses_and_reads_back(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main(f"label {path} {tmp_path}/a".split())
     assert end.value.code == 2
+
+
+def test_json_stands_alone_on_stdout_while_the_page_is_served(tmp_path):
+    path = write_task(tmp_path, unlabelled=[{"text": f"please buy {i * 7919}"} for i in range(60)])
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_candidate(tmp_path / name, name=name, backend="fake", labels=LABELS)
+    out = tmp_path / "to.jsonl"
+    asked = f"label {path} {tmp_path}/a {tmp_path}/b --budget 4 --output {out} --json --serve"
+    with subprocess.Popen(
+        [sys.executable, "-m", "jettison.cli", *asked.split()],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as served:  # fmt: skip
+        at = next(line for line in served.stderr if line.startswith("label at "))
+        with urllib.request.urlopen(at.split()[2], timeout=5) as page:
+            assert b"4 of 4 left" in page.read()
+        served.send_signal(signal.SIGINT)
+        said, rest = served.communicate(timeout=20)
+    assert "http://127.0.0.1:" in at
+    assert "4 inputs have no label yet" in rest
+    assert msgspec.json.decode(said)["n_to_label"] == 4
+    assert served.returncode == 0
 
 
 def test_a_slice_column_that_no_input_has_is_refused_before_the_models_are_asked(tmp_path, capsys):

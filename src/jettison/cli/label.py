@@ -84,7 +84,7 @@ def command(
     if store is not None:
         raise InvalidInput("--store must come with --read, got it without.")
     if serve and not models and output.exists():
-        _serve(task, task_file, output, port)
+        _serve(task, task_file, output, port, to_stderr=as_json)
         return 0
     if len(models) != 2:
         raise InvalidInput(f"two models must be named, A and B, got {len(models)}.")
@@ -107,28 +107,28 @@ def command(
     else:
         click.echo(f"{len(rows)} of {len(task.unlabelled):,} inputs to label: {output}{kept}")
     if serve:
-        _serve(task, task_file, output, port)
+        _serve(task, task_file, output, port, to_stderr=as_json)
     elif not as_json:
         click.echo(f"next: fill in `label`, then jettison label {task_file} --read {output}")
     return 0
 
 
-def _serve(task: "Task", task_file: Path, output: Path, port: int) -> None:
+def _serve(task: "Task", task_file: Path, output: Path, port: int, *, to_stderr: bool) -> None:
     from jettison.loop.label_page import LabelServer
 
     server = LabelServer(output, task.labels, port=port)
-    click.echo(f"label at {server.address}  (ctrl-c ends; answers are kept at once)")
+    click.echo(f"label at {server.address}  (ctrl-c ends; answers are kept at once)", err=to_stderr)
     try:
         server.serve()
     except KeyboardInterrupt:
-        click.echo("")
+        click.echo("", err=to_stderr)
     finally:
         server.close()
     left = f"{server.n_left:,} inputs have no label yet" if server.n_left else "every input has its label"
-    click.echo(f"{left}: {output}")
+    click.echo(f"{left}: {output}", err=to_stderr)
     if server.n_left:
-        click.echo(f"go on: jettison label {task_file} --serve --output {output}")
-    click.echo(f"next: jettison label {task_file} --read {output}")
+        click.echo(f"go on: jettison label {task_file} --serve --output {output}", err=to_stderr)
+    click.echo(f"next: jettison label {task_file} --read {output}", err=to_stderr)
 
 
 def _show_drawn(task: "Task", rows: "Sequence[ToLabel]", output: Path) -> None:
