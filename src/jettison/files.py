@@ -135,6 +135,11 @@ def said_when_unwritable(path: Path) -> Iterator[None]:
         ) from error
 
 
+def is_disk_full(error: Exception) -> bool:
+    """Whether an error says that the disk, or the quota on it, is used up: nothing else can be written."""
+    return _errno_of(error) in (errno.ENOSPC, errno.EDQUOT)
+
+
 def _reason_unwritable(error: Exception) -> str | None:
     """Why the system refuses to write; None when the error is about something else."""
     reasons = {
@@ -148,10 +153,15 @@ def _reason_unwritable(error: Exception) -> str | None:
         errno.EISDIR: "a folder stands where the file is to go",
         errno.ENAMETOOLONG: "the name is too long",
     }
+    return reasons.get(_errno_of(error))
+
+
+def _errno_of(error: Exception) -> int:
+    """The system's number of an error; 0 when it has none."""
     if isinstance(error, OSError):
-        return reasons.get(error.errno or 0)
+        return error.errno or 0
     # Libraries in Rust and C++ put the system's answer into an error type of their own.
-    return reasons[errno.ENOSPC] if os.strerror(errno.ENOSPC) in str(error) else None
+    return errno.ENOSPC if os.strerror(errno.ENOSPC) in str(error) else 0
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ from jettison.backends.hf import HEAD, load_torch, open_hf
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, write_candidate
 from jettison.compress import export as export_module
-from jettison.compress.export import Export
+from jettison.compress.export import Export, write_encoder_graph
 from jettison.compress.parity import check_parity, probes
 from jettison.compress.step import StepContext, apply_step
 from jettison.errors import InvalidInput, MissingExtra, ParityFailed, StepFailed
@@ -187,6 +187,26 @@ def test_auto_goes_on_to_the_next_method_and_says_so(
     made = apply_step(Export(), checkpoint, context, cache=context.folder / "cache")
     assert made.lineage[-1].settings["method"] == "plain"
     assert made.lineage[-1].notes["failed_methods"] == {"fused": "RuntimeError: no such pattern"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_ends_the_export_and_no_other_method_is_tried(
+    checkpoint: Candidate, context: StepContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counted(module, sample, path, opset):  # type: ignore[no-untyped-def]
+        traced.append(path)
+        trace(module, sample, path, opset)
+
+    traced: list[Path] = []
+    trace = export_module._trace
+    monkeypatch.setattr(export_module, "_trace", counted)
+    (context.folder / "model.onnx").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        Export().make(checkpoint, context)
+    module = load_torch(checkpoint).float()
+    with pytest.raises(OSError, match="No space left on device"):
+        write_encoder_graph(module, checkpoint, context.folder)
+    assert len(traced) == 2
 
 
 def test_what_cannot_be_exported_is_named(

@@ -1,12 +1,15 @@
 """Folders are written whole or not at all, and nothing is left lying about for ever."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from jettison.files import ABANDONED_S, folder_atomic
+import pytest
+
+from jettison.files import ABANDONED_S, folder_atomic, is_disk_full
 
 HOURS_AGO = (1e9, 1e9)
 
@@ -51,3 +54,20 @@ def test_nothing_but_old_partial_folders_of_the_same_target_is_removed(tmp_path:
         pass
     assert all(folder.is_dir() for folder in (*kept, young))
     assert ABANDONED_S < 3600
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "x"), True),
+        (OSError(errno.EDQUOT, "x"), True),
+        (RuntimeError(f"cannot save: {os.strerror(errno.ENOSPC)} (os error 28)"), True),
+        (OSError(errno.EACCES, "x"), False),
+        (OSError("no number"), False),
+        (RuntimeError("no such pattern"), False),
+    ],
+)
+def test_a_full_disk_is_known_in_the_systems_errors_and_in_those_of_libraries(
+    error: Exception, full: bool
+) -> None:
+    assert is_disk_full(error) is full
