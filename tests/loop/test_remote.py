@@ -63,8 +63,12 @@ def test_twenty_priced_answers_stand_for_the_others_and_nineteen_do_not(tmp_path
     (found,) = costs(contender(tmp_path / "a", enough, **PRICES))
     assert found.usd_per_1000 == pytest.approx(1e-3)
     assert any("the mean of 20 of 60 answers, the others have no price" in mark for mark in found.marks)
-    (found,) = costs(contender(tmp_path / "b", few, **PRICES))
+    lacking = contender(tmp_path / "b", few, **PRICES)
+    (found,) = costs(lacking)
     assert found.usd_per_1000 is None
+    assert not any("Tokens of large" in mark for mark in found.marks)
+    said = why_no_money(lacking, 0.1)
+    assert "costs is not known: 19 of 60 answers have a price, and 20 are needed" in said
 
 
 def test_the_ratio_of_money_allows_for_which_requests_come(tmp_path: Path) -> None:

@@ -15,14 +15,12 @@ from jettison.candidate import Candidate
 from jettison.cost.load_summary import cdf_of
 from jettison.cost.measure import measure_costs
 from jettison.decision import CostSummary, Interval
-from jettison.loop.remote_words import price_marks
+from jettison.loop.remote_words import LEAST_PRICED, price_marks
 from jettison.loop.workspace import Contender
 from jettison.record import Record
 from jettison.task import Input
 
 N_RESAMPLES = 1000
-LEAST_PRICED = 20
-"""Answers with a price that may stand for others without one."""
 
 
 def costs_of(
