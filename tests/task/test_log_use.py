@@ -62,6 +62,14 @@ SHAPES: dict[str, tuple[dict[str, Any], Use]] = {
         {"request": CHAT, "response": said(usage=OPENAI), "start_time": 1750000000000, "end_time": 1750000000250},
         timed(0.25),
     ),
+    "start and end in microseconds": (
+        {"request": CHAT, "response": said(usage=OPENAI), "start_time": 1750000000000000, "end_time": 1750000000250000},
+        COUNTED,
+    ),
+    "numbers beyond any float": (
+        {"request": CHAT, "response": said(usage=OPENAI), "latency_ms": 10**400, "start_time": -(10**400), "end_time": 10**400},
+        COUNTED,
+    ),
     "llama.cpp's timings": (
         {"request": CHAT, "response": said(usage=OPENAI, timings={"prompt_ms": 200.0, "predicted_ms": 50.0})},
         timed(0.25),

@@ -24,6 +24,8 @@ _ENDS = ("endTime", "end_time", "completed_at", "finished_at")
 _MOST_S = 86400.0
 _LEAST_MILLISECONDS = 1e11
 """An epoch above it counts milliseconds: in seconds it would be the year 5138."""
+_LEAST_MICROSECONDS = 1e14
+"""One above that counts something finer, and which is not said."""
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -125,22 +127,21 @@ def _epoch_s(value: Any) -> float | None:
             return datetime.fromisoformat(value).timestamp()
         except (ValueError, OverflowError, OSError):
             return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value > _LEAST_MICROSECONDS:
         return None
-    return value / 1e3 if value > _LEAST_MILLISECONDS else float(value)
+    return value / 1e3 if value > _LEAST_MILLISECONDS else value
 
 
 def _nanoseconds(value: Any) -> int | None:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 21:
         return int(value)  # 64-bit integers are strings in protobuf's JSON
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64 else None
 
 
 def _seconds(value: Any, unit_s: float = 1.0) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    seconds = float(value) * unit_s
-    return seconds if 0 < seconds <= _MOST_S else None
+    return value * unit_s if 0 < value <= _MOST_S / unit_s else None
 
 
 def _first_count(usage: dict[str, Any], keys: Sequence[str]) -> int | None:
