@@ -74,17 +74,22 @@ def judged_by_task(
         records: As read; one that a file brings a score for stays as it is.
         known: Test examples by id.
         task: Its scorers judge.
+
+    Raises:
+        InvalidInput: A scorer lacks right answers to judge by.
     """
     new = {
         record.example_id: _output_of(record)
         for record in records
         if record.example_id in known and set(record.scores) <= {"label"} and not record.unanswered
     }
-    scorers = open_scorers(task.scoring, out_of_scope=task.out_of_scope)
-    check_right_answers(scorers, list(known.values()))
     pairs = [(known[example], output) for example, output in new.items()]
-    found = {name: [one.value for one in score_all(scorer, pairs)] for name, scorer in scorers.items()}
-    close_scorers(scorers)
+    scorers = open_scorers(task.scoring, out_of_scope=task.out_of_scope)
+    try:
+        check_right_answers(scorers, list(known.values()))
+        found = {name: [one.value for one in score_all(scorer, pairs)] for name, scorer in scorers.items()}
+    finally:
+        close_scorers(scorers)
     scores = {example: {name: found[name][i] for name in found} for i, example in enumerate(new)}
     return tuple(
         msgspec.structs.replace(record, scores=scores.get(record.example_id, record.scores))
