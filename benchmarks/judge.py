@@ -39,7 +39,7 @@ from jettison.candidate import write_candidate
 from jettison.errors import NotEnoughData
 from jettison.evaluate.judge import LabelledAnswer, measure_judge
 from jettison.evaluate.scorers import open_scorers, score_all
-from jettison.files import link_or_copy
+from jettison.files import link_or_copy, write_atomic
 from jettison.model import Output
 from jettison.stats.binomial import clopper_pearson, wilson
 from jettison.stats.clustered import mean_difference_ci
@@ -76,8 +76,9 @@ def sentences(domain: str, n: int) -> list[tuple[str, bool]]:
 
 
 def verdicts(model: Path, texts: Sequence[str], cache: Path) -> dict[str, float | None]:
-    """The judge's verdict on each text, each asked once and kept in the cache."""
-    known = json.loads(cache.read_text()) if cache.exists() else {}
+    """The judge's verdict on each text, each asked once and kept in the cache, by model and question."""
+    kept = json.loads(cache.read_text()) if cache.exists() else {}
+    known = kept.setdefault(f"{model.name}, {model.stat().st_size} bytes: {RUBRIC}", {})
     new = [text for text in texts if text not in known]
     if not new:
         return dict(known)
@@ -91,7 +92,7 @@ def verdicts(model: Path, texts: Sequence[str], cache: Path) -> dict[str, float 
                 some = new[at : at + 10]
                 pairs = [(ASKED, Output(label=text, confidence=1.0)) for text in some]
                 known |= {t: s.value for t, s in zip(some, score_all(scorer, pairs), strict=True)}
-                cache.write_text(json.dumps(known))
+                write_atomic(cache, json.dumps(kept))
         finally:
             scorer.close()
     return dict(known)
