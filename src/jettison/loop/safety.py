@@ -147,8 +147,10 @@ def safety_records(
 def _measured(name: str, settings: Mapping[str, Any], file: Path) -> ScorerErrors:
     rows = read_labelled(file)
     scorers = open_scorers({name: settings}) if any(row.passed is None for row in rows) else {}
-    errors = measure_judge(scorers.get(name), rows).counts
-    close_scorers(scorers)
+    try:
+        errors = measure_judge(scorers.get(name), rows).counts
+    finally:
+        close_scorers(scorers)
     return ScorerErrors(
         n_right=errors.n_right,
         n_right_passed=errors.n_right_passed,
