@@ -10,7 +10,7 @@ from jettison.errors import InvalidInput, NotEnoughData
 from jettison.stats.binomial import wilson
 from jettison.stats.calibration import calibration_error, debiased_gap
 from jettison.stats.clustered import mean_difference_ci
-from jettison.stats.group_jackknife import Bounds
+from jettison.stats.group_jackknife import Bounds, number_groups
 from jettison.stats.grouped_rightness import p_if_true_in_groups
 from jettison.stats.interval import Interval
 
@@ -86,7 +86,7 @@ def check_calibration(
         diagrams". With groups see `jettison.stats.grouped_rightness`.
     """
     p, y = _checked(confidence, right)
-    group_of = _group_of(groups, len(p))
+    group_of = number_groups(groups, len(p))
     rng = np.random.default_rng(seed)
     bins = _Bins.of(p)
     p_value = _p_if_true(p, y, bins, group_of, rng)
@@ -138,7 +138,7 @@ def calibration_difference(
         raise InvalidInput(
             f"both models must have answered the same examples, got {p.shape} and {q.shape}."
         )
-    group_of = _group_of(groups, len(p))
+    group_of = number_groups(groups, len(p))
     sides = ((p, y, _Bins.of(p)), (q, z, _Bins.of(q)))
     value = calibration_error(p, y, n_bins=MOST_BINS) - calibration_error(q, z, n_bins=MOST_BINS)
     plain = sides[0][2].error(p, y) - sides[1][2].error(q, z)
@@ -294,15 +294,6 @@ def _group_draws(n_groups: int, rng: np.random.Generator) -> Iterator[np.ndarray
     shares = np.full(n_groups, 1 / n_groups)
     for rows in _blocks(n_groups):
         yield rng.multinomial(n_groups, shares, rows).astype(float)
-
-
-def _group_of(groups: ArrayLike | None, n: int) -> np.ndarray:
-    if groups is None:
-        return np.arange(n)
-    found = np.asarray(groups)
-    if found.shape != (n,):
-        raise InvalidInput(f"groups must have shape ({n},), got {found.shape}.")
-    return np.asarray(np.unique(found, return_inverse=True)[1])
 
 
 def _checked(confidence: ArrayLike, right: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

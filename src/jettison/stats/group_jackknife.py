@@ -12,9 +12,10 @@ Coull 1998, Agresti & Min 2005, weighed by an effective n as in Korn & Graubard 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
-from jettison.errors import NotEnoughData
+from jettison.errors import InvalidInput, NotEnoughData
 from jettison.stats.interval import Interval
 
 
@@ -113,6 +114,20 @@ def jackknife_variance(residuals: np.ndarray, weights: np.ndarray) -> float:
 def group_t(weights: np.ndarray, confidence: float) -> float:
     """Student's t with as many degrees as groups of these weights are worth, less one."""
     return float(stats.t.isf((1 - confidence) / 2, max(effective_number(weights) - 1, 1)))
+
+
+def number_groups(groups: ArrayLike | None, n: int) -> np.ndarray:
+    """Group of each of n examples, 0..n_groups-1, shape (n,); without groups, each is one.
+
+    Raises:
+        InvalidInput: There is not one group for each.
+    """
+    if groups is None:
+        return np.arange(n)
+    found = np.asarray(groups)
+    if found.shape != (n,):
+        raise InvalidInput(f"groups must have shape ({n},), got {found.shape}.")
+    return np.asarray(np.unique(found, return_inverse=True)[1])
 
 
 def effective_number(weights: np.ndarray) -> float:

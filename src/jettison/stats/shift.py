@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize
 
 from jettison.errors import InvalidInput, NotEnoughData
-from jettison.stats.group_jackknife import Bounds, effective_number, jackknife_mean
+from jettison.stats.group_jackknife import Bounds, effective_number, jackknife_mean, number_groups
 from jettison.stats.interval import Interval
 
 N_FOLDS = 5
@@ -86,7 +86,7 @@ def shifted_mean(
             f"a mean under shift needs at least {LEAST_LABELLED} labelled and other inputs, "
             f"got {len(y)} and {len(z)}."
         )
-    group_of, other_group_of = _numbered(groups, len(y)), _numbered(other_groups, len(z))
+    group_of, other_group_of = number_groups(groups, len(y)), number_groups(other_groups, len(z))
     n_groups = int(group_of.max()) + 1
     if n_groups < LEAST_GROUPS:
         raise NotEnoughData(
@@ -122,16 +122,6 @@ def shifted_mean(
         effective_n=effective_number(np.bincount(group_of, weights=w)),
         cut_share=cut_share,
     )
-
-
-def _numbered(groups: ArrayLike | None, n: int) -> np.ndarray:
-    """Group of each of n, 0..n_groups-1."""
-    if groups is None:
-        return np.arange(n)
-    found = np.asarray(groups)
-    if found.shape != (n,):
-        raise InvalidInput(f"groups must have shape ({n},), got {found.shape}.")
-    return np.asarray(np.unique(found, return_inverse=True)[1])
 
 
 def _weights(
