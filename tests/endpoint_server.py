@@ -2,6 +2,8 @@
 
 import json
 import re
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +12,16 @@ from typing import Any
 
 SECRET = "sk-very-secret-1234567890"
 Behaviour = Callable[[BaseHTTPRequestHandler, dict[str, Any], int], None]
+
+
+class QuietServer(ThreadingHTTPServer):
+    """Writes no traceback into what a test reads when whoever asked has gone, at whatever moment."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client)
 
 
 class Server:
@@ -65,8 +77,7 @@ class Server:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._server.daemon_threads = True
+        self._server = QuietServer(("127.0.0.1", port), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}/v1"

@@ -6,13 +6,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
+from endpoint_server import QuietServer
 from jettison.cli.main import main
 from jettison.errors import BrokenArtifact, InvalidInput
 from jettison.monitor.alerts import Alert, AlertmanagerSink, Alerts, FileSink, WebhookSink, sink_from
@@ -42,7 +43,7 @@ def server() -> Iterator[tuple[str, list]]:
         def log_message(self, *args: object) -> None:
             pass
 
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    running = QuietServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=running.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{running.server_address[1]}", got

@@ -6,11 +6,12 @@ import gzip
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import msgspec
 import pytest
 
+from endpoint_server import QuietServer
 from gateways import Faulty, ask, client, config_of, delta, post, running, upstream_of
 from jettison.errors import InvalidInput, MissingExtra
 from jettison.route import Cascade, Shadow, Single
@@ -60,7 +61,7 @@ class Collector:
             def log_message(self, *said):
                 pass
 
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self._server = QuietServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1/traces"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 

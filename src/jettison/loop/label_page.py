@@ -9,6 +9,7 @@ import hashlib
 import html
 import secrets
 import socket
+import sys
 import threading
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -235,7 +236,9 @@ class _Quiet(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client: object) -> None:
-        """A connection that breaks off is no news."""
+        """A connection that breaks off is no news; anything else is told."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client)
 
 
 def _button(name: str, value: str, shown: str, key: str) -> str:
