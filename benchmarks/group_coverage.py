@@ -2,7 +2,8 @@
 
 The mean of `jettison.stats.clustered` and the predicted production score of `jettison.stats.shift`, each
 beside what is usual: CR1 with Student's t on groups less one, and the same prediction without its groups
-and without the ends of the scale. Groups are of one size, or from a tenth to about 4 times the mean;
+and without the ends of the scale; and the difference of two macro F1s of `jettison.stats.macro_f1` beside
+the percentile bootstrap of whole groups. Groups are of one size, or from a tenth to about 4 times the mean;
 "dependent": an answer shares the luck of its group with a chance of 95 %, and in the prediction its
 features by 70 %.
 Prints JSON lines.
@@ -21,15 +22,18 @@ from scipy.special import expit, ndtri
 from scipy.stats import t as student
 
 from jettison.stats.binomial import clopper_pearson
+from jettison.stats.classification import coded_macro_f1
 from jettison.stats.clustered import group_sums, mean_difference_ci, standard_error
 from jettison.stats.group_jackknife import DIFFERENCE, ONE_SCORE, Bounds
 from jettison.stats.interval import Interval
+from jettison.stats.macro_f1 import macro_f1_difference_ci
 from jettison.stats.shift import shifted_mean
 
 N_TRAFFIC = 1000
 N_FEATURES = 6
 TOGETHER = 0.95
 LIKE_EACH_OTHER = 0.7
+CLASSES = (0.6, 0.3, 0.1)
 SHIFTS = {"light": 0.5, "heavy": 1.25}
 """Of the traffic's first feature, in standard deviations: effective n is about 0.75 or 0.2 of n."""
 Found = tuple[Interval, Interval, float]
@@ -102,6 +106,58 @@ def usual_mean(d: np.ndarray, groups: np.ndarray) -> Interval:
 
 
 @dataclass(frozen=True)
+class F1Row:
+    """The difference of macro F1 of two models that label three classes of 60, 30 and 10 %."""
+
+    groups: Groups
+    right: tuple[float, float]
+    """Share of right labels of each model."""
+
+    def __str__(self) -> str:
+        return f"macro F1, {self.right[0]:.0%} and {self.right[1]:.0%} right, {self.groups}"
+
+    def rows(self, groups: Groups, rng: np.random.Generator) -> np.ndarray:
+        """Right label, first model's, second model's; shape (n, 3)."""
+        of, n = groups.of_example, len(groups.of_example)
+        of_group, own = rng.choice(3, groups.n, p=CLASSES)[of], rng.choice(3, n, p=CLASSES)
+        expected = np.where(rng.random(n) < LIKE_EACH_OTHER * groups.dependent, of_group, own)
+        one, other = groups.luck(rng), groups.luck(rng)
+        # Most questions are hard or easy for both models.
+        other = np.where((rng.random(groups.n) < 0.7)[of], one, other)
+        wrong = (expected + rng.integers(1, 3, n)) % 3
+        labels = (
+            np.where(luck < r, expected, wrong) for luck, r in zip((one, other), self.right, strict=True)
+        )
+        return np.stack([expected, *labels], axis=1)
+
+    @cached_property
+    def truth(self) -> float:
+        return _f1_difference(self.rows(Groups(400_000), np.random.default_rng(99)))
+
+    def draw(self, rng: np.random.Generator) -> Found:
+        of, rows = self.groups.of_example, self.rows(self.groups, rng)
+        ours = macro_f1_difference_ci(*rows.T, n_labels=3, group_of=of)
+        return ours, usual_f1_difference(rows, of, rng), self.truth
+
+
+def _f1_difference(rows: np.ndarray) -> float:
+    return coded_macro_f1(rows[:, 0], rows[:, 2], 3) - coded_macro_f1(rows[:, 0], rows[:, 1], 3)
+
+
+def usual_f1_difference(rows: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> Interval:
+    """The percentile bootstrap of whole groups."""
+    members = [np.flatnonzero(groups == g) for g in range(groups.max() + 1)]
+    drawn = [
+        _f1_difference(
+            rows[np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))])]
+        )
+        for _ in range(200)
+    ]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(value=_f1_difference(rows), low=float(low), high=float(high))
+
+
+@dataclass(frozen=True)
 class GapRow:
     """Two models' predicted scores on traffic: of the first, or the difference."""
 
@@ -149,7 +205,10 @@ class GapRow:
         return ours, shifted_mean(y, x, z, seed=seed).interval, self.truth
 
 
-def _rows() -> Iterator[MeanRow | GapRow]:
+Row = MeanRow | F1Row | GapRow
+
+
+def _rows() -> Iterator[Row]:
     of_groups = [
         Groups(n, 10 if n < 200 else 5, unequal, dependent)
         for n in (20, 50, 200)
@@ -159,6 +218,9 @@ def _rows() -> Iterator[MeanRow | GapRow]:
     for kind in ("normal scores", "gaps, 57 % right", "gaps, 91 % right", "changes, 40 %", "changes, 12 %"):
         for groups in of_groups:
             yield MeanRow(kind, groups)
+    for right in ((0.8, 0.85), (0.93, 0.95)):
+        for groups in (*of_groups, Groups(200), Groups(1000)):
+            yield F1Row(groups, right)
     for weights in SHIFTS:
         for of, is_rare in (("difference", False), ("difference", True), ("score", True)):
             for n in (150, 500, 2000):
@@ -175,7 +237,7 @@ def _rows() -> Iterator[MeanRow | GapRow]:
 ROWS = tuple(_rows())
 
 
-def coverage(row: MeanRow | GapRow, n_draws: int, seed: int) -> dict[str, tuple[int, float]]:
+def coverage(row: Row, n_draws: int, seed: int) -> dict[str, tuple[int, float]]:
     """Of ours and of the usual one: how many intervals held the truth, and their mean half width."""
     rng = np.random.default_rng(seed)
     found = [row.draw(rng) for _ in range(n_draws)]
@@ -198,7 +260,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows with these words in their names")
     given = parser.parse_args()
     for row in (one for one in ROWS if given.only in str(one)):
-        n = given.draws * (5 if isinstance(row, MeanRow) else 1)
+        n = given.draws * (5 if not isinstance(row, GapRow) else 1)
         for name, (hits, half) in coverage(row, n, given.seed).items():
             seen = clopper_pearson(hits, n)
             print(

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import group_coverage
-from group_coverage import GapRow, Groups, MeanRow
+from group_coverage import F1Row, GapRow, Groups, MeanRow, Row
 
 pytestmark = pytest.mark.guarantee
 LEVEL = 0.93
@@ -25,6 +25,9 @@ N_MEANS, N_PREDICTIONS = 2000, 200
         MeanRow("gaps, 57 % right", TWENTY),
         MeanRow("gaps, 91 % right", TWENTY),
         MeanRow("gaps, 91 % right", FIFTY),
+        F1Row(TWENTY, (0.8, 0.85)),
+        F1Row(TWENTY, (0.93, 0.95)),
+        F1Row(FIFTY, (0.93, 0.95)),
         GapRow("difference", TWENTY),
         GapRow("difference", FIFTY),
         GapRow("difference", Groups(200, 5, unequal=True, dependent=True)),
@@ -34,8 +37,8 @@ N_MEANS, N_PREDICTIONS = 2000, 200
     ],
     ids=str,
 )
-def test_an_interval_covers_where_the_usual_one_does_not(row: MeanRow | GapRow) -> None:
-    n = N_MEANS if isinstance(row, MeanRow) else N_PREDICTIONS
+def test_an_interval_covers_where_the_usual_one_does_not(row: Row) -> None:
+    n = N_MEANS if not isinstance(row, GapRow) else N_PREDICTIONS
     found = group_coverage.coverage(row, n, seed=1)
     for name, (hits, half) in found.items():
         print(f"{hits / n:.3f} of {n}, half width {half:.3f}  {row}: {name}")

@@ -11,7 +11,6 @@ from scipy.stats import binomtest, t
 
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.stats.betting import betting_p, copies_needed, smallest_group_margin
-from jettison.stats.bootstrap import bootstrap_ci
 from jettison.stats.clustered import (
     GroupSums,
     effective_groups,
@@ -46,15 +45,6 @@ def test_unequal_clusters_are_left_out_in_turn() -> None:
     found = mean_difference_ci([1, 1, 0, 0, 1], [0, 0, 0, 1, 1], groups=list("aabcc"))
     half = t.ppf(0.975, 16 / 9) * np.sqrt(0.8 * (64 / 9 + 1 / 16 + 49 / 9) / 25)
     assert (found.value, found.high - found.value) == pytest.approx((0.2, half))
-
-
-def test_a_bootstrap_of_few_groups_is_as_wide_as_students_t() -> None:
-    scores = np.repeat(np.random.default_rng(3).normal(size=10), 4)
-    groups = np.repeat(np.arange(10), 4)
-    by_t = mean_difference_ci(scores, np.zeros(40), groups=groups)
-    drawn = bootstrap_ci(lambda at: float(scores[at].mean()), 40, groups=groups, n_draws=4000)
-    # Percentiles alone would be 0.82 as wide: sqrt(9 / 10) of the error, 1.96 of them instead of 2.26.
-    assert drawn.high - drawn.low == pytest.approx(by_t.high - by_t.low, rel=0.06)
 
 
 def test_rare_changes_leave_a_doubt_where_scores_have_bounds() -> None:

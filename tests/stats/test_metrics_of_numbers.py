@@ -1,4 +1,4 @@
-"""Calibration, ranking, classification and bootstraps, against hand-worked figures."""
+"""Calibration, ranking and classification, against hand-worked figures."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jettison.errors import InvalidInput, NotEnoughData
-from jettison.stats.bootstrap import bootstrap_ci
 from jettison.stats.calibration import (
     accuracy_at_coverage,
     brier,
@@ -83,15 +82,6 @@ def test_macro_f1_is_the_mean_of_the_classes_expected(rows: list[tuple[str, str]
     expected, predicted = [e for e, _ in rows], [p for _, p in rows]
     by_class = [c.f1 or 0.0 for c in per_class(expected, predicted) if c.n_expected]
     assert macro_f1(expected, predicted) == pytest.approx(np.mean(by_class))
-
-
-def test_the_cluster_bootstrap_is_wider_than_one_that_ignores_groups() -> None:
-    rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(30), 10)
-    values = rng.normal(size=30)[groups]
-    whole = bootstrap_ci(lambda at: float(values[at].mean()), 300, groups=groups, n_draws=300)
-    single = bootstrap_ci(lambda at: float(values[at].mean()), 300, n_draws=300)
-    assert whole.high - whole.low > 2 * (single.high - single.low)
 
 
 def test_confidence_outside_its_range_is_refused() -> None:

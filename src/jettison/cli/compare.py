@@ -50,7 +50,7 @@ METRICS = (
     type=click.IntRange(0, 2**32 - 1),
     default=0,
     show_default=True,
-    help="Of permutations and bootstraps.",
+    help="Of permutations.",
 )
 @click.option(
     "--until-sure", is_flag=True, help="With --task: ask both example by example; stop when certain."
@@ -123,9 +123,7 @@ def command(
             )
         from jettison.cli.compare_texts import compare_texts
 
-        return compare_texts(
-            a, b, texts, n_texts=n_texts, kl_at_most=kl_at_most, seed=seed, as_json=as_json
-        )
+        return compare_texts(a, b, texts, n_texts=n_texts, kl_at_most=kl_at_most, as_json=as_json)
     if kl_at_most is not None:
         raise InvalidInput(f"--kl-at-most must come with --texts, got {kl_at_most} without it.")
     if until_sure:

@@ -14,7 +14,7 @@ NAMES = {
 
 
 def compare_texts(
-    a: str, b: str, source: Path, *, n_texts: int, kl_at_most: float | None, seed: int, as_json: bool
+    a: str, b: str, source: Path, *, n_texts: int, kl_at_most: float | None, as_json: bool
 ) -> int:
     """Print what the texts say; exit code 1 where the divergence may be above `kl_at_most`."""
     import msgspec
@@ -23,7 +23,7 @@ def compare_texts(
     from jettison.loop.compare_texts import fidelity_of, texts_of
 
     texts = texts_of(source) if source.suffix == ".toml" else _lines_of(source)
-    found = fidelity_of(a, b, texts[:n_texts], seed=seed)
+    found = fidelity_of(a, b, texts[:n_texts])
     holds = kl_at_most is None or found.kl.high <= kl_at_most
     if as_json:
         facts = {**msgspec.to_builtins(found), "kl_at_most": kl_at_most, "holds": holds}

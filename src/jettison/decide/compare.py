@@ -13,8 +13,9 @@ from jettison.decide.predictions import Predictions, complete, read_predictions
 from jettison.decision import GateResult, Interval, NotWorse, Verdict
 from jettison.errors import InvalidInput, UnknownName
 from jettison.record import Record
-from jettison.stats.bootstrap import bootstrap_ci
-from jettison.stats.classification import coded_macro_f1, label_codes
+from jettison.stats.classification import label_codes
+from jettison.stats.group_jackknife import number_groups
+from jettison.stats.macro_f1 import macro_f1_difference_ci
 
 PREFERRED = ("label", "score", "acc", "exact_match")
 
@@ -35,7 +36,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     n: dict[str, int]
     """slice → examples."""
     macro_f1_difference: Interval | None = None
-    """B minus A, by paired bootstrap; for display, no gate reads it."""
+    """B minus A; for display, no gate reads it."""
 
 
 def compare_files(
@@ -76,7 +77,7 @@ def compare_predictions(
         results=results,
         metrics={"a": summarize(one), "b": summarize(other)},
         n=slice_counts(one),
-        macro_f1_difference=_macro_f1_difference(one, other, seed),
+        macro_f1_difference=_macro_f1_difference(one, other),
     )
 
 
@@ -120,24 +121,23 @@ def _headline(b: str, a: str, verdict: Verdict, results: Sequence[GateResult]) -
             return f"{b} is neither proven nor ruled out against {a}. {first.reason}"
 
 
-def _macro_f1_difference(one: Sequence[Record], other: Sequence[Record], seed: int) -> Interval | None:
+def _macro_f1_difference(one: Sequence[Record], other: Sequence[Record]) -> Interval | None:
     known = [(p, q) for p, q in zip(one, other, strict=True) if p.expected is not None]
     answered = any(p.output is not None for p, _ in known) and any(q.output is not None for _, q in known)
     if len(known) < 2 or not answered:
         return None
+    groups = number_groups([p.group or p.example_id for p, _ in known], len(known))
+    if groups.max() < 1:
+        return None
     expected = [p.expected or "" for p, _ in known]
     both = label_codes(expected * 2, [p.output for p, _ in known] + [q.output for _, q in known])
-    e, n = both.expected[: len(known)], len(known)
-    a, b = both.predicted[:n], both.predicted[n:]
-    groups = [p.group or p.example_id for p, _ in known]
-    found = bootstrap_ci(
-        lambda at: (
-            coded_macro_f1(e[at], b[at], both.n_labels) - coded_macro_f1(e[at], a[at], both.n_labels)
-        ),
-        n,
-        groups=groups if len(set(groups)) < n else None,
-        n_draws=500,
-        seed=seed,
+    n = len(known)
+    found = macro_f1_difference_ci(
+        both.expected[:n],
+        both.predicted[:n],
+        both.predicted[n:],
+        n_labels=both.n_labels,
+        group_of=groups,
     )
     return Interval(
         value=found.value, low=found.low, high=found.high, confidence=found.confidence, method=found.method

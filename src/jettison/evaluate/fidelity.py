@@ -1,10 +1,11 @@
 """How near a lean language model stays to the incumbent on texts, without any label.
 
 Both read the same texts. Token by token: how far apart their probabilities of the next token are,
-whether the likeliest is the same, and how surprised each is by what came. Intervals resample texts,
-because tokens of one text depend on each other.
+whether the likeliest is the same, and how surprised each is by what came. Intervals leave out one text
+after another, because tokens of one text depend on each other.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from jettison.backends.open import open_model
 from jettison.candidate import Candidate
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.language import Continuation, LanguageModel
-from jettison.stats.bootstrap import bootstrap_ci
+from jettison.stats.group_jackknife import jackknife_mean
 from jettison.stats.interval import Interval
 
 ROWS = 64
@@ -35,7 +36,7 @@ class Fidelity:
     """Of the candidate: e to the mean negative log-probability of the tokens that came."""
     perplexity_incumbent: Interval
     perplexity_ratio: Interval
-    """Candidate over incumbent, on the same draws of texts; 1 is equal, more is worse."""
+    """Candidate over incumbent, text by text; 1 is equal, more is worse."""
     n_texts: int
     n_tokens: int
     """Next tokens compared."""
@@ -47,7 +48,6 @@ def measure_fidelity(
     texts: Sequence[str],
     *,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> Fidelity:
     """Compare two language models, both opened as they are served.
 
@@ -56,7 +56,6 @@ def measure_fidelity(
         incumbent: What it is held against; the same tokenizer and vocabulary.
         texts: At least two of more than one token; longer than the models can read, they are cut.
         confidence: Coverage of the intervals, in (0, 1).
-        seed: Of the resampling.
 
     Raises:
         InvalidInput: One is no language model, or the two do not read the same tokens.
@@ -68,7 +67,7 @@ def measure_fidelity(
         whole = open_model(incumbent)
         try:
             return compare_engines(
-                _engine(lean, candidate), _engine(whole, incumbent), texts, confidence=confidence, seed=seed
+                _engine(lean, candidate), _engine(whole, incumbent), texts, confidence=confidence
             )
         finally:
             whole.close()
@@ -82,7 +81,6 @@ def compare_engines(
     texts: Sequence[str],
     *,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> Fidelity:
     """The same for two engines that are open."""
     rows = [row for text in texts if (row := _compared(candidate, incumbent, text))[0]]
@@ -90,17 +88,21 @@ def compare_engines(
         raise NotEnoughData(f"fidelity needs at least 2 texts of more than one token, got {len(rows)}.")
     n_next, kl, same, n_read, lean, whole = np.array(rows, np.float64).T
 
-    def interval(statistic: Any) -> Interval:
-        return bootstrap_ci(statistic, len(rows), confidence=confidence, seed=seed)
+    def by_token(sums: np.ndarray, n: np.ndarray, low: float, high: float) -> Interval:
+        found = jackknife_mean(sums / n, n, np.arange(len(n)), confidence=confidence)
+        return dataclasses.replace(found, low=max(low, found.low), high=min(high, found.high))
+
+    def perplexity(logprobs: np.ndarray) -> Interval:
+        found = by_token(-logprobs, n_read, -math.inf, math.inf)
+        value, low, high = (math.exp(end) for end in (found.value, found.low, found.high))
+        return dataclasses.replace(found, value=value, low=low, high=high)
 
     return Fidelity(
-        kl=interval(lambda drawn: kl[drawn].sum() / n_next[drawn].sum()),
-        top_1_agreement=interval(lambda drawn: same[drawn].sum() / n_next[drawn].sum()),
-        perplexity=interval(lambda drawn: math.exp(-lean[drawn].sum() / n_read[drawn].sum())),
-        perplexity_incumbent=interval(lambda drawn: math.exp(-whole[drawn].sum() / n_read[drawn].sum())),
-        perplexity_ratio=interval(
-            lambda drawn: math.exp((whole[drawn].sum() - lean[drawn].sum()) / n_read[drawn].sum())
-        ),
+        kl=by_token(kl, n_next, 0.0, math.inf),
+        top_1_agreement=by_token(same, n_next, 0.0, 1.0),
+        perplexity=perplexity(lean),
+        perplexity_incumbent=perplexity(whole),
+        perplexity_ratio=perplexity(lean - whole),
         n_texts=len(rows),
         n_tokens=int(n_next.sum()),
     )

@@ -21,14 +21,13 @@ def texts_of(task_file: Path) -> list[str]:
     return [example.input for example in (*data.unlabelled, *data.dev)]
 
 
-def fidelity_of(a: str, b: str, texts: Sequence[str], *, seed: int) -> Fidelity:
+def fidelity_of(a: str, b: str, texts: Sequence[str]) -> Fidelity:
     """Compare B with A token by token.
 
     Args:
         a: The incumbent: a candidate's folder, or any language model that `take_in` takes.
         b: The leaner model, the same.
         texts: Read by both, as they are.
-        seed: Of the intervals' bootstrap.
 
     Raises:
         JettisonError: One cannot be opened, is no language model that tells its tokens'
@@ -36,7 +35,7 @@ def fidelity_of(a: str, b: str, texts: Sequence[str], *, seed: int) -> Fidelity:
     """
     with tempfile.TemporaryDirectory() as cache:
         incumbent, candidate = (_opened(source, Path(cache)) for source in (a, b))
-        return measure_fidelity(candidate, incumbent, texts, seed=seed)
+        return measure_fidelity(candidate, incumbent, texts)
 
 
 def _opened(source: str, cache: Path) -> Candidate:

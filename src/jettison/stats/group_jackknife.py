@@ -80,10 +80,35 @@ def jackknife_mean(
         return Interval(
             value=value, low=value - half, high=value + half, confidence=confidence, method=method
         )
-    most = float((of_group**2).sum() / (weights**2).sum())
-    squares = float((residual**2).sum())
-    dependence = float(np.clip((residuals**2).sum() / squares, 1, most)) if squares > 0 else most
-    n = effective_number(weights) / dependence
+    n = independent_number(weights, group_of, float((residual**2).sum()), float((residuals**2).sum()))
+    return with_made_up(value, variance, n, t, bounds, confidence=confidence, method=method)
+
+
+def independent_number(weights: np.ndarray, group_of: np.ndarray, alone: float, together: float) -> float:
+    """As many independent, equal examples as these tell of, fewer where members of a group are alike.
+
+    Args:
+        weights: Of the examples, shape (n,).
+        group_of: Group of each, shape (n,).
+        alone: Sum of the squared pulls of single examples on the statistic.
+        together: The same of whole groups, in the same unit; larger where members pull one way.
+    """
+    most = float((np.bincount(group_of, weights=weights) ** 2).sum() / (weights**2).sum())
+    dependence = float(np.clip(together / alone, 1, most)) if alone > 0 else most
+    return effective_number(weights) / dependence
+
+
+def with_made_up(
+    value: float,
+    variance: float,
+    n: float,
+    t: float,
+    bounds: Bounds,
+    *,
+    confidence: float,
+    method: str,
+) -> Interval:
+    """Interval of what lies within bounds, with t^2 / 2 made-up examples at each end beside n real ones."""
     k = t**2 / 2
     middle = (n * value + k * (bounds.low + bounds.high)) / (n + 2 * k)
     ends = (bounds.high - value) ** 2 + (bounds.low - value) ** 2
