@@ -6,8 +6,8 @@ neither and covers 87 to 91 % instead of 95 with 20 unequal groups whose members
 
 Source: leaving groups out: Bell & McCaffrey 2002; MacKinnon, Nielsen & Webb 2023, "CV3". Degrees of freedom
 by the effective number of Kish 1965, as for groups whose members are alike. Made-up examples: Agresti &
-Coull 1998, Agresti & Min 2005, weighed by an effective n as in Korn & Graubard 1998; that n by the skewness,
-which shifts the ends of an interval by third cumulant over second: Johnson 1978, JASA 73:536; Hall 1992.
+Coull 1998, Agresti & Min 2005, weighed by an effective n as in Korn & Graubard 1998. Skewness shifts the
+ends of an interval by third cumulant over second: Johnson 1978, JASA 73:536; Hall 1992.
 """
 
 from dataclasses import dataclass
@@ -81,25 +81,31 @@ def jackknife_mean(
         return Interval(
             value=value, low=value - half, high=value + half, confidence=confidence, method=method
         )
-    n = independent_number(weights, group_of, float((residual**2).sum()), float((residuals**2).sum()))
+    alone, together = float((residual**2).sum()), float((residuals**2).sum())
+    n = independent_number(weights, group_of, alone, together, bounds)
     return with_made_up(value, variance, n, t, bounds, confidence=confidence, method=method)
 
 
-def independent_number(weights: np.ndarray, group_of: np.ndarray, alone: float, together: float) -> float:
-    """As many independent, equal examples as have a mean as skewed; fewer where members of a group are alike.
+def independent_number(
+    weights: np.ndarray, group_of: np.ndarray, alone: float, together: float, bounds: Bounds
+) -> float:
+    """As many independent, equal examples as these are like, fewer where members of a group are alike.
 
-    The third moment counts, not Kish's second: made-up examples are there because rare errors skew the mean,
-    and it is the heaviest that skew it. Two thousand labels, 95 % right, whose weights leave 0.2 of them by
-    Kish, covered 92 % of 600 draws with his number and 95 % of 1,200 with this.
+    Of a difference, whose changes go both ways, Kish's number. Of one score as many as have a mean as
+    skewed: rare errors skew it, and the heaviest do so most. Two thousand labels, 95 % right, whose weights
+    leave 0.2 of them by Kish, covered 92 % of 600 draws with his number and 95 % of 1,200 with this.
 
     Args:
         weights: Of the examples, shape (n,).
         group_of: Group of each, shape (n,).
         alone: Sum of the squared pulls of single examples on the statistic.
         together: The same of whole groups, in the same unit; larger where members pull one way.
+        bounds: Of a score.
     """
     most = float((np.bincount(group_of, weights=weights) ** 2).sum() / (weights**2).sum())
     dependence = float(np.clip(together / alone, 1, most)) if alone > 0 else most
+    if bounds.low == -bounds.high:
+        return effective_number(weights) / dependence
     # Of n equal ones third cumulant over second is 1 / n of what it is of one.
     as_skewed = float(weights.sum() * (weights**2).sum() / (weights**3).sum())
     return as_skewed / dependence

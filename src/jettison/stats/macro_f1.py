@@ -75,7 +75,7 @@ def macro_f1_difference_ci(
     together = float(((value - groups) ** 2).sum())
     alone = float(n_of_kind @ (value - singles) ** 2)
     weights = 1 / np.bincount(expected, minlength=n_labels)[expected]
-    n = independent_number(weights, group_of, alone, together)
+    n = independent_number(weights, group_of, alone, together, DIFFERENCE)
     variance = (1 - float(size.min()) / len(expected)) * together
     t = group_t(size.astype(float), confidence)
     return with_made_up(
