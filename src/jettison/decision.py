@@ -252,6 +252,8 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
     """Mean per task, as the backend counts them."""
+    intervals: dict[str, Interval] = {}
+    """Cost → what its samples leave open, of latencies, throughput and money, where there were enough."""
     n_tasks: int = 0
     threads: int = 1
     n_openings: int = 1

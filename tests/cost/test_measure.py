@@ -59,6 +59,12 @@ def test_a_candidate_four_times_as_fast_has_a_cpu_ratio_of_a_quarter(tmp_path: P
     assert fast.throughput_per_s is not None
     assert fast.usd_per_1000 == pytest.approx(0.1 / fast.throughput_per_s)
     assert fast.energy_tier in ("M2", "E2", "E3")
+    assert {"latency_p50_s", "throughput_per_s", "usd_per_1000"} <= set(fast.intervals)
+    for name, found in fast.intervals.items():
+        assert found.value == pytest.approx(getattr(fast, name))
+        assert found.low <= found.value <= found.high
+    rate, money = fast.intervals["throughput_per_s"], fast.intervals["usd_per_1000"]
+    assert (money.low, money.high) == pytest.approx((0.1 / rate.high, 0.1 / rate.low))
 
 
 def test_money_is_unknown_without_a_price_and_a_high_percentile_without_samples(tmp_path: Path) -> None:
@@ -70,6 +76,7 @@ def test_money_is_unknown_without_a_price_and_a_high_percentile_without_samples(
     assert only.latency_p50_s is not None
     assert only.latency_p95_s is None  # 59 samples are the fewest that can bound it
     assert only.latency_p99_s is None
+    assert only.intervals == {}  # a latency's needs 40 calls
 
 
 def test_what_there_is_no_time_for_is_not_measured_and_the_figures_say_so(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from jettison.decide.gates import judge_at_most, judge_cheaper, judge_not_worse
-from jettison.decision import AtMost, CostSummary, Flips, NotWorse, ScorerErrors, Verdict
+from jettison.decision import AtMost, CostSummary, Flips, Interval, NotWorse, ScorerErrors, Verdict
 from jettison.errors import InvalidInput, UnknownName
 from jettison.stats.paired import paired_test
 from judged_records import cost, flipped, records_of
@@ -174,6 +174,18 @@ def test_a_cost_within_its_limit_ships_and_one_over_it_blocks() -> None:
     assert judge_at_most(AtMost(cost="cpu_s", limit=0.02), cost(0.3)).verdict is Verdict.SHIP
     assert judge_at_most(AtMost(cost="cpu_s", limit=0.001), cost(0.3)).verdict is Verdict.BLOCK
     assert judge_at_most(AtMost(cost="cpu_s", limit=0.003), cost(0.3)).verdict is Verdict.NOT_ENOUGH_DATA
+
+
+def test_a_latency_holds_its_limit_with_all_that_its_samples_leave_open() -> None:
+    found = Interval(value=0.018, low=0.016, high=0.021)
+    known = CostSummary(latency_p95_s=0.018, intervals={"latency_p95_s": found})
+    limits = {0.022: Verdict.SHIP, 0.02: Verdict.NOT_ENOUGH_DATA, 0.015: Verdict.BLOCK}
+    for limit, verdict in limits.items():
+        result = judge_at_most(AtMost(cost="latency_p95_s", limit=limit), known)
+        assert result.verdict is verdict
+        assert "18 ms (16 ms to 21 ms)" in result.reason, result.reason
+    once = judge_at_most(AtMost(cost="latency_p95_s", limit=0.02), CostSummary(latency_p95_s=0.018))
+    assert once.verdict is Verdict.SHIP
 
 
 def test_a_cost_that_was_not_measured_never_passes() -> None:

@@ -26,6 +26,18 @@ def test_samples_spread_evenly_get_the_width_of_independent_ones() -> None:
     assert (found.low, found.value, found.high) == (ordered[879], ordered[899], ordered[919])
 
 
+def test_inputs_that_come_again_tell_no_more_of_those_to_come() -> None:
+    # As above, but of 50 inputs, 20 times each: h = 2.0930 x sqrt(0.9 x 0.1 / 50) = 0.0888;
+    # of 1000, ranks 811 and 989.
+    samples = np.tile(np.arange(50), 20) * 20 + np.repeat(np.arange(20), 50)
+    ordered = np.sort(samples)
+    found = percentile_interval(samples, 0.9, n_inputs=50)
+    assert (found.low, found.value, found.high) == (ordered[810], ordered[899], ordered[988])
+    # Of p95 nothing bounds the end: (2.0930 x sqrt(0.95 x 0.05 / 50) / 0.05) squared x 50 is 83.2 inputs.
+    few = percentile_interval(samples, 0.95, n_inputs=50)
+    assert (few.high, few.n_missing) == (None, 34)
+
+
 def test_a_slow_stretch_widens_the_interval_until_it_declines() -> None:
     rng = np.random.default_rng(0)
     calm = rng.exponential(1.0, 2000)

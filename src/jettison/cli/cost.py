@@ -299,7 +299,7 @@ def _print_table(
     from jettison.decide.report_costs import cost_notes, cost_rows
 
     console = Console(highlight=False)
-    print_costs(console, names, cost_rows(costs))
+    print_costs(console, names, cost_rows(costs, is_narrow=True))
     console.print(f"[dim]On {n_inputs} texts. Ratios are against {escape(names[0])}.[/dim]")
     for note in (*cost_notes(costs, names), *contexts):
         console.print(f"[dim]{escape(note)}[/dim]")

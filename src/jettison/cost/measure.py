@@ -153,6 +153,7 @@ def measure_costs(
         own_rate_per_s,
         board,
         grid or GridFile(),
+        len(inputs),
         marks,
     )
     if not cold_starts or keeper.marks:

@@ -13,9 +13,11 @@ from jettison.cost.load_summary import cdf_of
 from jettison.cost.money import OwnRate, at_own_rate, usd_per_1000
 from jettison.cost.moved import moved_bytes
 from jettison.cost.per_correct import costs_per_correct
-from jettison.cost.ratio import aa_noise, openings_interval
+from jettison.cost.ratio import aa_noise, median_interval, openings_interval
 from jettison.cost.subject import Subject, most_bytes, phase_memory
 from jettison.decision import CostSummary, Interval
+from jettison.errors import NotEnoughData
+from jettison.stats.tail import percentile_interval
 
 RATIOS = "CPU-second ratios of interleaved rounds"
 _LEAST_SAMPLES = {0.5: 1, 0.95: 59, 0.99: 299}
@@ -31,6 +33,7 @@ def summaries(
     own_rate_per_s: float | None,
     board: Board,
     grid: GridFile,
+    n_inputs: int,
     marks: tuple[str, ...],
 ) -> list[CostSummary]:
     """One summary for each measured subject; what was not measured is None.
@@ -44,6 +47,7 @@ def summaries(
         own_rate_per_s: The team's own rate, tasks a second.
         board: Counters of energy.
         grid: Watts of the machine and grams of its grid.
+        n_inputs: Different inputs that they were asked.
         marks: What is to be said of all figures of this run.
     """
     base = measured[incumbent]
@@ -90,6 +94,7 @@ def summaries(
             moved=moved_bytes(subject.candidate, traffic),
             prompt_tokens=traffic.prompt_tokens,
             completion_tokens=traffic.completion_tokens,
+            intervals=_intervals(subject, n_inputs, usd_per_hour),
             n_tasks=len(subject.latencies_s),
             threads=threads,
             n_openings=sum(1 for rounds in subject.cpu_s if rounds),
@@ -149,6 +154,32 @@ def _ratios(subject: Subject, base: Subject) -> list[list[float]]:
 
 def _unity() -> Interval:
     return Interval(value=1.0, low=1.0, high=1.0, method="the incumbent itself")
+
+
+def _intervals(subject: Subject, n_inputs: int, usd_per_hour: float | None) -> dict[str, Interval]:
+    """What the samples leave open of latencies, throughput and money; costs with too few are left out."""
+    found = {}
+    for share in _LEAST_SAMPLES:
+        try:
+            tail = percentile_interval(subject.latencies_s, share, n_inputs=n_inputs)
+        except NotEnoughData:
+            continue
+        if tail.high is not None:
+            found[f"latency_p{100 * share:.0f}_s"] = Interval(
+                value=tail.value,
+                low=tail.low,
+                high=tail.high,
+                method=f"{tail.method}, of {n_inputs} inputs",
+            )
+    rate = median_interval(subject.rates_per_s, method="median of passes over batches, ranks of the passes")
+    if rate is None:
+        return found
+    found["throughput_per_s"] = rate
+    usd = [usd_per_1000(end, usd_per_hour) for end in (rate.value, rate.high, rate.low)]
+    if None not in usd:
+        value, low, high = (end or 0.0 for end in usd)
+        found["usd_per_1000"] = Interval(value=value, low=low, high=high, method=rate.method)
+    return found
 
 
 def _percentile(latencies_s: list[float], share: float) -> float | None:

@@ -99,6 +99,8 @@ def cost_interval(cost: CostSummary, name: str) -> Interval | None:
     value = getattr(cost, name)
     if value is None or isinstance(value, Interval):
         return value
+    if name in cost.intervals:
+        return cost.intervals[name]
     if name == "energy_j" and cost.energy_factor is not None:
         factor = max(cost.energy_factor, 1.0)
         return Interval(

@@ -40,8 +40,22 @@ def cost_tables(rows: Sequence[CostRow]) -> CostTables:
     )
 
 
-def cost_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
-    """Every cost that was measured of at least one candidate; figures in the candidates' order."""
+def cost_rows(costs: Sequence[CostSummary], *, is_narrow: bool = False) -> list[CostRow]:
+    """Every cost that was measured of at least one candidate; figures in the candidates' order.
+
+    Args:
+        costs: Of the candidates.
+        is_narrow: Leave the intervals of latencies, throughput and money to wider pages: a terminal's lines
+            would break.
+    """
+
+    def known(name: str, in_words: Callable[[float | None], str]) -> list[str]:
+        intervals = [None if is_narrow else c.intervals.get(name) for c in costs]
+        return [
+            in_words(getattr(c, name)) if found is None else _between(found, in_words)
+            for c, found in zip(costs, intervals, strict=True)
+        ]
+
     rows = [
         CostRow(
             "CPU time per task",
@@ -54,11 +68,13 @@ def cost_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
             [_ratio(c.cpu_ratio, c.aa_ratio) for c in costs],
         ),
         CostRow(
-            "Latency, median", "one at a time, no queue", [words.seconds(c.latency_p50_s) for c in costs]
+            "Latency, median",
+            "one at a time, no queue",
+            known("latency_p50_s", words.seconds),
         ),
-        CostRow("Latency, 95th percentile", "", [words.seconds(c.latency_p95_s) for c in costs]),
-        CostRow("Latency, 99th percentile", "", [words.seconds(c.latency_p99_s) for c in costs]),
-        CostRow("Throughput", "in its best batches", [words.rate(c.throughput_per_s) for c in costs]),
+        CostRow("Latency, 95th percentile", "", known("latency_p95_s", words.seconds)),
+        CostRow("Latency, 99th percentile", "", known("latency_p99_s", words.seconds)),
+        CostRow("Throughput", "in its best batches", known("throughput_per_s", words.rate)),
         CostRow("Peak memory", "children included", [words.size(c.peak_bytes) for c in costs]),
         *memory_rows([c.memory for c in costs]),
         CostRow("Size on disk", "", [words.size(c.bytes) for c in costs]),
@@ -87,7 +103,9 @@ def cost_rows(costs: Sequence[CostSummary]) -> list[CostRow]:
         ),
         *_energy_rows(costs),
         CostRow(
-            "Price per million tasks", "machine kept busy", [_per_million(c.usd_per_1000) for c in costs]
+            "Price per million tasks",
+            "machine kept busy",
+            known("usd_per_1000", _per_million),
         ),
         CostRow(
             "Price over the incumbent's",
@@ -314,9 +332,11 @@ def _ratio(ratio: Interval | None, aa_ratio: Interval | None) -> str:
 
 
 def _cold(found: Interval | None) -> str:
-    if found is None:
-        return words.UNKNOWN
-    return f"{words.seconds(found.value)} [{words.seconds(found.low)}, {words.seconds(found.high)}]"
+    return words.UNKNOWN if found is None else _between(found, words.seconds)
+
+
+def _between(found: Interval, in_words: Callable[[float | None], str]) -> str:
+    return f"{in_words(found.value)} [{in_words(found.low)}, {in_words(found.high)}]"
 
 
 def _cold_words(costs: Sequence[CostSummary]) -> list[str]:

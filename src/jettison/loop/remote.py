@@ -87,6 +87,7 @@ def _cost(contender: Contender, here: CostSummary | None) -> CostSummary:
         usd = (own.usd_per_1000 or 0.0) + 1000 * float(paid.mean() if len(paid) else 0.0)
     return msgspec.structs.replace(
         own,
+        intervals={},
         cpu_ratio=None,
         latency_p50_s=float(np.quantile(latencies, 0.5)) if len(latencies) else None,
         latency_p95_s=float(np.quantile(latencies, 0.95)) if len(latencies) >= 59 else None,

@@ -48,7 +48,12 @@ class TailInterval:
 
 
 def percentile_interval(
-    samples: ArrayLike, share: float, *, confidence: float = 0.95, n_batches: int = N_BATCHES
+    samples: ArrayLike,
+    share: float,
+    *,
+    confidence: float = 0.95,
+    n_batches: int = N_BATCHES,
+    n_inputs: int | None = None,
 ) -> TailInterval:
     """Estimate a percentile of correlated samples.
 
@@ -59,6 +64,8 @@ def percentile_interval(
         confidence: Two-sided coverage, in (0, 1).
         n_batches: Batches the run is cut into, 10 or more; each should be long against the
             time in which a queue empties.
+        n_inputs: Different inputs among them, where the same ones came again and again: of the inputs to
+            come no more is known than so many can tell. None: each sample is of another.
 
     Returns:
         The percentile (inverted CDF) with its interval; without an upper bound where the ranks
@@ -71,7 +78,7 @@ def percentile_interval(
     Source:
         Batch means of the indicator of exceeding the percentile; L. Schruben 1983, "Confidence
         interval estimation using standardized time series"; Law, "Simulation Modeling and
-        Analysis", 9.5.3. Floored at the variance of independent samples, p(1 - p) / n.
+        Analysis", 9.5.3. Floored at the variance of independent inputs, p(1 - p) / n.
     """
     found = np.asarray(samples, float)
     if found.ndim != 1 or np.isnan(found).any():
@@ -86,13 +93,14 @@ def percentile_interval(
         raise NotEnoughData(f"a percentile's interval needs {2 * n_batches} samples or more, got {n}.")
     ordered = np.sort(found)
     value = float(ordered[_rank(share, n)])
-    half = _half_width(found > value, share, confidence, n_batches)
+    n_known = n if n_inputs is None else min(n, n_inputs)
+    half = _half_width(found > value, share, confidence, n_batches, n_known)
     low = float(ordered[max(0, floor((share - half) * n) - 1)])
     upper = ceil((share + half) * n)
     high = float(ordered[upper - 1]) if upper <= n else np.inf
     n_missing: int | None = None
     if not np.isfinite(high) and np.isfinite(ordered[-1]):
-        n_missing = max(1, ceil(n * (half / (1 - share)) ** 2) - n)
+        n_missing = max(1, ceil(n_known * (half / (1 - share)) ** 2) - n_known)
     return TailInterval(
         share=share,
         value=value,
@@ -116,8 +124,10 @@ def _rank(share: float, n: int) -> int:
     return min(n, max(1, ceil(share * n - 1e-9))) - 1
 
 
-def _half_width(exceeds: np.ndarray, share: float, confidence: float, n_batches: int) -> float:
+def _half_width(
+    exceeds: np.ndarray, share: float, confidence: float, n_batches: int, n_known: int
+) -> float:
     """Half the width of the interval, in shares of the samples."""
     means = [batch.mean() for batch in np.array_split(exceeds.astype(float), n_batches)]
-    variance = max(float(np.var(means, ddof=1)) / n_batches, share * (1 - share) / len(exceeds))
+    variance = max(float(np.var(means, ddof=1)) / n_batches, share * (1 - share) / n_known)
     return float(stats.t.ppf((1 + confidence) / 2, n_batches - 1) * np.sqrt(variance))
