@@ -46,7 +46,7 @@ from jettison.loop.config import RunConfig
 from jettison.loop.demo import fetch_model
 from jettison.loop.run import run
 from jettison.release import open_release
-from jettison.stats.bootstrap import bootstrap_ci
+from jettison.stats.group_jackknife import jackknife_mean, number_groups
 from jettison.task.read import read_task
 from peer_embed import KINDS, peer_command
 
@@ -261,8 +261,8 @@ def place(ids: Sequence[str], wanted: str | None) -> float:
 
 
 def _interval(values: np.ndarray, groups: Sequence[str]) -> list[float]:
-    """Mean with its interval, queries of one group drawn together."""
-    found = bootstrap_ci(lambda drawn: float(values[drawn].mean()), len(values), groups=groups)
+    """Mean with its interval, queries of one group left out together."""
+    found = jackknife_mean(values, np.ones(len(values)), number_groups(groups, len(values)))
     return [round(one, 5) for one in (found.value, found.low, found.high)]
 
 
