@@ -5,7 +5,7 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -56,7 +56,7 @@ def command() -> None:
 def start(
     name: str,
     state: Path,
-    kind: str,
+    kind: Literal["split", "shadow"],
     place: str,
     metrics: tuple[str, ...],
     alpha: float,
@@ -70,7 +70,7 @@ def start(
 
     plan = ExperimentPlan(
         name=name,
-        kind=kind,  # type: ignore[arg-type]
+        kind=kind,
         place=place,
         metrics=tuple(metric_from(text) for text in metrics or ("label",)),
         alpha=alpha,

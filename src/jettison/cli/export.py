@@ -8,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from jettison.decide.export.evaluation import Evaluation
+    from jettison.decide.export.every_eval_ever import Relationship
 
 FORMATS = {
     "lm-eval": "a task: folder of YAML and JSONL for `lm-eval run --include_path`",
@@ -56,7 +57,7 @@ def command(
     task_id: str | None,
     url: str | None,
     organization: str | None,
-    relationship: str,
+    relationship: "Relationship",
     named: tuple[str, ...],
     as_json: bool,
 ) -> int:
@@ -88,16 +89,16 @@ def command(
 
         if dataset is None:
             raise InvalidInput("--dataset must name the benchmark on the Hub for eval-results, got none.")
-        asked = {"dataset": dataset, "task_id": task_id, "url": url, "scorer": scorer}
-        return _say([write_eval_results(output, evaluation, **asked)], target, as_json)  # type: ignore[arg-type]
+        written = write_eval_results(
+            output, evaluation, dataset=dataset, task_id=task_id, url=url, scorer=scorer
+        )
+        return _say([written], target, as_json)
     if target == "every-eval-ever":
         from jettison.decide.export.every_eval_ever import Origin, write_every_eval_ever
 
         if organization is None:
             raise InvalidInput("--organization must say who ran the evaluation, got none.")
-        origin = Origin(
-            organization=organization, relationship=relationship, dataset=dataset, url=url  # type: ignore[arg-type]
-        )  # fmt: skip
+        origin = Origin(organization=organization, relationship=relationship, dataset=dataset, url=url)
         return _say(list(write_every_eval_ever(output, evaluation, origin)), target, as_json)
     return _say([_plain(target, output, evaluation)], target, as_json)
 

@@ -1,5 +1,6 @@
 """Searches, target by target, the highest rate that keeps to an SLO."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,7 +32,7 @@ def search_rates(targets: Sequence[LoadTarget], run: Run, slo: Slo) -> float | N
         if unloaded is None:
             continue
         target.found = find_rate(
-            lambda rate, target=target: _probe(target, run, rate, slo),  # type: ignore[misc]
+            functools.partial(_probe, target, run, slo),
             first_per_s=0.5 * unloaded.rate_per_s,
             slo=slo,
             unloaded=unloaded,
@@ -49,7 +50,7 @@ def _unloaded(target: LoadTarget, run: Run, slo: Slo) -> RatePoint | None:
     return _point(calls.service_s, [0.0], rate, slo)
 
 
-def _probe(target: LoadTarget, run: Run, rate: float, slo: Slo) -> RatePoint | None:
+def _probe(target: LoadTarget, run: Run, slo: Slo, rate: float) -> RatePoint | None:
     """Play one rate, longer when the first stretch cannot tell."""
     run.say(f"searching the rate of {target.name}: {rate:.3g} per second", None)
     parts: list[np.ndarray] = []

@@ -171,6 +171,7 @@ def _watch(folder: str, *, alone: bool) -> None:
             return True
         if path is None:
             return folder in roots
+        # What is no path raises, which refuses it as well.
         real = os.path.realpath(os.fsdecode(path))  # type: ignore[arg-type]
         return any(real == root or real.startswith(root + "/") for root in roots)
 

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from jettison.loop.demo import DATA as RATED
 from jettison.loop.demo import rated_tables

@@ -151,7 +151,7 @@ def nomination(config: RunConfig, *, watcher: Watcher | None = None) -> Nominati
         JettisonError: The task, the incumbent or a setting is unusable, or the disk is.
     """
     workspace = _open_workspace(config, watcher or Silent())
-    recipes_given = None if config.recipes == "auto" else recipes_from(list(config.recipes))  # type: ignore[arg-type]
+    recipes_given = None if isinstance(config.recipes, str) else recipes_from(config.recipes)
     for recipe in recipes_given or ():
         check_recipe_applies(recipe)
     task = workspace.task

@@ -15,7 +15,7 @@ import msgspec
 from jettison.decision import ScorerErrors
 from jettison.loop import guard_sources as sources
 from jettison.loop.guard_data import Gathered, Row
-from jettison.loop.guard_phrases import Phrases
+from jettison.loop.guard_phrases import Kind, Phrases
 from jettison.loop.packages import open_wheel
 
 TOXIC = "toxic"
@@ -151,10 +151,12 @@ def _add_composed(
     gathered: Gathered, rng: random.Random, phrases: Phrases, carriers: Sequence[str]
 ) -> None:
     """Single sentences, several of a kind, and toxic ones beside an ordinary one."""
-    for kind, n in (("toxic", _N_TOXIC), ("ordinary", _N_ORDINARY)):
+    sizes: tuple[tuple[Kind, int], ...] = (("toxic", _N_TOXIC), ("ordinary", _N_ORDINARY))
+    for kind, n in sizes:
         drawn: list[str] = []
-        for family in phrases.families(kind):  # type: ignore[arg-type]
-            own = [phrases.draw(kind, family) for _ in range(n // len(phrases.families(kind)))]  # type: ignore[arg-type]
+        families = phrases.families(kind)
+        for family in families:
+            own = [phrases.draw(kind, family) for _ in range(n // len(families))]
             drawn += own
             gathered.add(kind, f"composed_{family}", [_disguised(t, rng) for t in own], test_share=0.0)
         joined = [" ".join(rng.sample(drawn, rng.choice((2, 3)))) for _ in range(n // 3)]

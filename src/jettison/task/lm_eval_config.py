@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from jettison.errors import InvalidInput
 from jettison.task.source import did_you_mean

@@ -46,7 +46,7 @@ class Template:
 
 def templates_of(calls: Sequence[Call]) -> list[Template]:
     """Templates, the most used first; every call belongs to one."""
-    groups: dict[tuple[object, ...], list[Call]] = defaultdict(list)
+    groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[Call]] = defaultdict(list)
     for call in calls:
         groups[(re.sub(r"\d+", "0", call.request.system), call.request.turns)].append(call)
     found = []
@@ -60,7 +60,7 @@ def templates_of(calls: Sequence[Call]) -> list[Template]:
             found.append(
                 Template(
                     system=system,
-                    turns=turns,  # type: ignore[arg-type]
+                    turns=turns,
                     prefix=prefix,
                     suffix=suffix,
                     calls=tuple(members[i] for i in group),

@@ -81,13 +81,13 @@ def span_use(held: dict[str, Any], span: dict[str, Any]) -> Use:
         key.removeprefix("gen_ai.usage."): n for key, n in held.items() if key.startswith("gen_ai.usage.")
     }
     model = held.get("gen_ai.response.model")
-    ends = [_nanoseconds(span.get(key)) for key in ("startTimeUnixNano", "endTimeUnixNano")]
+    began, ended = (_nanoseconds(span.get(key)) for key in ("startTimeUnixNano", "endTimeUnixNano"))
     return Use(
         model=model if isinstance(model, str) else None,
         prompt_tokens=_first_count(usage, ("input_tokens", "prompt_tokens")),
         completion_tokens=_first_count(usage, ("output_tokens", "completion_tokens")),
         cached_tokens=_count(usage.get("cache_read.input_tokens")),
-        latency_s=None if None in ends else _seconds((ends[1] - ends[0]) / 1e9),  # type: ignore[operator]
+        latency_s=None if began is None or ended is None else _seconds((ended - began) / 1e9),
     )
 
 

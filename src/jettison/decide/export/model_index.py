@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from jettison.decide.export.evaluation import Evaluation, Figure, in_words
 from jettison.errors import InvalidInput
