@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,13 @@ from endpoint_server import (
     status,
     truncated,
 )
+from jettison.backends.answer_cache import AnswerCache
+from jettison.backends.ask import ask
 from jettison.backends.endpoint import endpoint_candidate
 from jettison.backends.endpoint_pace import SystemClock
+from jettison.backends.open import open_model
 from jettison.candidate import Candidate
-from jettison.errors import Unanswered, WrongEndpoint
+from jettison.errors import CannotWrite, Unanswered, WrongEndpoint
 from jettison.evaluate.run import evaluate
 from jettison.record import Record
 from jettison.task import Example
@@ -109,8 +113,7 @@ def endpoint(folder: Path, server: Server, fault: str = "", **given: Any) -> Can
         settings={"kind": "classify", "prompt": {"template": "One of {labels}.\nText: {input}"}},
         usd_per_million_input=1.0,
         usd_per_million_output=10.0,
-        concurrency=3,
-        **{"first_byte_s": 20.0, **shorter, **given},
+        **{"concurrency": 3, "first_byte_s": 20.0, **shorter, **given},
     )
 
 
@@ -221,3 +224,19 @@ def test_an_answer_on_its_way_when_the_run_ends_is_kept(server: Server, tmp_path
     server.behave = answer
     check_all_right(asked(made, tmp_path / "records"))
     assert slow[0] not in server.asked[n_before:]
+
+
+def fill(cache: AnswerCache) -> None:
+    for i in range(10_000):
+        cache.put(f"filler {i}", {})
+
+
+def test_a_full_disk_ends_the_asking_and_is_no_fault_of_the_model(server: Server, tmp_path: Path) -> None:
+    with closing(open_model(endpoint(tmp_path, server, concurrency=1))) as model:
+        cache = model.engine._cache
+        cache._connection.execute("PRAGMA max_page_count = 8")
+        with pytest.raises(CannotWrite):
+            fill(cache)
+        with pytest.raises(CannotWrite, match="an answer could not be kept: database or disk is full"):
+            ask(model, ["song 1", "song 2", "song 3"])
+    assert len(server.asked) == 1

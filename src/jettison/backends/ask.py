@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 
-from jettison.errors import BrokenArtifact, Unanswered, WrongEndpoint
+from jettison.errors import BrokenArtifact, CannotWrite, Unanswered, WrongEndpoint
 from jettison.model import Model, Output
 from jettison.record import Record
 from jettison.task import Input
@@ -22,10 +22,11 @@ def ask(model: Model, inputs: Sequence[Input]) -> list[Output]:
     Raises:
         BrokenArtifact: The model answers with too few or too many outputs.
         WrongEndpoint: It runs elsewhere, and no input would be answered.
+        CannotWrite: An answer that was paid for cannot be kept, and neither could the next.
     """
     try:
         outputs = model.predict(inputs)
-    except WrongEndpoint:
+    except (WrongEndpoint, CannotWrite):
         raise
     except Exception as error:  # noqa: BLE001 - a foreign runtime may raise anything
         if len(inputs) > 1:
