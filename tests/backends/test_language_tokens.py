@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from jettison.backends import language_tokens
-from jettison.backends.language_tokens import encode_sharing
+from jettison.backends.language_tokens import apply_template, encode_sharing
+from jettison.errors import InvalidInput
+from jettison.task.prompt import Message, Role
 from tiny import make_tiny_development
 
 TEXTS = [example.input for example in make_tiny_development(train=100, dev=10, unlabelled=0).train]
@@ -89,3 +92,31 @@ def test_a_shared_beginning_is_read_once(kind: str, shares: bool, monkeypatch: p
     few = sum(map(len, texts)) - 49 * (len(HEAD) - language_tokens.MARGIN - 20)
     assert (counted[-1] < few) is shares
     assert language_tokens._word_cut(TOKENIZERS[kind], "wordwithoutanyendtoitatall" * 10) is None
+
+
+TEMPLATE = """{% for m in messages %}
+{%- if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}
+{%- if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('must alternate') }}{% endif %}
+{{- m.content }}|{% endfor %}"""
+
+
+@pytest.mark.parametrize(
+    ("roles", "found"),
+    [
+        (("user",), "text 0|"),
+        (("system", "user", "assistant"), "text 0\n\ntext 1|text 2|"),
+        (("user", "user"), "must alternate"),
+        (("system", "user", "user"), "must alternate"),
+        (("system",), "no system role"),
+    ],
+)
+def test_a_system_message_joins_the_first_question_and_a_refusal_is_our_own_error(
+    roles: tuple[Role, ...], found: str
+) -> None:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=TOKENIZERS["gpt2"], chat_template=TEMPLATE)
+    messages = [Message(role=role, content=f"text {i}") for i, role in enumerate(roles)]
+    if found.startswith("text"):
+        assert apply_template(tokenizer, messages) == found
+    else:
+        with pytest.raises(InvalidInput, match=f"chat template refuses the prompt: {found}"):
+            apply_template(tokenizer, messages)

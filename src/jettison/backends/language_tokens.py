@@ -191,14 +191,16 @@ def apply_template(tokenizer: Any, messages: Sequence[Message]) -> str:
         InvalidInput: The template refuses the messages.
     """
     turns = [{"role": m.role, "content": m.content} for m in messages]
-    try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    except Exception as error:
-        if not turns or turns[0]["role"] != "system" or len(turns) < 2:
-            raise InvalidInput(f"the model's chat template refuses the prompt: {error}.") from error
-    system, first, *rest = turns
-    merged = {"role": "user", "content": f"{system['content']}\n\n{first['content']}"}
-    return str(tokenizer.apply_chat_template([merged, *rest], tokenize=False, add_generation_prompt=True))
+    tries = [turns]
+    if len(turns) > 1 and turns[0]["role"] == "system":
+        system, first, *rest = turns
+        tries.append([{"role": "user", "content": f"{system['content']}\n\n{first['content']}"}, *rest])
+    for asked in tries:
+        try:
+            return str(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # noqa: BLE001 - a template is code of the checkpoint's own
+            refusal = error
+    raise InvalidInput(f"the model's chat template refuses the prompt: {refusal}.") from refusal
 
 
 def at_last_word(asked: Continuation) -> tuple[str, str]:
