@@ -7,13 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, verify_candidate
+from jettison.compress.checkpoint_facts import make_tokenizer
 from jettison.compress.frozen_head import _fit
 from jettison.compress.incumbent import take_in
 from jettison.compress.label_names import check_order, match_labels
-from jettison.errors import BrokenArtifact, InvalidInput, JettisonError, NotEnoughData, UnsafeArtifact
+from jettison.errors import (
+    BrokenArtifact,
+    CannotWrite,
+    InvalidInput,
+    JettisonError,
+    NotEnoughData,
+    UnsafeArtifact,
+)
+from jettison.files import said_when_unwritable
 from tiny import make_tiny_bert, make_tiny_development
 from torch_steps import accuracy, make, trained
 
@@ -235,6 +245,37 @@ def test_a_broken_file_is_one_error_and_leaves_nothing(tmp_path: Path, damage: o
     with pytest.raises(BrokenArtifact, match=r" must be .*"):
         taken(source, tmp_path)
     assert not list((tmp_path / "cache").glob("*"))
+
+
+def with_slow_tokenizer(folder: Path) -> Path:
+    checkpoint(folder)
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.__getitem__)))
+    (folder / "tokenizer.json").unlink()
+    return folder
+
+
+def test_a_slow_tokenizer_is_made_fast_or_the_reason_is_said(tmp_path: Path) -> None:
+    source = with_slow_tokenizer(tmp_path / "source")
+    assert accuracy(taken(source, tmp_path)) == accuracy(trained()[0])
+    (source / "vocab.txt").write_bytes(b"\xff")
+    with pytest.raises(BrokenArtifact, match=r"none could be made \(.*not contain valid UTF-8\)"):
+        taken(source, tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_is_not_told_as_a_tokenizer_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_and_full(*given: object, **more: object) -> object:
+        (tmp_path / "tokenizer.json").symlink_to("/dev/full")
+        return read(*given, **more)
+
+    read = transformers.AutoTokenizer.from_pretrained
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", read_and_full)
+    source = with_slow_tokenizer(tmp_path / "source")
+    with pytest.raises(CannotWrite, match="the disk is full"), said_when_unwritable(tmp_path):
+        make_tokenizer(source, tmp_path)
 
 
 def test_a_place_with_nothing_or_no_model_is_said(tmp_path: Path) -> None:

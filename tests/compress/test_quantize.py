@@ -303,6 +303,15 @@ def test_a_result_without_finite_logits_is_refused(
         apply_step(Quantize(), exports["fused"], context, cache=context.folder / "refused")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_is_not_told_as_a_quantizer_that_fails(
+    exports: dict[str, Candidate], context: StepContext, tmp_path: Path
+) -> None:
+    (tmp_path / "model.onnx").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        Quantize().make(exports["fused"], replace(context, folder=tmp_path))
+
+
 def test_divergence_by_hand() -> None:
     # p = (0.5, 0.5), q = (0.8, 0.2): 0.5 ln(0.5 / 0.8) + 0.5 ln(0.5 / 0.2) = 0.22314
     reference, other = np.array([[0.0, 0.0]]), np.log(np.array([[0.8, 0.2]]))

@@ -10,6 +10,7 @@ from jettison.backends.hf import POOLINGS
 from jettison.backends.text import load_tokenizer
 from jettison.compress.checkpoint import LICENCE_FILES
 from jettison.errors import BrokenArtifact, InvalidInput
+from jettison.files import is_disk_full
 from jettison.registry import need
 
 MAX_TOKENS = 512
@@ -39,7 +40,7 @@ def has_head(folder: Path, config: dict[str, Any]) -> bool:
     for path in folder.glob("*.safetensors"):
         try:
             with safe_open(path, "np") as weights:
-                if any(name.startswith(("classifier.", "score.")) for name in weights.keys()):  # noqa: SIM118
+                if any(name.startswith(("classifier.", "score.")) for name in weights.keys()):  # noqa: SIM118 - no dict
                     return True
         except (SafetensorError, OSError) as error:
             raise BrokenArtifact(f"{path} must be a safetensors file: {error}.") from error
@@ -72,7 +73,12 @@ VOCABULARIES = (
 
 
 def make_tokenizer(source: Path, folder: Path) -> None:
-    """Write `tokenizer.json` where the checkpoint has only the slow tokenizer's files."""
+    """Write `tokenizer.json` where the checkpoint has only the slow tokenizer's files.
+
+    Raises:
+        BrokenArtifact: It has no vocabulary, or transformers makes nothing of it.
+        MissingExtra: transformers is not installed.
+    """
     if (folder / "tokenizer.json").exists():
         return
     # Without a vocabulary transformers makes up an empty tokenizer, and every word is unknown.
@@ -85,10 +91,13 @@ def make_tokenizer(source: Path, folder: Path) -> None:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=True)
         tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    except Exception as error:
+    except Exception as error:  # tokenizers raises bare Exception, and a library may be missing
+        if is_disk_full(error):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise BrokenArtifact(
-            f"{source} must hold tokenizer.json, got none, and none could be made "
-            f"({type(error).__name__}). Save the fast tokenizer beside the model."
+            f"{source} must hold tokenizer.json, got none, and none could be made ({reason}). "
+            "Save the fast tokenizer beside the model."
         ) from error
 
 

@@ -20,7 +20,7 @@ from jettison.compress.quiet import quiet_converters
 from jettison.compress.step import Made, StepContext
 from jettison.compress.versions import check_versions
 from jettison.errors import InvalidInput, JettisonError, NotEnoughData, StepFailed
-from jettison.files import link_or_copy
+from jettison.files import is_disk_full, link_or_copy
 from jettison.model import softmax
 
 METHODS = {
@@ -83,6 +83,8 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True):
             except JettisonError:
                 raise
             except Exception as error:  # quantizers raise anything
+                if is_disk_full(error):
+                    raise
                 first = " ".join(f"{type(error).__name__}: {error}".split())[:300]
                 raise StepFailed(
                     f"quantize by {self.method!r} must take this graph, got {first}"

@@ -57,7 +57,7 @@ def _from_safetensors(folder: Path, size: int) -> tuple[str, np.ndarray] | None:
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, "np") as weights:
-                shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+                shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118 - no dict
                 if (name := _matrix_name(shapes, size)) is not None:
                     return name, _read_matrix(path, name, weights)
         except SafetensorError as error:
