@@ -171,6 +171,34 @@ def test_asks_are_batched_up_to_the_bound_and_answered_in_their_order():
     assert Model.batches == [4, 4, 2]
 
 
+def test_a_model_that_cannot_read_its_files_fails_the_ask_and_not_the_child():
+    import socket
+
+    import msgspec
+
+    from jettison.serve.engine_child import HEAD, Asked, Told, receive, serve
+
+    class Model:
+        def embed(self, inputs):
+            if inputs == ["lost"]:
+                raise OSError("its file is gone")
+            return [[1.0] for _ in inputs]
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for i, text in enumerate(("lost", "there")):
+            data = msgspec.msgpack.encode(Asked(i, "embed", [text]))
+            ours.sendall(HEAD.pack(len(data)) + data)
+        thread = threading.Thread(
+            target=serve, args=(theirs, Model()), kwargs={"max_batch": 1, "max_wait_s": 0.0}
+        )
+        thread.start()
+        lost, there = (msgspec.msgpack.decode(receive(ours), type=Told) for _ in range(2))
+        ours.shutdown(socket.SHUT_WR)
+        thread.join(5)
+    assert (lost.error, there.vectors) == ("OSError: its file is gone", [[1.0]])
+
+
 def test_a_model_that_does_not_load_refuses_the_start(tmp_path):
     folder = tmp_path / "candidate"
     folder.mkdir()

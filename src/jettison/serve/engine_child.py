@@ -123,7 +123,8 @@ def _read(sock: socket.socket, waiting: "queue.SimpleQueue[Asked | None]") -> No
             waiting.put(decoder.decode(data))
     except OSError:
         pass
-    waiting.put(None)
+    finally:  # whatever ended it, a frame that is none too: nothing else will come
+        waiting.put(None)
 
 
 def _gather(
@@ -148,27 +149,29 @@ def _gather(
 
 
 def _answer(sock: socket.socket, model: Any, batch: Sequence[Asked], spending: "Spending") -> None:
-    from jettison.errors import InvalidInput
-
     op = batch[0].op
-    inputs = [one for asked in batch for one in asked.inputs]
     if op == "embed":
         for asked in batch:
-            try:
-                send(sock, Told(asked.id, vectors=model.embed(asked.inputs)))
-            except OSError:
-                raise
-            except InvalidInput as error:
-                send(sock, Told(asked.id, error=str(error), is_refused=True))
-            except Exception as error:  # noqa: BLE001 - a foreign runtime may raise anything
-                send(sock, Told(asked.id, error=f"{type(error).__name__}: {error}"))
+            send(sock, _embed(model, asked))
         return
+    inputs = [one for asked in batch for one in asked.inputs]
     begun = spending.begin()
     answers = _predict(model, inputs) if op == "predict" else _complete(model, inputs)
     spending.end(begun, answers)
     found = iter(answers)
     for asked in batch:
         send(sock, Told(asked.id, answers=[next(found) for _ in asked.inputs]))
+
+
+def _embed(model: Any, asked: Asked) -> Told:
+    from jettison.errors import InvalidInput
+
+    try:
+        return Told(asked.id, vectors=model.embed(asked.inputs))
+    except InvalidInput as error:
+        return Told(asked.id, error=str(error), is_refused=True)
+    except Exception as error:  # noqa: BLE001 - a foreign runtime may raise anything
+        return Told(asked.id, error=f"{type(error).__name__}: {error}")
 
 
 def _predict(model: Any, inputs: list[str]) -> list[WireAnswer]:
@@ -279,7 +282,10 @@ def main(arguments: Sequence[str]) -> None:
     try:
         model, threads = _open(kind, Path(folder))
     except Exception as error:  # noqa: BLE001 - whatever it is, the gateway is to say it
-        send(sock, Hello(error=f"{error}"))
+        from jettison.errors import JettisonError
+
+        known = isinstance(error, JettisonError)
+        send(sock, Hello(error=str(error) if known else f"{type(error).__name__}: {error}"))
         return
     can_complete = hasattr(getattr(model, "engine", None), "complete")
     send(sock, Hello(can_complete=can_complete, can_embed=hasattr(model, "embed")))
