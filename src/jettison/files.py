@@ -125,7 +125,7 @@ def said_when_unwritable(path: Path) -> Iterator[None]:
         yield
     except JettisonError:
         raise
-    except Exception as error:
+    except Exception as error:  # not OSError alone: see `_errno_of`
         reason = _reason_unwritable(error)
         if reason is None:
             raise

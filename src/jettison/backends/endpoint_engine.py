@@ -160,7 +160,7 @@ class EndpointEngine:
                 return work(item)
             except Unanswered:
                 raise
-            except Exception as error:
+            except Exception as error:  # whatever it is, it ends the others too
                 failures.append(error)
                 raise
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jettison.backends.onnx import open_session
 from jettison.backends.open import open_model
 from jettison.candidate import (
     MANIFEST,
@@ -32,9 +33,8 @@ from jettison.compress.incumbent_language import (
 )
 from jettison.compress.label_names import check_order, has_names, match_labels
 from jettison.compress.teacher import keep_answers
-from jettison.errors import BrokenArtifact, InvalidInput, JettisonError, UnsafeArtifact
+from jettison.errors import InvalidInput, JettisonError, UnsafeArtifact
 from jettison.files import file_sha256, folder_atomic, link_or_copy, value_sha256
-from jettison.registry import need
 from jettison.release.read import open_release, read_candidate
 from jettison.route import candidate_folders
 from jettison.task import Development
@@ -301,12 +301,7 @@ def _check_answers(candidate: Candidate, *, numbered: bool, intake: _Intake) -> 
 
 def _check_graph(path: Path) -> int | None:
     """Read a graph's inputs and outputs; return its number of logits where that is fixed."""
-    runtime = need("onnxruntime", "onnx")
-    try:
-        session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no base class
-        reason = " ".join(str(error).split())[:200]
-        raise BrokenArtifact(f"{path} must be an ONNX model that loads, got: {reason}") from error
+    session = open_session(path)
     inputs = [node.name for node in session.get_inputs()]
     if "input_ids" not in inputs or set(inputs) - {"input_ids", "attention_mask", "token_type_ids"}:
         raise InvalidInput(f"inputs of {path} must be input_ids and attention_mask, got {inputs}.")

@@ -71,7 +71,7 @@ class Plan:
         """
         try:
             await self._start()
-        except BaseException:
+        except BaseException:  # cancelled too: no child may outlive us; it is raised again
             await self.close()
             raise
 

@@ -317,7 +317,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         db.executescript(SCHEMA)
-    except BaseException:
+    except BaseException:  # Ctrl-C too must leave no open file; it is raised again
         db.close()
         raise
     return db
