@@ -32,13 +32,6 @@ from jettison.serve.server import check_ground
 from releasing import make_release
 
 
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("access")
-    make_release(folder)
-    return str(folder / "7")
-
-
 def keyed(**given):
     key, digest = new_key()
     return key, KeyConfig(name="team", sha256=digest, **given)

@@ -24,16 +24,9 @@ from jettison.candidate import write_candidate
 from jettison.errors import BrokenArtifact
 from jettison.route import Cascade, Single
 from jettison.serve.config import EngineConfig
-from releasing import LABELS, make_release
+from releasing import LABELS
 
 CHILD = EngineConfig(in_process=(), max_batch=8, max_wait_s=0.005, queue=64, hang_s=1.0, start_s=30)
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("engines")
-    make_release(folder)
-    return str(folder / "7")
 
 
 def engine_of(gateway):

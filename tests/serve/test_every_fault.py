@@ -1,6 +1,7 @@
 """Whatever an upstream does, the client gets an answer or one error in OpenAI's shape, in time.
 
-The next request is served. Which error each fault is stands in test_faults.py and docs/faults.md.
+The next request is served. Which error each fault is stands in test_whole_faults.py,
+test_stream_faults.py and docs/faults.md.
 """
 
 import json

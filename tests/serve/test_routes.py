@@ -26,16 +26,8 @@ from jettison.model import Output
 from jettison.route import Cascade, Shadow, Single, Split
 from jettison.serve.calls import Reply
 from jettison.serve.routing import CascadeNode, position_of
-from releasing import make_release
 
 LEAN, BIG = Single(candidate="release"), Single(candidate="upstream:big")
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("release")
-    make_release(folder)
-    return str(folder / "7")
 
 
 @pytest.fixture

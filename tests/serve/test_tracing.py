@@ -19,7 +19,6 @@ from jettison.serve.calls import Call, Reply
 from jettison.serve.config import TracingConfig, check_serve_config
 from jettison.serve.gateway import _check_same_ground
 from jettison.serve.tracing import Tracing
-from releasing import make_release
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed")
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -27,13 +26,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 LEAN, BIG = Single(candidate="release"), Single(candidate="upstream:big")
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("release")
-    make_release(folder)
-    return str(folder / "7")
 
 
 @pytest.fixture

@@ -14,14 +14,6 @@ from jettison.serve.config import LogConfig
 from jettison.serve.roll import drop_old, last_rolled, roll
 from jettison.serve.traffic_log import TrafficLog
 from jettison.traffic import LIVE_FILE, SEGMENTS, Feedback
-from releasing import make_release
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("log")
-    make_release(folder)
-    return str(folder / "7")
 
 
 def record(i, **given):

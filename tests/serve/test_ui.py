@@ -13,18 +13,10 @@ from jettison.errors import InvalidInput
 from jettison.serve.access import new_key
 from jettison.serve.config import KeyConfig, UiConfig, check_serve_config
 from jettison.serve.flags import resolve
-from releasing import make_release
 
 KEY, DIGEST = new_key()
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 ON = UiConfig(is_on=True, sha256=DIGEST)
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ui")
-    make_release(folder)
-    return str(folder / "7")
 
 
 def bearer(key):
