@@ -6,12 +6,12 @@ from gateways import completion
 
 
 async def hang_before_headers(exchange):
-    await asyncio.sleep(5)
+    await asyncio.sleep(60)
 
 
 async def hang_after_headers(exchange):
     await exchange.begin_stream()
-    await asyncio.sleep(5)
+    await asyncio.sleep(60)
 
 
 async def closes_at_once(exchange):
@@ -59,7 +59,7 @@ async def gzip_garbage(exchange):
 
 async def drips(exchange):
     await exchange.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
-    for _ in range(100):
+    for _ in range(900):
         await exchange.send(b" ")
         await asyncio.sleep(0.05)
 

@@ -93,12 +93,17 @@ def config_of(tmp_path: Path, **given: Any) -> ServeConfig:
     return ServeConfig(**given)
 
 
+IMPATIENT = {"connect_s": 0.5, "first_byte_s": 0.6, "idle_s": 0.4, "total_s": 3.0}
+"""Of an upstream that hangs."""
+
+
 def upstream_of(url: str, **given: Any) -> UpstreamConfig:
+    """An upstream with no time-out that a busy machine reaches, unless it is `**IMPATIENT`."""
     given = {
-        "connect_s": 0.5,
-        "first_byte_s": 0.6,
-        "idle_s": 0.4,
-        "total_s": 3.0,
+        "connect_s": 5.0,
+        "first_byte_s": 10.0,
+        "idle_s": 10.0,
+        "total_s": 20.0,
         "max_retries": 1,
         "breaker_failures": 50,
         **given,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateways import Faulty, answers, config_of, running, upstream_of
+from gateways import IMPATIENT, Faulty, answers, config_of, running, upstream_of
 from releasing import make_release
 
 
@@ -16,13 +16,10 @@ def release(tmp_path_factory):
 @pytest.fixture(scope="module")
 def gateway_and_upstream(tmp_path_factory):
     folder = tmp_path_factory.mktemp("faults")
-    with (
-        Faulty() as upstream,
-        running(
-            config_of(folder, upstreams={"big": upstream_of(upstream.url, max_reply_bytes=100_000)})
-        ) as gateway,
-    ):
-        yield gateway, upstream
+    with Faulty() as upstream:
+        big = upstream_of(upstream.url, max_reply_bytes=100_000, **IMPATIENT)
+        with running(config_of(folder, upstreams={"big": big})) as gateway:
+            yield gateway, upstream
 
 
 @pytest.fixture

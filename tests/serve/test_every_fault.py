@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from fault_upstream import FaultUpstream
-from gateways import Answered, Running, ask, config_of, running, upstream_of
+from gateways import IMPATIENT, Answered, Running, ask, config_of, running, upstream_of
 from upstream_faults import ANSWER, FAULTS
 
 pytestmark = pytest.mark.slow
@@ -23,7 +23,9 @@ LONGEST_S = 6.0
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, FaultUpstream]]:
     folder = tmp_path_factory.mktemp("every-fault")
     with FaultUpstream() as upstream:
-        big = upstream_of(upstream.url, max_reply_bytes=1_000_000, breaker_failures=10_000, retry_share=1.0)
+        big = upstream_of(
+            upstream.url, max_reply_bytes=1_000_000, breaker_failures=10_000, retry_share=1.0, **IMPATIENT
+        )
         with running(config_of(folder, upstreams={"big": big})) as gateway:
             yield gateway, upstream
 

@@ -25,6 +25,7 @@ from exchange_faults import (
     status,
 )
 from gateways import (
+    IMPATIENT,
     Faulty,
     ask,
     client,
@@ -70,7 +71,7 @@ def test_a_fault_of_a_whole_answer(faulty, fault, told, code, n):
     assert (found.status, found.json["error"]["code"], upstream.n) == (told, code, n)
     # After our own retries the client is not to try again three times over.
     assert found.headers["x-should-retry"] == "false"
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 15  # far less than it hangs or drips
     record = records_in(gateway)[-1]
     assert (record.error, record.status, record.output) == (code, told, None)
     assert record.unanswered == (code in ("upstream_timeout", "upstream_cut_off"))
@@ -105,7 +106,7 @@ def test_a_name_that_is_none(tmp_path):
 def test_tls_where_there_is_none(tmp_path):
     with Faulty() as upstream:
         url = upstream.url.replace("http://", "https://")
-        with running(config_of(tmp_path, upstreams={"big": upstream_of(url)})) as gateway:
+        with running(config_of(tmp_path, upstreams={"big": upstream_of(url, **IMPATIENT)})) as gateway:
             assert ask(gateway, "x").json["error"]["code"] == "upstream_unreachable"
 
 
