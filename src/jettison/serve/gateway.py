@@ -309,11 +309,7 @@ class Gateway:
                 self._save_usage()
 
     def _stamps(self) -> list[Any]:
-        places = [*self._watched]
-        for folder in (self.config.release, *self.config.releases.values()):
-            if folder is not None:
-                places.append(Path(folder))
-        return [_stamp(place) for place in places]
+        return [*(_stamp(place) for place in self._watched), *_folder_stamps(self.config)]
 
     def _save_usage(self) -> None:
         try:
@@ -345,7 +341,10 @@ class Gateway:
             return False
         async with self._reloading:
             try:
+                # What changes from here on is read the next time.
+                seen = [_stamp(place) for place in self._watched]
                 config = self._read_again()
+                seen += _folder_stamps(config)
                 _check_same_ground(self.config, config)
                 moderation = open_guardrails(config)
                 plan = Plan(config, self.metrics, self.record, self.tracing)
@@ -367,7 +366,7 @@ class Gateway:
                 await shown.close()
             if self.log is not None:
                 self.log.config = config.log
-            self._seen = self._stamps()
+            self._seen = seen
             self._retire(old)
         self.metrics.reloaded("taken")
         tell("reloaded", release=self.release_digest[:12], weights=plan.weights)
@@ -377,6 +376,11 @@ class Gateway:
         task = asyncio.create_task(plan.retire(self.config.drain_s + 600.0))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
+
+
+def _folder_stamps(config: ServeConfig) -> list[Any]:
+    folders = (config.release, *config.releases.values())
+    return [_stamp(Path(folder)) for folder in folders if folder is not None]
 
 
 def read_control(path: Path) -> Control:
