@@ -12,7 +12,18 @@ import msgspec
 import pytest
 
 from endpoint_server import QuietServer
-from gateways import Faulty, ask, client, config_of, delta, post, running, upstream_of
+from gateways import (
+    Faulty,
+    ask,
+    client,
+    config_of,
+    delta,
+    post,
+    records_in,
+    running,
+    upstream_of,
+    wait_until,
+)
 from jettison.errors import InvalidInput, MissingExtra
 from jettison.route import Cascade, Shadow, Single
 from jettison.serve.calls import Call, Reply
@@ -182,7 +193,7 @@ def test_a_client_that_goes_away_ends_the_spans_with_an_error(tmp_path, collecto
         )
         next(iter(stream))
         stream.close()
-        time.sleep(0.3)
+        wait_until(lambda: any(one.error == "client_gone" for one in records_in(gateway)))
     spans = by_kind(collector.spans())
     assert plain(spans[3][0])["error.type"] in ("GeneratorExit", "CancelledError", "client_gone")
     assert spans[3][0].status.code == spans[2][0].status.code == 2

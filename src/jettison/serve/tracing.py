@@ -226,12 +226,13 @@ class TracedArm:
     async def _watched(
         self, frames: AsyncIterator[bytes], span: Any, call: Call, reply: Reply
     ) -> AsyncIterator[bytes]:
+        ended: str | None = None
         try:
             async for frame in frames:
                 yield frame
         except BaseException as error:
-            # Whoever goes away closes the stream: an end of the span too.
-            reply.error = reply.error or _kind(error)
+            # Whoever goes away closes the stream: an end of the span too. The record names it by itself.
+            ended = _kind(error)
             raise
         finally:
             close: Callable[[], Awaitable[None]] | None = getattr(frames, "aclose", None)
@@ -239,13 +240,13 @@ class TracedArm:
                 if close is not None:
                     await close()
             finally:
-                self._end(span, call, reply)
+                self._end(span, call, reply, ended)
 
-    def _end(self, span: Any, call: Call, reply: Reply) -> None:
+    def _end(self, span: Any, call: Call, reply: Reply, ended: str | None = None) -> None:
         if span.is_recording():
             span.set_attributes(_known({**_came(reply), **self._tracing._texts(call, reply)}))
-            if reply.error is not None:
-                self._tracing._failed(span, reply.error)
+            if (kind := reply.error or ended) is not None:
+                self._tracing._failed(span, kind)
         span.end()
 
 
