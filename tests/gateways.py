@@ -9,6 +9,7 @@ with Faulty() as upstream:                # an OpenAI-like server that behaves a
 import asyncio
 import contextlib
 import json
+import re
 import sqlite3
 import threading
 import time
@@ -160,6 +161,13 @@ def records_in(gateway: Running) -> list[Record]:
 def feedback_in(gateway: Running) -> list[Feedback]:
     gateway.gateway.log.flush()
     return rows_in(gateway.gateway.log.folder, "feedback", Feedback)
+
+
+def reloads(gateway: Running, outcome: str) -> float:
+    """How many reloads came to this, as the page of metrics says."""
+    page = request(gateway.port, "GET", "/metrics").raw.decode()
+    counted = re.search(rf'^jettison_reloads_total\{{outcome="{outcome}"\}} (\S+)$', page, re.MULTILINE)
+    return float(counted[1]) if counted else 0.0
 
 
 def rows_in(folder: Path, table: str, kind: Any) -> list[Any]:

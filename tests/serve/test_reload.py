@@ -2,11 +2,11 @@
 
 import asyncio
 import os
-import re
 import threading
 from contextlib import contextmanager
 
-from gateways import Faulty, ask, delta, request, running, wait_until
+from gateways import Faulty, ask, delta, reloads, running, wait_until
+from jettison.files import write_atomic
 from jettison.serve.config import read_serve_config
 from releasing import make_candidate, make_decision, make_release
 
@@ -38,20 +38,6 @@ def under_load(gateway, **given):
     assert n[0] > 20
 
 
-def write(path, text):
-    """As a whole: half a file would be refused once more."""
-    new = path.with_suffix(".new")
-    new.write_text(text)
-    os.replace(new, path)
-
-
-def refused(gateway):
-    """How many configurations were refused, as the page of metrics says."""
-    page = request(gateway.port, "GET", "/metrics").raw.decode()
-    counted = re.search(r'^jettison_reloads_total\{outcome="refused"\} (\S+)$', page, re.MULTILINE)
-    return float(counted[1]) if counted else 0
-
-
 def test_reloads_under_load_fail_no_request_and_a_faulty_one_changes_nothing(tmp_path, release):
     second = tmp_path / "second"
     make_release(second, candidate=(c := make_candidate(second / "c", seed=1)), decision=make_decision(c))
@@ -67,12 +53,12 @@ def test_reloads_under_load_fail_no_request_and_a_faulty_one_changes_nothing(tmp
         new.symlink_to(second / "7")
         os.replace(new, link)  # as a deployment swaps releases
         wait_until(lambda: gateway.gateway.release_digest != first, 10)
-        write(path, head + "[limits]\nbody_bytes = 'x'\n")
-        wait_until(lambda: refused(gateway) == 1, 10)
-        write(path, head + "model = 'renamed'\n")
+        write_atomic(path, head + "[limits]\nbody_bytes = 'x'\n")
+        wait_until(lambda: reloads(gateway, "refused") == 1, 10)
+        write_atomic(path, head + "model = 'renamed'\n")
         wait_until(lambda: gateway.gateway.model_name == "renamed", 10)
-        write(path, head + "port = 1\n")
-        wait_until(lambda: refused(gateway) == 2, 10)
+        write_atomic(path, head + "port = 1\n")
+        wait_until(lambda: reloads(gateway, "refused") == 2, 10)
         assert gateway.gateway.model_name == "renamed"
         assert failed == []
 
@@ -113,15 +99,15 @@ def test_a_stream_under_way_ends_under_the_plan_that_it_began_with(tmp_path):
 def test_what_is_written_while_a_file_is_taken_up_is_read_the_next_time(tmp_path, release):
     path = tmp_path / "serve.toml"
     text = f"release = '{release}'\nstate = 'state'\nmodel = '{{}}'\n"
-    write(path, text.format("first"))
+    write_atomic(path, text.format("first"))
     later = ["third"]
 
     def read():
         config = read_serve_config(path)
         if config.model == "second" and later:
-            write(path, text.format(later.pop()))
+            write_atomic(path, text.format(later.pop()))
         return config
 
     with running(read(), read_again=read, watched=(path,)) as gateway:
-        write(path, text.format("second"))
+        write_atomic(path, text.format("second"))
         wait_until(lambda: gateway.gateway.model_name == "third", 10)
