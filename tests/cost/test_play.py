@@ -68,17 +68,16 @@ def test_a_bad_trace_is_named_by_its_line(tmp_path: Path, text: str, message: st
 
 def test_a_queue_before_a_model_counts_from_when_each_was_due() -> None:
     _, predict = slow_model(0.02)
-    calls = play_local(predict, ["a", "b"], [0, 1, 0], [0.0, 0.0, 0.1])
-    # The second waits for the first: 20 ms, then 40 ms; the third finds nobody: 20 ms again.
+    calls = play_local(predict, ["a", "b"], [0, 1, 0], [0.0, 0.0, 1.0])
+    # The second waits for the first: 20 ms, then 40 ms; the third finds nobody: 20 ms again. How late the
+    # client was, and by how much the model overslept, is the machine's.
     assert calls.outputs == ["A", "B", "A"]
-    first, second, third = calls.latency_s
-    assert first == pytest.approx(0.02, abs=0.015)
-    assert second == pytest.approx(0.04, abs=0.03)
-    assert second > 1.8 * 0.02
-    assert third < second
-    assert calls.service_s[1] < 0.035
-    assert calls.busy_s == pytest.approx(calls.service_s.sum(), rel=0.05)
-    assert calls.late_s[1] < 0.01  # waiting for the model is not the client's lateness
+    first, second, third = calls.service_s
+    assert calls.service_s.min() >= 0.02
+    late = calls.late_s  # of which waiting for the model is no part
+    alone = (late[0] + first, late[0] + first + late[1] + second, late[2] + third)
+    assert list(calls.latency_s) == pytest.approx(alone)
+    assert calls.busy_s == pytest.approx(calls.service_s.sum())
 
 
 def test_a_model_that_takes_batches_takes_what_waits_and_no_more() -> None:
@@ -104,15 +103,15 @@ def player(server: LoadServer, **given: object) -> HttpPlayer:
 
 
 def test_a_server_is_sent_every_request_when_it_is_due_whatever_became_of_the_others() -> None:
-    with LoadServer(delay=lambda _: 0.2) as server:
+    with LoadServer(delay=lambda _: 0.5) as server:
         client = player(server, answer="label")
         calls = client.play([0, 1, 0], [0.0, 0.02, 0.04])
         client.close()
     assert server.bodies == [b'{"input": "one"}', b'{"input": "two"}', b'{"input": "one"}']
     assert calls.outputs == ["a", "a", "a"]
-    # In a closed loop the third would have been sent after 0.4 s.
-    assert calls.sent_s[2] < 0.19
-    assert calls.wall_s < 0.5
+    # In a closed loop the third would have been sent after 1 s.
+    assert calls.sent_s[2] < 0.49
+    assert calls.wall_s < 1.4
 
 
 def test_an_endpoint_that_stalls_is_seen_from_the_schedule_and_hidden_by_a_closed_loop() -> None:
@@ -263,7 +262,8 @@ def test_a_language_model_here_tells_its_tokens_and_its_first_from_the_schedule(
     assert (calls.prompt_tokens, calls.completion_tokens) == ([7, 7], [3, 3])
     assert calls.n_escalated == 2
     # The second waited for the first: its first token comes 10 ms after 20 ms of waiting.
-    assert calls.first_token_s[0] == pytest.approx(0.01, abs=0.005)
+    assert calls.first_token_s[0] == pytest.approx(calls.late_s[0] + 0.01)
+    assert calls.first_token_s[1] == pytest.approx(calls.latency_s[0] + calls.late_s[1] + 0.01)
     assert calls.first_token_s[1] >= 0.03
     together = play_local(predict, ["a"], [0, 0], [0.0, 0.0], max_batch=2)
     assert together.first_s == [None, None]

@@ -99,13 +99,14 @@ def test_a_huge_body_is_huge_and_an_endless_stream_does_not_end(upstream):
 @pytest.mark.parametrize("name", ["drip", "slow_headers"])
 def test_bytes_come_one_by_one(upstream, name):
     upstream.fault = name
-    with socket.create_connection(("127.0.0.1", upstream.port), timeout=2) as plain:
+    with socket.create_connection(("127.0.0.1", upstream.port), timeout=20) as plain:
         plain.sendall(b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}")
-        got, until = [], time.monotonic() + 0.5
-        while time.monotonic() < until:
-            got.append(plain.recv(65536))
-    assert 3 < len(got) < 40
-    assert max(map(len, got[2:])) <= 3
+        began = time.monotonic()
+        plain.recv(65536)  # the head
+        got = [plain.recv(65536) for _ in range(20)]
+        took_s = time.monotonic() - began
+    # A byte every 20 ms, however late they are read.
+    assert sum(map(len, got)) <= took_s / 0.02 + 1
 
 
 def test_every_fault_is_seen():
