@@ -26,7 +26,7 @@ from jettison.route import Cascade, Single
 from jettison.serve.config import EngineConfig
 from releasing import LABELS
 
-CHILD = EngineConfig(in_process=(), max_batch=8, max_wait_s=0.005, queue=64, hang_s=1.0, start_s=30)
+CHILD = EngineConfig(in_process=(), max_batch=8, max_wait_s=0.005, queue=64, hang_s=20, start_s=30)
 
 
 def engine_of(gateway):
@@ -46,7 +46,7 @@ def test_a_killed_engine_is_an_error_then_not_ready_then_back(tmp_path, release)
         assert "retry-after" in found.headers
         gateway.gateway._probe = None
         assert request(gateway.port, "GET", "/health/ready").status == 503
-        wait_until(lambda: ask(gateway, "pear").status == 200, 15)
+        wait_until(lambda: ask(gateway, "pear").status == 200, 30)
         assert engine_of(gateway).pid != pid
         gateway.gateway._probe = None
         assert request(gateway.port, "GET", "/health/ready").status == 200
@@ -113,7 +113,7 @@ def test_an_engine_that_hangs_is_killed_and_started_anew(tmp_path, release):
         os.kill(pid, signal.SIGSTOP)
         found = ask(gateway, "pear")
         assert (found.status, found.json["error"]["code"]) == (503, "engine_died")
-        wait_until(lambda: engine_of(gateway).is_ready and engine_of(gateway).pid != pid, 15)
+        wait_until(lambda: engine_of(gateway).is_ready and engine_of(gateway).pid != pid, 30)
 
 
 def test_the_queue_is_bounded_and_what_waited_is_answered(tmp_path, release):
