@@ -192,12 +192,20 @@ def test_int8_token_vectors_shrink_the_file_and_hardly_move_the_logits(
 
 def test_a_deadline_ends_training_with_what_there_is(incumbent: Candidate, tmp_path: Path) -> None:
     long = msgspec.structs.replace(SMALL, epochs=5000, patience=5000)
+    brief = msgspec.structs.replace(SMALL, epochs=1)  # the teacher's answers are kept
+    apply_step(brief, incumbent, context_of(incumbent, tmp_path), cache=tmp_path / "cache")
     context = context_of(incumbent, tmp_path, deadline=time.monotonic() + 1.5)
     started_s = time.process_time()  # a busy neighbour stretches the clock on the wall
     made = apply_step(long, incumbent, context, cache=tmp_path / "cache")
     assert time.process_time() - started_s < 10
     assert made.lineage[-1].notes["stopped_by"] == "deadline"
     assert made.lineage[-1].notes["dev_fit_accuracy"] is not None
+
+
+def test_without_any_time_no_student_is_made(incumbent: Candidate, tmp_path: Path) -> None:
+    context = context_of(incumbent, tmp_path, deadline=time.monotonic() - 1)
+    with pytest.raises(StepFailed, match=r"must start before the deadline, got no time left"):
+        apply_step(SMALL, incumbent, context, cache=tmp_path / "cache")
 
 
 def test_a_diverging_student_is_no_candidate(incumbent: Candidate, tmp_path: Path) -> None:

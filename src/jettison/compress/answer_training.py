@@ -9,8 +9,8 @@ import numpy as np
 
 from jettison.backends.text import length_sorted_batches
 from jettison.compress.answer_rows import AnswerRows
+from jettison.compress.step import check_time_left
 from jettison.compress.training import FitSettings, finite_loss, one_cycle, share_done, shuffled_batches
-from jettison.errors import StepFailed
 
 Loss = Callable[[Any, AnswerRows, int], Any]
 """Of (model, rows, pad id), a scalar tensor."""
@@ -66,8 +66,7 @@ def fit_answers(
     """
     import torch
 
-    if deadline is not None and time.monotonic() > deadline:
-        raise StepFailed("training must start before the deadline, got no time left. Allow it more.")
+    check_time_left(deadline)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     per_epoch = -(-len(train) // settings.batch_size)
@@ -247,11 +246,3 @@ def mean_answer_loss(model: Any, rows: AnswerRows, pad_id: int) -> float:
             nats, _ = _answer_nats(model, rows.take(np.asarray(batch)), pad_id)
             total += float(nats.sum())
     return total / max(1, int(rows.n_answer.sum()))
-
-
-def equal_part(deadline: float | None, n_left: int) -> float | None:
-    """An equal part of the time left for each of the runs left."""
-    if deadline is None:
-        return None
-    now = time.monotonic()
-    return now + max(0.0, deadline - now) / n_left

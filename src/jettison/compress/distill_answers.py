@@ -11,13 +11,12 @@ from jettison.backends.prompted import open_prompted
 from jettison.candidate import Candidate, check_safe
 from jettison.compress import checkpoint_facts as facts
 from jettison.compress.answer_rows import PromptTokens, answer_said, known_answer
-from jettison.compress.answer_training import equal_part
 from jettison.compress.answers import TaughtAnswer, distinct, taught_answers
 from jettison.compress.causal import CHAT_FILES, save_causal
 from jettison.compress.checkpoint import TOKENIZER_FILES, torch_run
 from jettison.compress.dev_scores import dev_outputs, dev_scores, gain_notes, groups_of
 from jettison.compress.finetune_language import random_part
-from jettison.compress.step import Made, StepContext
+from jettison.compress.step import Made, StepContext, equal_part
 from jettison.compress.tuning import Tuned, Tuning, tune, tuned_notes
 from jettison.errors import InvalidInput, NotEnoughData, StepFailed
 from jettison.files import file_sha256, value_sha256

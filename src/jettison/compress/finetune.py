@@ -1,6 +1,5 @@
 """Step `finetune`: fits a torch candidate to the labelled train examples."""
 
-import time
 import warnings
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,7 +10,7 @@ from jettison.backends.hf import load_torch
 from jettison.candidate import Candidate
 from jettison.compress.anatomy import anatomy_of
 from jettison.compress.checkpoint import bfloat16_is_fast, check_hf, save_torch, torch_run
-from jettison.compress.step import Made, StepContext
+from jettison.compress.step import Made, StepContext, equal_part
 from jettison.compress.training import FitLog, FitSettings, Rows, fit, label_targets, tokenize
 from jettison.errors import NotEnoughData
 from jettison.registry import need
@@ -62,7 +61,7 @@ class Finetune(msgspec.Struct, frozen=True, kw_only=True):
         best: tuple[float, Any] | None = None
         logs: list[FitLog] = []
         for number, (share, seed) in enumerate(runs):
-            deadline = _shared_deadline(context.deadline, len(runs) - number)
+            deadline = equal_part(context.deadline, len(runs) - number)
             part = train if share == 1 else train.take(_stratified(train.targets, share, seed))
             module, log = self._run(candidate, part, stop, seed, deadline, context)
             logs.append(log)
@@ -189,11 +188,3 @@ def _stratified(targets: np.ndarray, share: float, seed: int) -> np.ndarray:
         members = rng.permutation(np.flatnonzero(targets == target))
         chosen.append(members[: max(1, round(share * len(members)))])
     return np.sort(np.concatenate(chosen))
-
-
-def _shared_deadline(deadline: float | None, n_left: int) -> float | None:
-    """An equal part of the time left for each of the runs left."""
-    if deadline is None:
-        return None
-    now = time.monotonic()
-    return now + max(0.0, deadline - now) / n_left

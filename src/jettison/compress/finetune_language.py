@@ -7,9 +7,8 @@ import numpy as np
 
 from jettison.candidate import Candidate
 from jettison.compress.answer_rows import AnswerRows, PromptTokens, known_pairs
-from jettison.compress.answer_training import equal_part
 from jettison.compress.causal import check_causal, save_causal
-from jettison.compress.step import Made, StepContext
+from jettison.compress.step import Made, StepContext, equal_part
 from jettison.compress.tuning import Tuning, tune, tuned_notes
 from jettison.errors import NotEnoughData
 

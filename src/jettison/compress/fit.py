@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from jettison.compress.step import check_time_left
 from jettison.compress.student import StaticStudent
 from jettison.errors import StepFailed
 
@@ -71,8 +72,9 @@ def fit(
     the last epoch.
 
     Raises:
-        StepFailed: The loss stopped being a number.
+        StepFailed: The loss stopped being a number, or the deadline is over before it starts.
     """
+    check_time_left(schedule.deadline)
     rng = np.random.default_rng(schedule.seed)
     dense = torch.optim.AdamW(student.parameters(), schedule.learning_rate, weight_decay=0.01, fused=True)
     steps = schedule.epochs * max(1, math.ceil(len(lesson.gold) / schedule.batch_size))

@@ -11,9 +11,9 @@ from jettison.backends.linear import WEIGHTS
 from jettison.candidate import Candidate
 from jettison.compress.checkpoint import LICENCE_FILES, take_over
 from jettison.compress.linear_features import count_features
-from jettison.compress.linear_fit import LinearSchedule, fit_linear
+from jettison.compress.linear_fit import FittedLinear, LinearSchedule, fit_linear
 from jettison.compress.settings_check import check_settings
-from jettison.compress.step import Made, StepContext
+from jettison.compress.step import Made, StepContext, equal_part
 from jettison.compress.storage import stored
 from jettison.compress.student_check import student_notes
 from jettison.compress.transfer import TransferSet, gold_indices, transfer_set
@@ -91,7 +91,7 @@ class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
             resolved={"gold_weight": notes["gold_weight"], "augment": transfer.n_augmented},
         )
 
-    def _schedule(self, gold_weight: float, context: StepContext) -> LinearSchedule:
+    def _schedule(self, gold_weight: float, seed: int, deadline: float | None) -> LinearSchedule:
         return LinearSchedule(
             epochs=self.epochs,
             patience=self.patience,
@@ -100,8 +100,8 @@ class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
             temperature=self.temperature,
             gold_weight=gold_weight,
             dropout=self.dropout,
-            seed=context.seed,
-            deadline=context.deadline,
+            seed=seed,
+            deadline=deadline,
         )
 
     def train(
@@ -119,21 +119,22 @@ class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
         out_of_scope = context.data.out_of_scope
         dev = [example for example in context.data.dev_fit if example.expected != out_of_scope]
         watched = features.transform([example.input for example in dev])
-        tried = [
-            (
-                weight,
-                fit_linear(
-                    features.matrix,
-                    transfer.teacher,
-                    transfer.gold,
-                    dev=watched,
-                    dev_gold=gold_indices(dev, context.incumbent.labels),
-                    schedule=self._schedule(weight, context),
-                    progress=context.progress,
-                ),
+        weights = GOLD_WEIGHTS if self.gold_weight is None else (self.gold_weight,)
+        tried: list[tuple[float, FittedLinear]] = []
+        for number, weight in enumerate(weights):
+            if tried and context.deadline is not None and time.monotonic() > context.deadline:
+                break
+            deadline = equal_part(context.deadline, len(weights) - number)
+            fitted = fit_linear(
+                features.matrix,
+                transfer.teacher,
+                transfer.gold,
+                dev=watched,
+                dev_gold=gold_indices(dev, context.incumbent.labels),
+                schedule=self._schedule(weight, context.seed, deadline),
+                progress=context.progress,
             )
-            for weight in (GOLD_WEIGHTS if self.gold_weight is None else (self.gold_weight,))
-        ]
+            tried.append((weight, fitted))
         gold_weight, fitted = max(tried, key=lambda pair: pair[1].score)
         order = np.argsort(features.keys)
         arrays = {

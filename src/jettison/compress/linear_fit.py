@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from jettison.compress.step import check_time_left
 from jettison.errors import StepFailed
 
 
@@ -81,8 +82,9 @@ def fit_linear(
         progress: Called after each epoch.
 
     Raises:
-        StepFailed: The logits stopped being numbers.
+        StepFailed: The logits stopped being numbers, or the deadline is over before it starts.
     """
+    check_time_left(schedule.deadline)
     rng = np.random.default_rng(schedule.seed)
     state = _State(matrix.shape[1], teacher.shape[1])
     kept = (state.weights.copy(), state.bias.copy())

@@ -11,7 +11,7 @@ import msgspec
 
 from jettison import registry
 from jettison.candidate import AppliedStep, Candidate, library_versions, write_candidate
-from jettison.errors import InvalidInput, JettisonError
+from jettison.errors import InvalidInput, JettisonError, StepFailed
 from jettison.files import folder_atomic, value_sha256
 from jettison.task import Development
 
@@ -37,6 +37,24 @@ class StepContext:
     """`time.monotonic()` after which a step should end with what it has; None is no limit."""
     progress: Callable[[str, float | None], None] = _silent
     """Called with a phrase and the share done in 0-1 (None: not known)."""
+
+
+def check_time_left(deadline: float | None) -> None:
+    """Refuse to begin a training that would leave a student as it was initialized.
+
+    Raises:
+        StepFailed: The deadline, on `time.monotonic()`, is over.
+    """
+    if deadline is not None and time.monotonic() > deadline:
+        raise StepFailed("training must start before the deadline, got no time left. Allow it more.")
+
+
+def equal_part(deadline: float | None, n_left: int) -> float | None:
+    """An equal part of the time left for each of the runs left."""
+    if deadline is None:
+        return None
+    now = time.monotonic()
+    return now + max(0.0, deadline - now) / n_left
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):

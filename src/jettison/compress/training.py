@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from jettison.backends.text import length_sorted_batches, load_tokenizer
+from jettison.compress.step import check_time_left
 from jettison.errors import StepFailed
 
 POOL = 16
@@ -94,8 +95,7 @@ def fit(
     """
     import torch
 
-    if deadline is not None and time.monotonic() > deadline:
-        raise StepFailed("training must start before the deadline, got no time left. Allow it more.")
+    check_time_left(deadline)
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True

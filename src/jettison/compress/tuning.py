@@ -8,10 +8,10 @@ import numpy as np
 
 from jettison.candidate import Candidate
 from jettison.compress.answer_rows import AnswerRows
-from jettison.compress.answer_training import AnswerLog, Judge, Loss, answer_loss, equal_part, fit_answers
+from jettison.compress.answer_training import AnswerLog, Judge, Loss, answer_loss, fit_answers
 from jettison.compress.causal import device_of, load_causal
 from jettison.compress.checkpoint import bfloat16_is_fast, torch_run
-from jettison.compress.step import StepContext
+from jettison.compress.step import StepContext, equal_part
 from jettison.compress.training import FitSettings
 from jettison.registry import need
 
