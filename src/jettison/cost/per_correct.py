@@ -82,8 +82,12 @@ def costs_per_correct(cost: CostSummary, correct: Sequence[float]) -> CostSummar
     """
     if not all(0 <= score <= 1 for score in correct):
         return cost
-    usd = None if cost.usd_per_1000 is None else cost.usd_per_1000 / 1000
-    known = {"cpu_s": cost.cpu_s, "latency_s": cost.latency_p50_s, "energy_j": cost.energy_j, "usd": usd}
+    usd: Interval | float | None = None if cost.usd_per_1000 is None else cost.usd_per_1000 / 1000
+    if (of_1000 := cost.intervals.get("usd_per_1000")) is not None:
+        value, low, high = (end / 1000 for end in (of_1000.value, of_1000.low, of_1000.high))
+        usd = Interval(value=value, low=low, high=high)
+    latency_s = cost.intervals.get("latency_p50_s", cost.latency_p50_s)
+    known = {"cpu_s": cost.cpu_s, "latency_s": latency_s, "energy_j": cost.energy_j, "usd": usd}
     found = {name: per_correct_of(value, correct) for name, value in known.items()}
     return msgspec.structs.replace(
         cost,

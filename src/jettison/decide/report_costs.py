@@ -336,7 +336,12 @@ def _cold(found: Interval | None) -> str:
 
 
 def _between(found: Interval, in_words: Callable[[float | None], str]) -> str:
-    return f"{in_words(found.value)} [{in_words(found.low)}, {in_words(found.high)}]"
+    """ "13 ms [12.4, 13.7]": the unit stands once where all three have the same."""
+    parts = [in_words(end).partition(" ") for end in (found.value, found.low, found.high)]
+    (value, _, unit), low, high = parts
+    if {low[2], high[2]} == {unit}:
+        return f"{value} {unit} [{low[0]}, {high[0]}]" if unit else f"{value} [{low[0]}, {high[0]}]"
+    return f"{value} {unit} [{' '.join(low[::2])}, {' '.join(high[::2])}]"
 
 
 def _cold_words(costs: Sequence[CostSummary]) -> list[str]:
