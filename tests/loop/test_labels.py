@@ -270,6 +270,31 @@ def test_labels_that_stand_in_the_file_are_never_written_over(tmp_path):
         with_kept_labels(path, rows)
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("--output {folder}/notes.jsonl", "must be new or one of `jettison label`, got"),
+        ("--output {folder}", "must be new or one of `jettison label`, got"),
+        ("--slice lang --undecided {folder}", "either --slice or --undecided may be given, got both"),
+    ],
+)
+def test_what_cannot_be_drawn_or_written_is_refused_before_the_models_are_asked(
+    tmp_path, capsys, monkeypatch, more, said
+):
+    path = write_task(tmp_path, unlabelled=[{"text": f"please buy {i * 7919}"} for i in range(60)])
+    notes = tmp_path / "notes.jsonl"
+    notes.write_text('{"text": "my notes"}\n')
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_candidate(tmp_path / name, name=name, backend="fake", labels=LABELS)
+    monkeypatch.setattr("jettison.evaluate.run.evaluate", None)  # whoever asks a model fails
+    with pytest.raises(SystemExit) as end:
+        main(f"label {path} {tmp_path}/a {tmp_path}/b {more.format(folder=tmp_path)}".split())
+    assert end.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert notes.read_text() == '{"text": "my notes"}\n'
+
+
 def test_whoever_stops_half_way_has_labelled_a_draw_of_all_traffic(tmp_path):
     """Traffic gets harder with time: labels of the first half of the file must not be of its first half."""
     task = read_task(write_task(tmp_path))

@@ -70,6 +70,7 @@ def command(
         choose_labels,
         open_slices,
         read_labelled,
+        rows_standing_in,
         with_kept_labels,
         write_to_label,
     )
@@ -88,7 +89,10 @@ def command(
         return 0
     if len(models) != 2:
         raise InvalidInput(f"two models must be named, A and B, got {len(models)}.")
+    if column is not None and undecided is not None:
+        raise InvalidInput("either --slice or --undecided may be given, got both.")
     check_slice_column(task.unlabelled, column)  # before the models are asked
+    rows_standing_in(output)  # a file of something else is refused now, too
     traffic: Sequence[Example] = task.unlabelled
     left: list[str] = []
     if undecided is not None:

@@ -176,14 +176,7 @@ def with_kept_labels(path: Path, rows: Sequence[ToLabel]) -> tuple[ToLabel, ...]
     Raises:
         InvalidInput: The file holds labels of another draw, or is none of ours; nothing may be lost of it.
     """
-    if not path.exists() or not path.read_bytes().strip():
-        return tuple(rows)
-    try:
-        before = read_labelled(path)
-    except InvalidInput as error:
-        raise InvalidInput(
-            f"the file to write must be new or one of `jettison label`, got {path}. Name another."
-        ) from error
+    before = rows_standing_in(path)
     kept = {_drawn(row): row.label for row in before}
     if set(kept) != {_drawn(row) for row in rows}:
         n = sum(row.label is not None for row in before)
@@ -194,6 +187,22 @@ def with_kept_labels(path: Path, rows: Sequence[ToLabel]) -> tuple[ToLabel, ...]
             )
         return tuple(rows)
     return tuple(msgspec.structs.replace(row, label=kept[_drawn(row)]) for row in rows)
+
+
+def rows_standing_in(path: Path) -> tuple[ToLabel, ...]:
+    """What a file that is to be written holds already; nothing where it is new or empty.
+
+    Raises:
+        InvalidInput: It is none of ours.
+    """
+    if not path.exists() or (path.is_file() and not path.read_bytes().strip()):
+        return ()
+    try:
+        return read_labelled(path)
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"the file to write must be new or one of `jettison label`, got {path}. Name another."
+        ) from error
 
 
 def read_labelled(path: Path) -> tuple[ToLabel, ...]:
