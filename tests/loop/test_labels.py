@@ -445,6 +445,29 @@ def test_json_stands_alone_on_stdout_while_the_page_is_served(tmp_path):
     assert served.returncode == 0
 
 
+def test_ctrl_c_before_the_page_is_served_ends_the_command(tmp_path, capsys, monkeypatch):
+    path = write_task(tmp_path)
+    examples = traffic(6)
+    out = tmp_path / "to.jsonl"
+    rights = binary(examples, [True] * 6)
+    write_to_label(out, choose_labels(examples, rights, rights, budget=6))
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("socketserver.BaseServer.serve_forever", interrupted)
+
+    def command():
+        with pytest.raises(SystemExit):
+            main(f"label {path} --serve --output {out}".split())
+
+    thread = threading.Thread(target=command, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert "6 inputs have no label yet" in capsys.readouterr().out
+
+
 def test_a_slice_column_that_no_input_has_is_refused_before_the_models_are_asked(tmp_path, capsys):
     path = write_task(tmp_path)
     (tmp_path / "traffic.jsonl").write_text('{"text": "where is my parcel"}\n')

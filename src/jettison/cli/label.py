@@ -121,13 +121,11 @@ def _serve(task: "Task", task_file: Path, output: Path, port: int, *, to_stderr:
     from jettison.loop.label_page import LabelServer
 
     server = LabelServer(output, task.labels, port=port)
-    click.echo(f"label at {server.address}  (ctrl-c ends; answers are kept at once)", err=to_stderr)
     try:
+        click.echo(f"label at {server.address}  (ctrl-c ends; answers are kept at once)", err=to_stderr)
         server.serve()
     except KeyboardInterrupt:
         click.echo("", err=to_stderr)
-    finally:
-        server.close()
     left = f"{server.n_left:,} inputs have no label yet" if server.n_left else "every input has its label"
     click.echo(f"{left}: {output}", err=to_stderr)
     if server.n_left:

@@ -92,13 +92,15 @@ class LabelServer:
         return sum(row.label is None for row in self._rows)
 
     def serve(self) -> None:
-        """Serve until `close`, or until every input has its label."""
-        self._http.serve_forever(poll_interval=0.1)
+        """Serve until `close`, or until every input has its label; the port is then given up."""
+        try:
+            self._http.serve_forever(poll_interval=0.1)
+        finally:
+            self._http.server_close()
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop serving, from another thread than that of `serve`: it waits until that has ended."""
         self._http.shutdown()
-        self._http.server_close()
 
     def answer(self, example: str, label: str | None) -> bool:
         """Keep one answer, or put an input off; False where nobody asked for it, or so no label.
