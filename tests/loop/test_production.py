@@ -192,6 +192,30 @@ def test_a_gap_that_cannot_be_predicted_is_refused_before_a_model_is_asked(
     assert said in refused(capsys, f"suites gap {a} {b} --task {path}")
 
 
+def test_what_reads_dev_or_traffic_alone_needs_no_test_examples(tmp_path, capsys):
+    traffic = [{"text": row["text"]} for row in task_rows(40, split="traffic")]
+    train, dev = task_rows(), task_rows(40, split="dev")
+    path = write_task(
+        tmp_path, data='train = "train.jsonl"\ndev = "dev.jsonl"\nunlabelled = "traffic.jsonl"'
+    )
+    for name, rows in (("train", train), ("dev", dev), ("traffic", traffic)):
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
+    a, b = fake_model(tmp_path, "a"), fake_model(tmp_path, "b")
+    out = tmp_path / "to.jsonl"
+    for command in (
+        f"suites gap {a} {b} --task {path}",
+        f"label {path} {a} {b} --budget 20 --output {out}",
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(command.split())
+        assert end.value.code == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert "predicted label on 80 inputs of traffic, in %, from 80 dev examples" in said
+    assert "20 of 80 inputs to label" in said
+    said = refused(capsys, f"suites gap {a} {b} --task {path} --split test")
+    assert "the test split must have at least one example, got 0" in said
+
+
 @pytest.mark.parametrize(
     "command", ["label {task} {a} {b}", "suites find {a} {b} --task {task} --split test"]
 )

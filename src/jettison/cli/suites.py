@@ -423,7 +423,7 @@ def gap(a: str, b: str, task_file: Path, split: str, store: Path | None, seed: i
     from jettison.loop.suites import opened
     from jettison.task.read import read_task
 
-    task = read_task(task_file)
+    task = read_task(task_file, needs_test=split == "test")
     check_enough(len(task.dev) if split == "dev" else task.n_test, len(task.unlabelled))
     with opened((a, b), task) as candidates:
         known = task.dev if split == "dev" else task.read_test(purpose=value_sha256(["gap", a, b])).examples

@@ -21,15 +21,21 @@ Splits = Mapping[str, Sequence[Example]]
 Severity = Literal["error", "warning", "note"]
 
 
-def check_splits(rows: Sequence[Row], *, out_of_scope: str | None, kind: TaskKind = "classify") -> None:
+def check_splits(
+    rows: Sequence[Row],
+    *,
+    out_of_scope: str | None,
+    kind: TaskKind = "classify",
+    needs_test: bool = True,
+) -> None:
     """Refuse splits that no decision could rest on; inputs that nobody has answered yet may come alone.
 
     Raises:
-        InvalidInput: Test is empty or a copy of train or dev, a group straddles splits, or dev or
-            test has a label that train lacks.
+        InvalidInput: Test is needed and empty, or a copy of train or dev, a group straddles splits, or
+            dev or test has a label that train lacks.
     """
     counts = Counter(row.split for row in rows)
-    if not counts["test"] and set(counts) != {"unlabelled"}:
+    if needs_test and not counts["test"] and set(counts) != {"unlabelled"}:
         raise InvalidInput(
             f"the test split must have at least one example, got 0 (splits: {dict(counts)}). "
             "Map one to it under [data.splits], or set `test_share = 0.2` under [split]."

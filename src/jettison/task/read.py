@@ -23,11 +23,16 @@ from jettison.task.tables import Table, read_table
 from jettison.task.types import SPLITS, Development, Example, Finding, Passage, Task, TaskKind
 
 
-def read_task(path: Path | str) -> Task:
+def read_task(path: Path | str, *, needs_test: bool = True) -> Task:
     """Read a `task.toml`, or a task file of lm-eval (`.yaml`), and the data it names.
 
     The test examples are not kept: the task holds their number, counts and digest,
     and `Task.read_test` reads them again.
+
+    Args:
+        path: Of the file.
+        needs_test: Refuse a task without test examples, which no decision can rest on. What reads dev or
+            traffic alone does without (a file of lm-eval always names them).
 
     Raises:
         InvalidInput: The file or the data breaks a rule; the message says where and the way out.
@@ -38,16 +43,16 @@ def read_task(path: Path | str) -> Task:
         from jettison.task.lm_eval import read_lm_eval
 
         return read_lm_eval(file)
-    return build_task(read_task_source(file), file.absolute().parent)
+    return build_task(read_task_source(file), file.absolute().parent, needs_test=needs_test)
 
 
-def build_task(source: TaskSource, folder: Path) -> Task:
+def build_task(source: TaskSource, folder: Path, *, needs_test: bool = True) -> Task:
     """Read the data that a checked `task.toml` names; its relative paths start at `folder`.
 
     Raises:
         InvalidInput: The data breaks a rule.
     """
-    found = _read_examples(source, folder)
+    found = _read_examples(source, folder, needs_test)
     prompt = None
     if source.prompt is not None:
         prompt = resolve_prompt(
@@ -69,7 +74,7 @@ def build_task(source: TaskSource, folder: Path) -> Task:
         scorer_settings=source.scorer,
         corpus=() if source.data.corpus is None else read_corpus(folder / source.data.corpus),
         required=source.slices.required,
-        read_again=partial(_read_examples, source, folder),
+        read_again=partial(_read_examples, source, folder, needs_test),
     )
 
 
@@ -172,16 +177,16 @@ def _read_test_again(read: Callable[[], Found], folder: Path, digest: str) -> tu
     return test
 
 
-def _read_examples(source: TaskSource, folder: Path) -> Found:
+def _read_examples(source: TaskSource, folder: Path, needs_test: bool) -> Found:
     rows = [
         row
         for split, table in _tables(source, folder)
         for row in rows_of(table, _splits_of(table, split, source), source)
     ]
-    return found_of(rows, source, folder)
+    return found_of(rows, source, folder, needs_test=needs_test)
 
 
-def found_of(rows: list[Row], source: TaskSource, folder: Path) -> Found:
+def found_of(rows: list[Row], source: TaskSource, folder: Path, *, needs_test: bool = True) -> Found:
     """Rows into examples: missing splits made, what no decision could rest on refused.
 
     Raises:
@@ -191,7 +196,7 @@ def found_of(rows: list[Row], source: TaskSource, folder: Path) -> Found:
     if source.data.drop_leaked:
         rows, dropped = without_leaked(rows)
         notes += dropped
-    check_splits(rows, out_of_scope=source.labels.out_of_scope, kind=source.kind)
+    check_splits(rows, out_of_scope=source.labels.out_of_scope, kind=source.kind, needs_test=needs_test)
     examples = examples_of(rows, out_of_scope=source.labels.out_of_scope)
     splits: dict[str, list[Example]] = {name: [] for name in SPLITS}
     for row, example in zip(rows, examples, strict=True):
