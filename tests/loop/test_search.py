@@ -9,8 +9,16 @@ import pytest
 from jettison.candidate import write_candidate
 from jettison.compress.recipe import Recipe, Surroundings, auto_recipes
 from jettison.loop import search as searching
-from jettison.loop.search import N_FIRST_LOOK, NO_TIME, first_look, search, time_for_costs
+from jettison.loop.search import (
+    N_FIRST_LOOK,
+    NO_TIME,
+    example_cpu_s,
+    first_look,
+    search,
+    time_for_costs,
+)
 from jettison.loop.watcher import Clock
+from jettison.record import Cost, Record
 from jettison.task import Example
 
 
@@ -57,6 +65,21 @@ def test_a_short_budget_keeps_little_for_measuring_and_not_the_time_of_a_full_ru
         return time_for_costs(SimpleNamespace(config=config))  # type: ignore[arg-type]
 
     assert [kept_s(None), kept_s(600.0), kept_s(180.0)] == pytest.approx([235.0, 235.0, 21.15])
+
+
+def test_answers_found_again_say_what_they_took_when_they_were_given() -> None:
+    """Two of 10 and 20 ms and one that nobody timed, read in no time; an endpoint is not timed here."""
+
+    def record(i: int, cpu_s: float | None) -> Record:
+        return Record(
+            candidate="c", example_id=str(i), split="dev", output="a", cost=Cost(cpu_s=cpu_s, latency_s=9.0)
+        )
+
+    local = [record(i, cpu_s) for i, cpu_s in enumerate((0.01, 0.02, None))]
+    assert example_cpu_s(local, took_s=0.0) == pytest.approx(0.015)
+    elsewhere = [record(i, None) for i in range(4)]
+    assert example_cpu_s(elsewhere, took_s=0.02) == pytest.approx(0.005)
+    assert example_cpu_s(elsewhere, took_s=0.0) == 1e-4
 
 
 def test_what_two_students_share_is_spent_once(monkeypatch: pytest.MonkeyPatch) -> None:

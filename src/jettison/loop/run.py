@@ -39,7 +39,15 @@ from jettison.loop.nominate import Ballot, nominate
 from jettison.loop.release_chosen import release_chosen
 from jettison.loop.remote_words import why_no_money
 from jettison.loop.safety import ON_PROBES, probes_of, safety_gates, safety_records, with_scorer_errors
-from jettison.loop.search import NO_TIME, Findings, decision_s, first_contender, search, with_costs
+from jettison.loop.search import (
+    NO_TIME,
+    Findings,
+    decision_s,
+    example_cpu_s,
+    first_contender,
+    search,
+    with_costs,
+)
 from jettison.loop.suite_evidence import suite_evidence
 from jettison.loop.suite_run import gates_of, with_suites
 from jettison.loop.telling import Answers, report_content
@@ -300,7 +308,7 @@ def _incumbent(workspace: Workspace) -> tuple[Contender, float]:
     workspace.watcher.found(f"incumbent: {score} on {len(workspace.dev)} dev examples")
     if no_money := why_no_money(contender, config.usd_per_hour):
         workspace.watcher.found(f"warning: {no_money}")
-    return contender, max(took_s / max(1, len(workspace.dev)), 1e-4)
+    return contender, example_cpu_s(contender.records, took_s=took_s)
 
 
 def _tell_students(workspace: Workspace, incumbent: Contender) -> None:

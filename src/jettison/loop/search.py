@@ -23,7 +23,7 @@ from jettison.errors import CannotWrite, JettisonError, Unanswered
 from jettison.files import read_json, value_sha256, write_json
 from jettison.loop.remote import costs_of
 from jettison.loop.workspace import Contender, Workspace
-from jettison.record import mean_score
+from jettison.record import Record, mean_score
 from jettison.task import Example, Input
 
 Status = Literal["finalist", "dominated", "failed", "dropped"]
@@ -36,6 +36,7 @@ STUDENTS = ("student",)
 FULL_BUDGET_S = 600.0
 """Budgets under it keep less than a full measurement of costs takes."""
 DECISION_SHARE = 0.1
+LEAST_EXAMPLE_S = 1e-4
 QUICK_SHARE = 0.25
 FEWEST_HALVED = 4
 """Rivals in a family that is halved: a quarter of the training of three costs as much as it saves."""
@@ -96,6 +97,18 @@ def _estimate_s(recipes: Sequence[Recipe], is_taught: bool) -> float:
     """Time of some recipes together; what they share counts once, or not at all where it is spent."""
     shared_s = 0.0 if is_taught else max((recipe.shared_s for recipe in recipes), default=0.0)
     return shared_s + sum(recipe.estimate_s - recipe.shared_s for recipe in recipes)
+
+
+def example_cpu_s(records: Sequence[Record], *, took_s: float) -> float:
+    """CPU-seconds of one answer, as the records tell: those that were found again took none now.
+
+    Args:
+        records: Of the incumbent on dev.
+        took_s: CPU-seconds of this process to get them, which counts where none tells (an endpoint's).
+    """
+    known = [record.cost.cpu_s for record in records if record.cost.cpu_s is not None]
+    mean_s = sum(known) / len(known) if known else took_s / max(1, len(records))
+    return max(mean_s, LEAST_EXAMPLE_S)
 
 
 def decision_s(workspace: Workspace, example_s: float) -> float:
