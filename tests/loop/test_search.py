@@ -12,6 +12,7 @@ from jettison.loop import search as searching
 from jettison.loop.search import (
     N_FIRST_LOOK,
     NO_TIME,
+    Findings,
     example_cpu_s,
     first_look,
     search,
@@ -102,6 +103,34 @@ def test_what_two_students_share_is_spent_once(monkeypatch: pytest.MonkeyPatch) 
     found = search(workspace, None, recipes, training_threads=1, example_s=0.0)  # type: ignore[arg-type]
     assert tried == [("linear", 70.0), ("static", 30.0)]
     assert [(one.name, one.reason) for one in found.tried] == [("third", NO_TIME)]
+
+
+def test_of_four_rivals_two_stay_after_short_training_where_there_is_time_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = {"a": 0.7, "b": 0.9, "c": None, "d": "it ran out of memory"}
+    monkeypatch.setattr(searching, "_short_look", lambda w, i, recipe, *rest: looks[recipe.name])
+    told: list[str] = []
+    steps = ({"step": "distill", "epochs": 8},)
+    recipes = [Recipe(name=name, steps=steps, family="own", estimate_s=100.0) for name in looks]
+
+    def halved(budget_s: float) -> tuple[list[str], dict[str, tuple[str, float | None, str]]]:
+        workspace = SimpleNamespace(clock=Clock(budget_s), watcher=SimpleNamespace(found=told.append))
+        findings = Findings()
+        planned = searching._halved(workspace, None, recipes, findings, 1, reserve_s=30.0)  # type: ignore[arg-type]
+        return [r.name for r in planned], {
+            t.name: (t.status, t.dev_score, t.reason) for t in findings.tried
+        }
+
+    assert halved(140.0) == (
+        ["a", "b"],
+        {
+            "c": ("dropped", None, "behind its rivals after short training (not judged on dev)"),
+            "d": ("failed", None, "it ran out of memory"),
+        },
+    )
+    assert told == ["d: it ran out of memory"]
+    assert halved(120.0) == (["a", "b", "c", "d"], {})  # a quarter of 400 s, and 30 to keep
 
 
 @pytest.mark.parametrize("slowness", [1.0, 1.5])

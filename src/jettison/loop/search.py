@@ -72,7 +72,7 @@ def search(
     findings = Findings()
     rest_s = decision_s(workspace, example_s)
     reserve_s = rest_s + time_for_costs(workspace)
-    planned = _halved(workspace, incumbent, recipes, findings, training_threads)
+    planned = _halved(workspace, incumbent, recipes, findings, training_threads, reserve_s=reserve_s)
     is_taught = False
     for index, recipe in enumerate(planned):
         recipe = _rest_of(recipe) if is_taught else recipe
@@ -248,29 +248,50 @@ def _halved(
     recipes: Sequence[Recipe],
     findings: Findings,
     training_threads: int,
+    *,
+    reserve_s: float,
 ) -> list[Recipe]:
-    """Successive halving: of a family of four or more trained recipes, train each briefly, keep half."""
+    """Successive halving: of a family of four or more trained recipes, train each briefly, keep half.
+
+    Where the budget has no time for that, all stay, and are tried one after the other as far as it goes.
+    """
     planned = list(recipes)
     families = {r.family for r in recipes if quick_version(r) is not None}
     for family in sorted(families):
         rivals = [r for r in recipes if r.family == family and quick_version(r) is not None]
-        if len(rivals) < FEWEST_HALVED:
+        short_s = QUICK_SHARE * sum(recipe.estimate_s for recipe in rivals)
+        if len(rivals) < FEWEST_HALVED or not workspace.clock.has_time_for(short_s, reserve_s=reserve_s):
             continue
-        scores: dict[str, float] = {}
-        for recipe in rivals:
-            quick = quick_version(recipe)
-            assert quick is not None
-            workspace.watcher.stage(f"short training of {recipe.name}")
-            made = _made(workspace, incumbent, quick, training_threads)
-            look = None if isinstance(made, str) else _first_look(workspace, made)
-            scores[recipe.name] = -1.0 if look is None else look
-        keep = sorted(rivals, key=lambda r: (-scores[r.name], r.name))[: (len(rivals) + 1) // 2]
-        for recipe in rivals:
-            if recipe not in keep:
-                planned.remove(recipe)
-                reason = f"behind its rivals after short training ({scores[recipe.name]:.1%} on dev)"
-                findings.tried.append(not_tried(recipe, reason, score=scores[recipe.name]))
+        looks = [_short_look(workspace, incumbent, recipe, training_threads) for recipe in rivals]
+        ranked = sorted(
+            (1.0 if look is None else -look, recipe.name)
+            for recipe, look in zip(rivals, looks, strict=True)
+            if not isinstance(look, str)
+        )
+        kept = {name for _, name in ranked[: (len(rivals) + 1) // 2]}
+        for recipe, look in zip(rivals, looks, strict=True):
+            if recipe.name in kept:
+                continue
+            planned.remove(recipe)
+            if isinstance(look, str):
+                findings.tried.append(not_tried(recipe, look, status="failed"))
+                workspace.watcher.found(f"{recipe.name}: {look}")
+                continue
+            seen = "not judged" if look is None else f"{look:.1%}"
+            reason = f"behind its rivals after short training ({seen} on dev)"
+            findings.tried.append(not_tried(recipe, reason, score=look))
     return planned
+
+
+def _short_look(
+    workspace: Workspace, incumbent: Contender, recipe: Recipe, training_threads: int
+) -> float | str | None:
+    """First score of what is briefly trained, None where nobody can judge it; or why there is none."""
+    quick = quick_version(recipe)
+    assert quick is not None
+    workspace.watcher.stage(f"short training of {recipe.name}")
+    made = _made(workspace, incumbent, quick, training_threads)
+    return made if isinstance(made, str) else _first_look(workspace, made)
 
 
 def quick_version(recipe: Recipe) -> Recipe | None:
