@@ -149,8 +149,8 @@ def test_three_minutes_on_fifteen_thousand_texts_try_int8_and_both_students(
     def take_time(workspace: object, incumbent: object, recipe: Recipe, *rest: object) -> None:
         tried.append(recipe.name)
         spent.append(slowness * recipe.estimate_s)
-        clock.learn(estimate_s=recipe.estimate_s, took_s=slowness * recipe.estimate_s)
 
+    monkeypatch.setattr(searching, "time", SimpleNamespace(monotonic=clock.spent_s))
     monkeypatch.setattr(searching, "_try", take_time)
     config = SimpleNamespace(budget_s=180.0, n_shown=5, cost_s=8.0, cost_openings=6)
     watcher = SimpleNamespace(stage=lambda *_: None, found=lambda *_: None)
@@ -160,3 +160,4 @@ def test_three_minutes_on_fifteen_thousand_texts_try_int8_and_both_students(
     recipes = auto_recipes(incumbent, around)
     search(workspace, None, recipes, training_threads=1, example_s=0.004)  # type: ignore[arg-type]
     assert {"onnx-int8", "linear", "static"} <= set(tried)
+    assert clock.corrected_s(100.0) == pytest.approx(100 * slowness)  # of all that a try takes

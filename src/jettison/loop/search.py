@@ -82,7 +82,9 @@ def search(
             findings.tried.append(not_tried(recipe, NO_TIME))
             workspace.watcher.found(f"{recipe.name}: left out, no time in the budget")
             continue
+        started = time.monotonic()
         _try(workspace, incumbent, recipe, findings, training_threads)
+        workspace.clock.learn(estimate_s=recipe.estimate_s, took_s=time.monotonic() - started)
         is_taught = is_taught or recipe.shared_s > 0
     _cost_and_drop(workspace, incumbent, findings, rest_s=rest_s)
     return findings
@@ -313,9 +315,7 @@ def _try(
     findings: Findings,
     training_threads: int,
 ) -> None:
-    started = time.monotonic()
     made = _made(workspace, incumbent, recipe, training_threads)
-    workspace.clock.learn(estimate_s=recipe.estimate_s, took_s=time.monotonic() - started)
     if isinstance(made, str):
         findings.tried.append(not_tried(recipe, made, status="failed"))
         workspace.watcher.found(f"{recipe.name}: {made}")
