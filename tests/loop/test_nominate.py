@@ -65,6 +65,23 @@ def test_the_cheapest_that_will_likely_pass_is_nominated(tmp_path):
     assert found.shown[0] == "cheap and bad"
 
 
+def test_the_chance_is_of_the_margin_that_the_decision_will_judge_by(tmp_path):
+    base, lean = (contender(name, tmp_path, wrong=n, ratio=0.1) for name, n in (("a", 100), ("b", 110)))
+    base, lean = (
+        replace(c, records=tuple(msgspec.structs.replace(r, slices={"lang": "de"}) for r in c.records))
+        for c in (base, lean)
+    )
+    chances = [
+        outlook(lean, base, [gate], n_test={"lang=de": 2000}, seed=0).chance
+        for gate in (
+            NotWorse(margin=0.01, slices=("lang=*",), margins={"lang=*": 0.03}),
+            NotWorse(margin=0.03, slices=("lang=*",)),
+            NotWorse(margin=0.01, slices=("lang=*",)),
+        )
+    ]
+    assert chances[0] == chances[1] > chances[2]
+
+
 def test_of_costs_that_cannot_be_told_apart_the_simplest_wins(tmp_path):
     found = ballot(
         tmp_path,

@@ -82,7 +82,7 @@ def _judged(
     for name in names:
         members = pairs if name == ALL else [pair_of[record.example_id] for record in named[name]]
         scored = _scored(members, scored_of, gate.scorer, name)
-        asked = _Asked(scorer=gate.scorer, on=name, margin=_margin(gate, name), alpha=spent, seed=seed)
+        asked = _Asked(scorer=gate.scorer, on=name, margin=margin_on(gate, name), alpha=spent, seed=seed)
         asked = replace(asked, errors=gate.scorer_errors.get(name, gate.scorer_errors.get("*")))
         result = _judge_slice(asked, scored)
         if lost := sum(pair.incumbent.unanswered or pair.candidate.unanswered for pair in members):
@@ -381,7 +381,8 @@ def _notes(n_unjudged: int, n_failed: int) -> str:
     return notes
 
 
-def _margin(gate: NotWorse, name: str) -> float:
+def margin_on(gate: NotWorse, name: str) -> float:
+    """The margin of a gate on one slice: its own, its column's, or the gate's."""
     column = name.partition("=")[0]
     return gate.margins.get(name, gate.margins.get(f"{column}=*", gate.margin))
 

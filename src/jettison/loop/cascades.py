@@ -218,8 +218,9 @@ def epsilons_of(config: RunConfig) -> tuple[float, ...]:
     """
     if config.epsilons is not None:
         return config.epsilons
-    margins = [gate.margin for gate in config.gates if isinstance(gate, NotWorse)] or [0.01]
-    return tuple(round(share * min(margins), 6) for share in (0.25, 0.5, 1.0, 1.5))
+    not_worse = [gate for gate in config.gates if isinstance(gate, NotWorse)]
+    tightest = min((m for gate in not_worse for m in (gate.margin, *gate.margins.values())), default=0.01)
+    return tuple(round(share * tightest, 6) for share in (0.25, 0.5, 1.0, 1.5))
 
 
 def _option(

@@ -51,7 +51,8 @@ def check_slices(gates: Sequence[Gate], workspace: Workspace) -> None:
     """Refuse a gate on a slice that neither dev nor test has, before any work is done.
 
     Raises:
-        UnknownName: There is no such column, or no such value in it.
+        UnknownName: There is no such column, or no such value in it, or a margin is of a slice that its
+            gate does not ask.
     """
     known: dict[str, set[str]] = {}
     for example in workspace.dev:
@@ -68,3 +69,17 @@ def check_slices(gates: Sequence[Gate], workspace: Workspace) -> None:
                 continue
             choices = sorted(f"{c}={v}" for c in known for v in known[c])[:20]
             raise UnknownName(f"gates.slices must name slices among {['all', *choices]}, got {spec!r}.")
+        if not isinstance(gate, NotWorse):
+            continue
+        stray = next((n for n in gate.margins if not any(_is_of(n, spec) for spec in gate.slices)), None)
+        if stray is not None:
+            raise UnknownName(
+                f"gates.margins must be of the gate's slices {list(gate.slices)}, got {stray!r}."
+            )
+
+
+def _is_of(name: str, spec: str) -> bool:
+    """Whether a margin's name is a slice that a gate asks, one of its column, or all of its column's."""
+    column, _, value = name.partition("=")
+    other, _, asked = spec.partition("=")
+    return name == spec or (bool(value) and column == other and "*" in (value, asked))

@@ -203,6 +203,12 @@ def check_config(config: RunConfig, place: str) -> None:
             config.slo,
         ),
         (config.cost_s > 0, "cost_s", "above 0", config.cost_s),
+        (
+            config.usd_per_hour is None or 0 <= config.usd_per_hour < float("inf"),
+            "usd_per_hour",
+            "at least 0",
+            config.usd_per_hour,
+        ),
         (config.rate_per_s is None or config.rate_per_s > 0, "rate_per_s", "above 0", config.rate_per_s),
         (
             1 <= config.cost_openings <= 100 and config.cost_openings != 2,
@@ -232,6 +238,8 @@ def check_config(config: RunConfig, place: str) -> None:
     for gate in config.gates:
         if isinstance(gate, NotWorse):
             rules.append((0 < gate.margin < 1, "gates.margin", "between 0 and 1", gate.margin))
+            each = gate.margins.values()
+            rules.append((all(0 < m < 1 for m in each), "gates.margins", "between 0 and 1", gate.margins))
         if not isinstance(gate, AtMost):
             rules.append((0 < gate.alpha < 0.5, "gates.alpha", "between 0 and 0.5", gate.alpha))
             rules.append((len(gate.slices) > 0, "gates.slices", "at least one slice", gate.slices))

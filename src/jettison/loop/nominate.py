@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from jettison.decide.costs import judge_at_most
+from jettison.decide.gates import margin_on
 from jettison.decide.pairing import ScoredPair, count_flips, pair_records, score_pairs
 from jettison.decide.slices import columns, expand_slices, in_slice
 from jettison.decision import AtMost, CostSummary, Gate, NotShownWorse, NotWorse, Verdict
@@ -132,8 +133,7 @@ def _chances(
         n = n_test.get(name, 0)
         if not members or n == 0:
             continue
-        margin = gate.margins.get(name, gate.margin)
-        part = _chance(members, n_test=n, margin=margin, alpha=gate.alpha, seed=seed)
+        part = _chance(members, n_test=n, margin=margin_on(gate, name), alpha=gate.alpha, seed=seed)
         found.append((f"{gate.scorer} on {name}", part))
     return found
 
