@@ -20,8 +20,11 @@ from jettison.candidate import write_candidate
 from jettison.cli.main import main
 from jettison.decision import GateResult, Verdict
 from jettison.errors import InvalidInput, NotEnoughData
+from jettison.evaluate.scorers import Score
+from jettison.loop import labels
 from jettison.loop.label_page import LabelServer
 from jettison.loop.labels import (
+    ToLabel,
     answered_propensities,
     check_labelled_kind,
     choose_labels,
@@ -310,6 +313,40 @@ def test_whoever_stops_half_way_has_labelled_a_draw_of_all_traffic(tmp_path):
     assert abs(share_late - asked_late) < 0.1
     for found, right in zip(estimate_from_labels(task, half), (one, other), strict=False):
         assert found.low <= right.mean() <= found.high
+
+
+class Unsure:
+    """Judges as accuracy does, but not whether `text 3` was sold."""
+
+    def __init__(self):
+        self.is_closed = False
+
+    def score(self, example, output):
+        if (example.input, output.label) == ("text 3", "sell"):
+            return Score(value=None, reason="cannot tell")
+        return Score(value=float(output.label == example.expected))
+
+    def close(self):
+        self.is_closed = True
+
+
+def test_an_answer_that_cannot_be_judged_is_neither_right_nor_wrong(tmp_path, monkeypatch):
+    scorer = Unsure()
+    monkeypatch.setattr(labels, "open_scorers", lambda *_, **__: {"label": scorer})
+    row = ToLabel(
+        id="t1", text="text 1", label="buy", a="buy", b=None, stratum=0, stratum_name="all", stratum_size=3,
+        propensity=1.0,
+    )  # fmt: skip
+    rows = [
+        row,
+        msgspec.structs.replace(row, id="t2", text="text 2", b="sell"),
+        msgspec.structs.replace(row, id="t3", text="text 3", b="sell"),
+    ]
+    judged, scores = scores_of_labels(read_task(write_task(tmp_path)), rows)
+    assert [one.id for one in judged] == ["t1", "t2"]
+    assert scores == [(1.0, 0.0), (1.0, 0.0)]  # no answer is a wrong one
+    assert answered_propensities(rows, judged) == pytest.approx([2 / 3, 2 / 3])
+    assert scorer.is_closed
 
 
 def test_labels_for_half_of_a_stratum_stand_for_all_of_it(tmp_path):

@@ -172,6 +172,12 @@ def _show(task: "Task", rows: "Sequence[ToLabel]", store: Path | None, *, as_jso
             f"{n_open:,} of {len(rows):,} have no label and are left out: right where they are any of those"
             " drawn, not where they are the hard ones that were put off."
         )
+    n_unjudged = len(rows) - n_open - found[0].n_labels
+    if n_unjudged:
+        click.echo(
+            f"{n_unjudged:,} have a label and are left out: scorer {task.scorers[0]!r} cannot judge what "
+            "was answered."
+        )
     for after in () if store is None else _realised(task, rows, store):
         agrees = "agrees, as far as" if after.inside else "does not agree:"
         tell = "tell" if after.inside else ""

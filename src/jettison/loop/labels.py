@@ -16,7 +16,7 @@ import numpy as np
 
 from jettison.decision import Decision, Verdict
 from jettison.errors import InvalidInput, NotEnoughData
-from jettison.evaluate.scorers import open_scorers
+from jettison.evaluate.scorers import close_scorers, open_scorers
 from jettison.files import write_atomic
 from jettison.model import Output
 from jettison.record import Record
@@ -251,7 +251,9 @@ def estimate_from_labels(task: Task, rows: Sequence[ToLabel]) -> tuple[Labelled,
 def scores_of_labels(
     task: Task, rows: Sequence[ToLabel]
 ) -> tuple[list[ToLabel], list[tuple[float, float]]]:
-    """The answered lines, and what a and b score on each.
+    """The lines with a label on which both models can be judged, and what a and b score on each.
+
+    No answer is a wrong one; an answer that the scorer cannot judge is neither right nor wrong.
 
     Raises:
         InvalidInput: A label is none of the task's.
@@ -261,15 +263,26 @@ def scores_of_labels(
         if task.labels and row.label not in task.labels:
             raise InvalidInput(f"a label must be one of the task's, got {row.label!r} at {row.id}.")
     first = task.scorers[0]
-    scorer: Any = open_scorers({first: task.scoring[first]}, out_of_scope=task.out_of_scope)[first]
+    scorers = open_scorers({first: task.scoring[first]}, out_of_scope=task.out_of_scope)
+    scorer: Any = scorers[first]
 
-    def score(row: ToLabel, answer: str | None) -> float:
+    def score(row: ToLabel, answer: str | None) -> float | None:
+        if answer is None:
+            return 0.0
         example = Example(id=row.id, input=row.text, expected=row.label)
-        error = "no answer" if answer is None else None
-        value = scorer.score(example, Output(label=answer or "", confidence=0.0, error=error)).value
-        return 0.0 if value is None else float(value)
+        value = scorer.score(example, Output(label=answer, confidence=0.0)).value
+        return None if value is None else float(value)
 
-    return answered, [(score(row, row.a), score(row, row.b)) for row in answered]
+    judged, scores = [], []
+    try:
+        for row in answered:
+            a, b = score(row, row.a), score(row, row.b)
+            if a is not None and b is not None:
+                judged.append(row)
+                scores.append((a, b))
+    finally:
+        close_scorers(scorers)
+    return judged, scores
 
 
 def answered_propensities(rows: Sequence[ToLabel], answered: Sequence[ToLabel]) -> list[float]:
