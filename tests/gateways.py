@@ -171,9 +171,15 @@ def reloads(gateway: Running, outcome: str) -> float:
 
 
 def rows_in(folder: Path, table: str, kind: Any) -> list[Any]:
+    if not (folder / LIVE_FILE).exists():  # nothing was logged yet
+        return []
     db = sqlite3.connect(folder / LIVE_FILE)
     try:
         found = db.execute(f"SELECT body FROM {table} ORDER BY seq").fetchall()
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):  # the file is being made
+            return []
+        raise
     finally:
         db.close()
     return [msgspec.json.decode(body, type=kind) for (body,) in found]

@@ -470,12 +470,17 @@ def test_json_stands_alone_on_stdout_while_the_page_is_served(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-m", "jettison.cli", *asked.split()],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # Whoever runs the tests in the background may ignore it, and children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as served:  # fmt: skip
-        at = next(line for line in served.stderr if line.startswith("label at "))
-        with urllib.request.urlopen(at.split()[2], timeout=5) as page:
-            assert b"4 of 4 left" in page.read()
-        served.send_signal(signal.SIGINT)
-        said, rest = served.communicate(timeout=20)
+        try:
+            at = next(line for line in served.stderr if line.startswith("label at "))
+            with urllib.request.urlopen(at.split()[2], timeout=5) as page:
+                assert b"4 of 4 left" in page.read()
+            served.send_signal(signal.SIGINT)
+            said, rest = served.communicate(timeout=20)
+        finally:
+            served.kill()
     assert "http://127.0.0.1:" in at
     assert "4 inputs have no label yet" in rest
     assert msgspec.json.decode(said)["n_to_label"] == 4
