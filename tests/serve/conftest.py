@@ -13,6 +13,12 @@ def release(tmp_path_factory):
     return str(folder / "7")
 
 
+@pytest.fixture
+def upstream():
+    with Faulty() as upstream:
+        yield upstream
+
+
 @pytest.fixture(scope="module")
 def gateway_and_upstream(tmp_path_factory):
     folder = tmp_path_factory.mktemp("faults")

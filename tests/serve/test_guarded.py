@@ -3,7 +3,6 @@
 import pytest
 
 from gateways import (
-    Faulty,
     answers,
     ask,
     completion,
@@ -26,12 +25,6 @@ from releasing import make_release
 
 BIG = Single(candidate="upstream:big")
 CARD = "4111 1111 1111 1111"
-
-
-@pytest.fixture
-def upstream():
-    with Faulty() as upstream:
-        yield upstream
 
 
 def guarded(tmp_path, upstream, inner=BIG, release=None, **guardrails):

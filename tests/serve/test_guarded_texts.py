@@ -5,7 +5,6 @@ import json
 import pytest
 
 from gateways import (
-    Faulty,
     ask,
     client,
     completion,
@@ -22,12 +21,6 @@ from jettison.serve.guarded_stream import MOST_TEXT
 BIG = Single(candidate="upstream:big")
 CARD = "4111 1111 1111 1111"
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
-
-
-@pytest.fixture
-def upstream():
-    with Faulty() as upstream:
-        yield upstream
 
 
 def guarded(tmp_path, upstream, inner=BIG, **guardrails):

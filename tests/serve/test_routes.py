@@ -8,7 +8,6 @@ import pytest
 from scipy.stats import binomtest
 
 from gateways import (
-    Faulty,
     answers,
     ask,
     completion,
@@ -30,12 +29,6 @@ from jettison.serve.calls import Reply
 from jettison.serve.routing import CascadeNode, position_of
 
 LEAN, BIG = Single(candidate="release"), Single(candidate="upstream:big")
-
-
-@pytest.fixture
-def upstream():
-    with Faulty() as upstream:
-        yield upstream
 
 
 def served(tmp_path, release, upstream, route, **given):

@@ -13,7 +13,6 @@ import pytest
 
 from endpoint_server import QuietServer
 from gateways import (
-    Faulty,
     ask,
     client,
     config_of,
@@ -37,12 +36,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 LEAN, BIG = Single(candidate="release"), Single(candidate="upstream:big")
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-
-
-@pytest.fixture
-def upstream():
-    with Faulty() as upstream:
-        yield upstream
 
 
 class Collector:
