@@ -94,6 +94,21 @@ def test_independent_samples_are_covered_as_often_as_it_says() -> None:
     assert stats.binomtest(hits, 600, 0.95).pvalue > 1e-4
 
 
+def test_latencies_of_inputs_to_come_are_covered_though_the_same_were_asked_again_and_again() -> None:
+    # How long an input takes varies by half its size from input to input and by a tenth from call to call.
+    rng = np.random.default_rng(0)
+    truth = np.exp(stats.norm.ppf(0.95) * np.hypot(0.6, 0.1))
+    hits = {200: 0, None: 0}
+    for _ in range(300):
+        of_input = rng.normal(0, 0.6, 200)
+        calls = [rng.permutation(of_input) + rng.normal(0, 0.1, 200) for _ in range(15)]
+        for n_inputs in hits:
+            found = percentile_interval(np.exp(np.concatenate(calls)), 0.95, n_inputs=n_inputs)
+            hits[n_inputs] += found.low <= truth <= (found.high or np.inf)
+    assert hits[200] / 300 > 0.95
+    assert hits[None] / 300 < 0.6  # as if each call were of an input of its own
+
+
 def test_bad_samples_are_refused() -> None:
     with pytest.raises(InvalidInput, match=r"samples must be numbers of shape \(n,\), got shape"):
         percentile_interval([1.0, np.nan] * 50, 0.9)
