@@ -20,6 +20,7 @@ from jettison.language import Continuation, LanguageModel
 from jettison.stats.group_jackknife import jackknife_mean
 from jettison.stats.interval import Interval
 
+MOST_NATS = 700.0
 ROWS = 64
 """Tokens compared at once; a vocabulary in float64 is large."""
 
@@ -94,7 +95,8 @@ def compare_engines(
 
     def perplexity(logprobs: np.ndarray) -> Interval:
         found = by_token(-logprobs, n_read, -math.inf, math.inf)
-        value, low, high = (math.exp(end) for end in (found.value, found.low, found.high))
+        # Of few texts the upper end may be beyond all numbers.
+        value, low, high = (math.exp(min(end, MOST_NATS)) for end in (found.value, found.low, found.high))
         return dataclasses.replace(found, value=value, low=low, high=high)
 
     return Fidelity(
