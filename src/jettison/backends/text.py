@@ -16,6 +16,9 @@ from jettison.model import Decoder, Output
 # tokenizers spawns its own threads otherwise, which `threads` could not rein in.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+MOST_TOKENS = 16_384
+"""Tokens of a batch with its padding: what a layer gives of so many fits in tens of MB."""
+
 
 class TextClassifier(ABC):
     """A model whose answers are logits over the candidate's labels."""
@@ -81,11 +84,26 @@ class TokenClassifier(TextClassifier):
         return ids
 
 
-def length_sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
-    """Row indices of batches of like length, longest last, so that little is padded."""
+def length_sorted_batches(
+    lengths: Sequence[int], batch_size: int, most_tokens: int = MOST_TOKENS
+) -> Iterator[np.ndarray]:
+    """Row indices of batches of like length, longest last, so that little is padded.
+
+    Args:
+        lengths: Tokens of each row.
+        batch_size: Rows of a batch, at most.
+        most_tokens: Tokens of a batch with its padding, at most, where it has more than one row.
+    """
     order = np.argsort(np.asarray(lengths), kind="stable")
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+    start = 0
+    for end in range(1, len(order) + 1):
+        if (
+            end == len(order)
+            or end - start == batch_size
+            or (end - start + 1) * lengths[order[end]] > most_tokens
+        ):
+            yield order[start:end]
+            start = end
 
 
 def load_tokenizer(path: Path) -> Any:

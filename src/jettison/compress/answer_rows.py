@@ -44,6 +44,12 @@ class AnswerRows:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def n_scored(self) -> int:
+        """The most places of a row that get logits: its answer, or what its teacher taught."""
+        taught = (len(top.ids) for top in self.teacher or ())
+        return max(1, int(self.n_answer.max(initial=0)), *taught)
+
     def take(self, index: np.ndarray) -> "AnswerRows":
         """The rows at these places."""
         teacher = None if self.teacher is None else [self.teacher[i] for i in index]

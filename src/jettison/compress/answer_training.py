@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -9,11 +10,12 @@ import numpy as np
 
 from jettison.backends.text import length_sorted_batches
 from jettison.compress.answer_rows import AnswerRows
+from jettison.compress.passes import Passes
 from jettison.compress.step import check_time_left
 from jettison.compress.training import FitSettings, finite_loss, one_cycle, share_done, shuffled_batches
 
-Loss = Callable[[Any, AnswerRows, int], Any]
-"""Of (model, rows, pad id), a scalar tensor."""
+Loss = Callable[[Any, AnswerRows, int, AnswerRows], Any]
+"""Of (model, part of a batch, pad id, the batch), the part's share of the batch's loss, a scalar tensor."""
 Judge = Callable[[Any, AnswerRows, int], float]
 """Of (model in eval mode, rows, pad id), what early stopping wants small."""
 
@@ -46,6 +48,7 @@ def fit_answers(
     deadline: float | None,
     progress: Callable[[str, float | None], None],
     judge: Judge | None = None,
+    beside: "Beside | None" = None,
 ) -> AnswerLog:
     """Train a model in place and leave it, in eval mode, as it was when it was best on dev.
 
@@ -60,6 +63,7 @@ def fit_answers(
         deadline: `time.monotonic()` after which it ends with the best so far.
         progress: Called with a phrase and the share done.
         judge: What is best on dev; None takes `mean_answer_loss`.
+        beside: Right answers that are learned beside.
 
     Raises:
         StepFailed: The loss became infinite or no number, or the deadline is over before it starts.
@@ -80,6 +84,12 @@ def fit_answers(
     stopped: Literal["finished", "early", "deadline"] = "finished"
     started, step = time.monotonic(), 0
     device = next(model.parameters()).device.type
+    passes = Passes(model)
+
+    def share(of: Loss, batch: AnswerRows, part: AnswerRows) -> Any:
+        with torch.autocast(device, torch.bfloat16, enabled=settings.bfloat16):
+            return of(model, part, pad_id, batch)
+
     model.train()
     while step < total and stopped == "finished":
         for index in shuffled_batches(lengths, settings.batch_size, rng):
@@ -88,11 +98,13 @@ def fit_answers(
             )
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            with torch.autocast(device, torch.bfloat16, enabled=settings.bfloat16):
-                value = loss(model, train.take(index), pad_id)
-            running.append(finite_loss(float(value.detach()), step, settings))
             optimizer.zero_grad(set_to_none=True)
-            value.backward()
+            batch = train.take(index)
+            value = passes.backward(batch, partial(share, loss, batch), batch.n_scored)
+            if beside is not None:
+                batch = beside.draw()
+                value += passes.backward(batch, partial(share, beside.loss, batch), batch.n_scored)
+            running.append(finite_loss(value, step, settings))
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             step += 1
@@ -116,6 +128,29 @@ def fit_answers(
         n_steps=step,
         stopped=stopped,
     )
+
+
+class Beside:
+    """Right answers that are learned beside what is fitted: at each step a batch drawn of them.
+
+    Args:
+        rows: The answers, at least one.
+        weight: Of their loss, beside the other.
+        size: Rows a batch, at most.
+        seed: Of the draw.
+    """
+
+    def __init__(self, rows: AnswerRows, weight: float, size: int, seed: int) -> None:
+        self._rows, self._weight, self._size = rows, weight, min(size, len(rows))
+        self._rng = np.random.default_rng(seed)
+
+    def draw(self) -> AnswerRows:
+        """The next batch."""
+        return self._rows.take(self._rng.integers(0, len(self._rows), self._size))
+
+    def loss(self, model: Any, rows: AnswerRows, pad_id: int, batch: AnswerRows) -> Any:
+        """Weighted share of a part in the batch's `answer_loss`."""
+        return self._weight * answer_loss(model, rows, pad_id, batch)
 
 
 class _Keeper:
@@ -209,13 +244,10 @@ def pad_right(rows: AnswerRows, pad_id: int, device: str) -> tuple[Any, Any]:
     return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
 
 
-def answer_loss(model: Any, rows: AnswerRows, pad_id: int) -> Any:
-    """Mean cross-entropy of the answers' tokens, in nats; the prompt's do not count."""
-    import torch
-
+def answer_loss(model: Any, rows: AnswerRows, pad_id: int, batch: AnswerRows) -> Any:
+    """Share of rows in their batch's mean cross-entropy of answer tokens, in nats; prompts don't count."""
     nats, _ = _answer_nats(model, rows, pad_id)
-    n_tokens = torch.as_tensor(int(rows.n_answer.sum()), device=nats.device)
-    return nats.sum() / n_tokens
+    return nats.sum() / int(batch.n_answer.sum())
 
 
 def _answer_nats(model: Any, rows: AnswerRows, pad_id: int) -> tuple[Any, Any]:

@@ -11,8 +11,9 @@ from jettison.candidate import Candidate
 from jettison.compress.anatomy import anatomy_of
 from jettison.compress.augment import augment
 from jettison.compress.checkpoint import bfloat16_is_fast, check_hf, save_torch, torch_run
-from jettison.compress.finetune import labelled_rows
+from jettison.compress.finetune import labelled_rows, labels_share
 from jettison.compress.incumbent_language import is_language
+from jettison.compress.passes import leave_out_attention_dropout
 from jettison.compress.step import Made, StepContext
 from jettison.compress.teacher import teacher_logits, teacher_logits_until
 from jettison.compress.training import FitSettings, Rows, fit, label_targets, tokenize
@@ -23,7 +24,7 @@ class Distill(msgspec.Struct, frozen=True, kw_only=True):
     """Learn the incumbent's logits on train, unlabelled and invented texts."""
 
     name: ClassVar[str] = "distill"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
@@ -71,6 +72,7 @@ class Distill(msgspec.Struct, frozen=True, kw_only=True):
             module = load_torch(candidate).float()
             module.body.get_input_embeddings().requires_grad_(self.train_embeddings)
             guide, why_not = self._guide(candidate, module, context)
+            changed = leave_out_attention_dropout(module, [len(row) for row in rows.ids])
             log = fit(
                 module,
                 rows,
@@ -83,6 +85,7 @@ class Distill(msgspec.Struct, frozen=True, kw_only=True):
                 progress=context.progress,
             )
             save_torch(module, context.folder, source=candidate.path)
+        log = msgspec.structs.replace(log, attention_dropout=changed)
         notes = {"training": msgspec.to_builtins(log), "texts": counts}
         if why_not is not None:
             notes["hidden_states"] = why_not
@@ -182,7 +185,7 @@ class _Loss:
     def __init__(self, step: Distill, guide: _Guide | None) -> None:
         self.step, self.guide = step, guide
 
-    def __call__(self, module: Any, ids: Any, mask: Any, batch: Rows) -> Any:
+    def __call__(self, module: Any, ids: Any, mask: Any, part: Rows, batch: Rows) -> Any:
         import torch
         from torch.nn import functional
 
@@ -191,21 +194,21 @@ class _Loss:
             logits, hidden = module(ids, mask), ()
         else:
             logits, hidden = module.forward_hidden(ids, mask)
-        assert batch.teacher is not None
+        assert part.teacher is not None
         logits = logits.float()
-        taught = torch.from_numpy(batch.teacher) / step.temperature
+        taught = torch.from_numpy(part.teacher) / step.temperature
         loss = functional.kl_div(
             functional.log_softmax(logits / step.temperature, dim=1),
             functional.log_softmax(taught, dim=1),
             log_target=True,
-            reduction="batchmean",
+            reduction="sum",
         )
-        loss = loss * step.temperature**2
-        targets = torch.from_numpy(batch.targets)
-        if step.label_weight and bool((targets >= 0).any()):
-            loss = loss + step.label_weight * functional.cross_entropy(logits, targets, ignore_index=-1)
+        loss = loss / len(batch) * step.temperature**2
+        if step.label_weight and bool((part.targets >= 0).any()):
+            loss = loss + step.label_weight * labels_share(logits, part, batch)
         if self.guide is not None:
-            loss = loss + step.hidden_weight * self.guide.distance(ids, mask, hidden)
+            share = sum(map(len, part.ids)) / sum(map(len, batch.ids))
+            loss = loss + step.hidden_weight * share * self.guide.distance(ids, mask, hidden)
         return loss
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jettison.candidate import Candidate
 from jettison.compress.answer_rows import AnswerRows, PromptTokens, known_pairs
-from jettison.compress.answer_training import Judge, Loss, answer_loss, mean_answer_loss
+from jettison.compress.answer_training import Beside, Judge, mean_answer_loss
 from jettison.compress.causal import check_causal, load_causal, save_causal
 from jettison.compress.step import Made, StepContext
 from jettison.compress.teacher_tokens import TeacherTokens, mean_divergence, taught_rows, teacher_loss
@@ -80,7 +80,6 @@ class DistillLanguage(msgspec.Struct, frozen=True, kw_only=True):
         watched = [e.asked for e in data.dev_fit]
         stop = taught_rows(context.incumbent, context, watched, asked)
         tuning = self._tuning()
-        loss = partial(teacher_loss, temperature=self.temperature)
         answers = tokens.rows(known_pairs(data.train, kind))
         tuned = tune(
             candidate,
@@ -91,7 +90,8 @@ class DistillLanguage(msgspec.Struct, frozen=True, kw_only=True):
             pad_id=tokens.pad_id,
             deadline=context.deadline,
             judge=self._judge(tokens.rows(known_pairs(data.dev_fit, kind))),
-            loss=_with_answers(loss, answers, self.label_weight, self.batch_size, context.seed),
+            loss=partial(teacher_loss, temperature=self.temperature),
+            beside=self._beside(answers, context.seed),
         )
         seen = stop if len(stop) else rows
         part = seen.take(np.arange(min(128, len(seen))))
@@ -115,6 +115,12 @@ class DistillLanguage(msgspec.Struct, frozen=True, kw_only=True):
             return found
 
         return judge
+
+    def _beside(self, answers: AnswerRows, seed: int) -> Beside | None:
+        """Right answers to learn beside the teacher's probabilities."""
+        if self.label_weight == 0 or len(answers) == 0:
+            return None
+        return Beside(answers, self.label_weight, self.batch_size, seed)
 
     def _tuning(self) -> Tuning:
         rate = self.learning_rate or {"full": 1e-4, "lora": 1e-3}[self.mode]
@@ -143,19 +149,6 @@ def _check_teacher(candidate: Candidate, teacher: Candidate) -> None:
             f"a teacher must cut texts into the same tokens as {candidate.name}, got another tokenizer in "
             f"{teacher.name}. Heal before the vocabulary is trimmed, or use step 'distill_answers'."
         )
-
-
-def _with_answers(teacher: Loss, answers: AnswerRows, weight: float, size: int, seed: int) -> Loss:
-    """The teacher's loss, and beside it that of a batch of right answers."""
-    if weight == 0 or len(answers) == 0:
-        return teacher
-    rng = np.random.default_rng(seed)
-
-    def both(model: Any, rows: AnswerRows, pad_id: int) -> Any:
-        part = answers.take(rng.integers(0, len(answers), min(size, len(answers))))
-        return teacher(model, rows, pad_id) + weight * answer_loss(model, part, pad_id)
-
-    return both
 
 
 def _before_and_after(

@@ -10,6 +10,7 @@ from jettison.backends.hf import load_torch
 from jettison.candidate import Candidate
 from jettison.compress.anatomy import anatomy_of
 from jettison.compress.checkpoint import bfloat16_is_fast, check_hf, save_torch, torch_run
+from jettison.compress.passes import leave_out_attention_dropout
 from jettison.compress.step import Made, StepContext, equal_part
 from jettison.compress.training import FitLog, FitSettings, Rows, fit, label_targets, tokenize
 from jettison.errors import NotEnoughData
@@ -21,7 +22,7 @@ class Finetune(msgspec.Struct, frozen=True, kw_only=True):
     """Train on the labels, stopping early on the first half of dev."""
 
     name: ClassVar[str] = "finetune"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
 
@@ -102,6 +103,7 @@ class Finetune(msgspec.Struct, frozen=True, kw_only=True):
                 _adapt(module, self.lora_rank)
             elif self.mode == "head":
                 module.body.requires_grad_(False)
+            changed = leave_out_attention_dropout(module, [len(row) for row in train.ids])
             log = fit(
                 module,
                 train,
@@ -115,7 +117,7 @@ class Finetune(msgspec.Struct, frozen=True, kw_only=True):
             )
             if self.mode == "lora":
                 _merge(module)
-        return module, log
+        return module, msgspec.structs.replace(log, attention_dropout=changed)
 
     def _notes(self, logs: list[FitLog]) -> dict[str, Any]:
         """What was measured, on the half of dev that also stopped the training."""
@@ -143,13 +145,19 @@ def labelled_rows(candidate: Candidate, examples: tuple[Example, ...]) -> Rows:
     )
 
 
-def label_loss(module: Any, ids: Any, mask: Any, batch: Rows) -> Any:
-    """Cross-entropy against the labels."""
+def label_loss(module: Any, ids: Any, mask: Any, part: Rows, batch: Rows) -> Any:
+    """A part's share of the batch's mean cross-entropy against the labels, in nats."""
+    return labels_share(module(ids, mask).float(), part, batch)
+
+
+def labels_share(logits: Any, part: Rows, batch: Rows) -> Any:
+    """The same, of logits of shape (n, n_labels); rows without a label do not count."""
     import torch
 
-    return torch.nn.functional.cross_entropy(
-        module(ids, mask).float(), torch.from_numpy(batch.targets), ignore_index=-1
+    nats = torch.nn.functional.cross_entropy(
+        logits, torch.from_numpy(part.targets), ignore_index=-1, reduction="sum"
     )
+    return nats / max(1, int((batch.targets >= 0).sum()))
 
 
 def _adapt(module: Any, rank: int) -> None:

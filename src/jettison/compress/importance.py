@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from jettison.compress.anatomy import Anatomy, layers_of, set_layers
+from jettison.compress.passes import Passes
 from jettison.compress.training import Rows, pad_rows, predict_rows
 from jettison.model import softmax
 
@@ -92,14 +93,15 @@ def neuron_importance(module: Any, anatomy: Anatomy, rows: Rows, pad_id: int) ->
 
     downs = [layer.get_submodule(anatomy.down) for layer in layers_of(module, anatomy)]
     seen: dict[int, Any] = {}
+    passes = Passes(module)
     handles = [
         down.register_forward_pre_hook(lambda _, inputs, i=i: seen.__setitem__(i, inputs[0]))
         for i, down in enumerate(downs)
     ]
     totals = [np.zeros(down.in_features) for down in downs]
     try:
-        for start in range(0, len(rows), 32):
-            batch = rows.take(np.arange(start, min(start + 32, len(rows))))
+        batches = (rows.take(np.arange(i, min(i + 32, len(rows)))) for i in range(0, len(rows), 32))
+        for batch in (part for whole in batches for part in passes.parts(whole)):
             ids, mask = pad_rows(batch.ids, pad_id)
             loss = torch.nn.functional.cross_entropy(
                 module(ids, mask), torch.from_numpy(batch.targets), ignore_index=-1, reduction="sum"

@@ -137,8 +137,12 @@ def taught_places(rows: AnswerRows, prompt_tokens: int) -> np.ndarray:
     return np.asarray(np.minimum(rows.n_answer + prompt_tokens, lengths - 1))
 
 
-def teacher_loss(model: Any, rows: AnswerRows, pad_id: int, *, temperature: float) -> Any:
-    """Mean divergence of the model from the teacher where it is taught, in nats times temperature squared.
+def teacher_loss(
+    model: Any, rows: AnswerRows, pad_id: int, batch: AnswerRows, *, temperature: float
+) -> Any:
+    """Share of rows in their batch's mean divergence from the teacher, in nats times temperature squared.
+
+    The mean is over the places that are taught.
 
     Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", section 2.
     """
@@ -159,7 +163,8 @@ def teacher_loss(model: Any, rows: AnswerRows, pad_id: int, *, temperature: floa
     ours = torch.log_softmax(logits / temperature, -1).gather(-1, torch.from_numpy(ids).to(device))
     divergence = lumped_divergence(torch.from_numpy(taught).to(device), ours)
     weight = torch.from_numpy(inside).to(device)
-    return (divergence * weight).sum() / weight.sum() * temperature**2
+    n_taught = sum(len(top.ids) for top in batch.teacher or ())
+    return (divergence * weight).sum() / n_taught * temperature**2
 
 
 def mean_divergence(model: Any, rows: AnswerRows, pad_id: int, *, temperature: float) -> float:
@@ -171,7 +176,8 @@ def mean_divergence(model: Any, rows: AnswerRows, pad_id: int, *, temperature: f
     total = 0.0
     with torch.inference_mode():
         for index in length_sorted_batches([len(row) for row in rows.ids], 8):
-            loss = teacher_loss(model, rows.take(index), pad_id, temperature=temperature)
+            part = rows.take(index)
+            loss = teacher_loss(model, part, pad_id, part, temperature=temperature)
             total += float(loss) * int(places[index].sum())
     return total / max(1, int(places.sum())) / temperature**2
 

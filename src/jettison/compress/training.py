@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import msgspec
 import numpy as np
 
 from jettison.backends.text import length_sorted_batches, load_tokenizer
+from jettison.compress.passes import Passes
 from jettison.compress.step import check_time_left
 from jettison.errors import StepFailed
 
@@ -44,6 +46,8 @@ class FitLog(msgspec.Struct, frozen=True, kw_only=True):
     best_accuracy: float | None
     n_steps: int
     stopped: Literal["finished", "early", "deadline"]
+    attention_dropout: str | None = None
+    """What was changed of it, and why; None where nothing was."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,7 @@ def fit(
     module: Any,
     train: Rows,
     stop: Rows,
-    loss: Callable[[Any, Any, Any, Rows], Any],
+    loss: Callable[[Any, Any, Any, Rows, Rows], Any],
     settings: FitSettings,
     *,
     pad_id: int,
@@ -83,7 +87,8 @@ def fit(
         module: Gives logits for ids and mask.
         train: What it learns from.
         stop: What early stopping looks at; empty keeps the last state.
-        loss: Of (module, ids, mask, the batch's rows), a scalar tensor.
+        loss: Of (module, ids, mask, the part's rows, the batch's rows), the part's share of the batch's
+            loss, a scalar tensor. A batch goes through in parts where its activations would fill memory.
         settings: Epochs, learning rate and so on.
         pad_id: Token that fills short rows.
         seed: Of the batches; dropout takes torch's own state.
@@ -105,6 +110,13 @@ def fit(
     total = max(1, settings.epochs * per_epoch)
     every = max(1, per_epoch // max(1, settings.evaluations))
     keeper = _Keeper(module, stop, pad_id, settings.bfloat16)
+    passes = Passes(module)
+
+    def share_of_loss(batch: Rows, part: Rows) -> Any:
+        ids, mask = pad_rows(part.ids, pad_id)
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+            return loss(module, ids, mask, part, batch)
+
     rng = np.random.default_rng(seed)
     losses: list[float] = []
     running: list[float] = []
@@ -116,13 +128,9 @@ def fit(
             share = share_done(step, total, started, deadline)
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * one_cycle(share, settings.warmup_share)
-            batch = train.take(index)
-            ids, mask = pad_rows(batch.ids, pad_id)
-            with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
-                value = loss(module, ids, mask, batch)
-            running.append(finite_loss(float(value.detach()), step, settings))
             optimizer.zero_grad(set_to_none=True)
-            value.backward()
+            value = passes.backward(batch := train.take(index), partial(share_of_loss, batch))
+            running.append(finite_loss(value, step, settings))
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             step += 1

@@ -8,7 +8,7 @@ import numpy as np
 
 from jettison.candidate import Candidate
 from jettison.compress.answer_rows import AnswerRows
-from jettison.compress.answer_training import AnswerLog, Judge, Loss, answer_loss, fit_answers
+from jettison.compress.answer_training import AnswerLog, Beside, Judge, Loss, answer_loss, fit_answers
 from jettison.compress.causal import device_of, load_causal
 from jettison.compress.checkpoint import bfloat16_is_fast, torch_run
 from jettison.compress.step import StepContext, equal_part
@@ -69,6 +69,7 @@ def tune(
     deadline: float | None,
     loss: Loss = answer_loss,
     judge: Judge | None = None,
+    beside: Beside | None = None,
 ) -> Tuned:
     """Train from one or more seeds, and keep the run that is best on dev.
 
@@ -103,6 +104,7 @@ def tune(
                 deadline=equal_part(deadline, tuning.seeds - number),
                 progress=context.progress,
                 judge=judge,
+                beside=beside,
             )
             if tuning.mode == "lora":
                 model = _merged(model)
