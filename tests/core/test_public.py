@@ -43,6 +43,20 @@ def test_an_unknown_command_is_bad_input():
     assert "nosuch" in done.stderr
 
 
+def test_the_package_run_as_a_module_is_the_command():
+    """Its words, its exit code and its name, as the script has them."""
+    for arguments, code in (["--help"], 0), (["--version"], 0), (["nosuch"], 2), (["verify", "nowhere"], 2):
+        script, module = (
+            subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+            for command in (
+                [sys.executable, "-c", "from jettison.cli.main import main; main()"],
+                [sys.executable, "-m", "jettison"],
+            )
+        )
+        assert script.returncode == code, script.stderr
+        assert (module.returncode, module.stdout, module.stderr) == (code, script.stdout, script.stderr)
+
+
 def test_every_command_has_its_own_help():
     for command in COMMANDS:
         done = subprocess.run(
