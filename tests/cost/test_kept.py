@@ -54,7 +54,7 @@ def test_a_candidate_that_dies_one_at_a_time_keeps_its_rounds_and_the_other_goes
         TEXTS,
         openings=1,
         rounds=20,
-        budget_s=4,
+        budget_s=30,
         keep_partial=True,
         progress=say,
         throughput=False,
@@ -78,7 +78,7 @@ def test_candidates_that_do_not_open_again_keep_their_first_opening(
             monkeypatch.setattr("sys.executable", "/bin/false")
 
     one, two = measure_costs(
-        fakes(tmp_path), TEXTS, openings=2, rounds=12, budget_s=2, keep_partial=True, progress=say,
+        fakes(tmp_path), TEXTS, openings=2, rounds=12, budget_s=30, keep_partial=True, progress=say,
         throughput=False,
     )  # fmt: skip
     assert (one.n_openings, two.n_openings) == (1, 1)
@@ -91,7 +91,7 @@ def test_where_it_is_not_to_be_kept_a_death_is_one_clear_error(tmp_path: Path) -
     say = killing(1, during="one at a time", after=0.3)
     with pytest.raises(JettisonError, match=r"process that measures 'two' must answer .* SIGKILL"):
         measure_costs(
-            fakes(tmp_path), TEXTS, openings=1, rounds=10, budget_s=2, progress=say, throughput=False
+            fakes(tmp_path), TEXTS, openings=1, rounds=10, budget_s=30, progress=say, throughput=False
         )
 
 
@@ -102,7 +102,7 @@ def test_an_interruption_keeps_the_rounds_up_to_then(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     one, _ = measure_costs(
-        fakes(tmp_path), TEXTS, openings=1, rounds=20, budget_s=4, keep_partial=True, progress=say
+        fakes(tmp_path), TEXTS, openings=1, rounds=20, budget_s=30, keep_partial=True, progress=say
     )
     assert one.cpu_s is not None
     assert one.throughput_per_s is None

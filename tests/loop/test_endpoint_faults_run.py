@@ -19,7 +19,7 @@ SIZES = {"train": 120, "dev": 240, "test": 300}
 
 
 def silent_for_long(handler: Any, body: dict[str, Any], number: int) -> None:
-    time.sleep(3.0)
+    time.sleep(5.0)  # past first_byte_s
     handler.close_connection = True
 
 
@@ -44,7 +44,7 @@ cost_s = 0.2
 model = "small"
 usd_per_million_input = 1.0
 usd_per_million_output = 4.0
-first_byte_s = 0.6
+first_byte_s = 2.5
 concurrency = 24
 max_retries = 1
 wait_s = 0.5

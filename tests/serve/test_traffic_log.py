@@ -1,5 +1,6 @@
 """The traffic log survives what happens to disks and processes, and never stops an answer."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -120,15 +121,22 @@ def test_a_roll_that_died_before_its_rows_were_deleted_is_not_rolled_twice(tmp_p
 
 
 def test_old_and_too_many_segments_go_and_the_last_stays(tmp_path):
+    """Written at 0, 100 and 200 s; a day keeps until 86,400 s after."""
     for i in range(3):
         written(tmp_path, LogConfig(), record(i))
         roll(tmp_path)
-        time.sleep(0.02)
     files = sorted((tmp_path / SEGMENTS).glob("*.parquet"))
     assert len(files) == 3
-    assert drop_old(tmp_path, keep_days=1, max_bytes=10**9) == []
-    assert drop_old(tmp_path, keep_days=1, max_bytes=files[0].stat().st_size * 2) == [files[0].name]
-    assert drop_old(tmp_path, keep_days=1, max_bytes=10**9, now=time.time() + 90_000) == [files[1].name]
+    for i, file in enumerate(files):
+        os.utime(file, (100.0 * i, 100.0 * i))
+
+    def dropped(now, max_bytes=10**9):
+        return drop_old(tmp_path, keep_days=1, max_bytes=max_bytes, now=now)
+
+    assert dropped(86_400.0) == []
+    assert dropped(300.0, max_bytes=files[0].stat().st_size * 2) == [files[0].name]
+    assert dropped(86_500.0) == []
+    assert dropped(90_000.0) == [files[1].name]
     assert [path.name for path in (tmp_path / SEGMENTS).glob("*.parquet")] == [files[2].name]
 
 
