@@ -133,6 +133,39 @@ def not_a_number(folder: Path) -> None:
     save_file({name: tensor * float("nan") for name, tensor in tensors.items()}, weights)
 
 
+def checkpoint(name: str, raw: str) -> Callable[[Path], Arguments]:
+    """A run on a checkpoint with one file in its folder written over."""
+
+    def write(folder: Path) -> Arguments:
+        file = make_tiny_bert(folder / "bert", LABELS) / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(raw)
+        (folder / "jettison.toml").write_text(SETTINGS.format(incumbent="bert"))
+        return running(folder)
+
+    return write
+
+
+def configured(**changed: Any) -> Callable[[Path], Arguments]:
+    """A run on a checkpoint whose config.json says something else."""
+
+    def write(folder: Path) -> Arguments:
+        config = make_tiny_bert(folder / "known", LABELS) / "config.json"
+        return checkpoint("config.json", json.dumps({**json.loads(config.read_text()), **changed}))(folder)
+
+    return write
+
+
+def looking(write: Callable[[Path], Arguments]) -> Callable[[Path], Arguments]:
+    """`init` on the same checkpoint."""
+
+    def look(folder: Path) -> Arguments:
+        write(folder)
+        return ["init", str(folder / "bert"), str(folder / "data.jsonl"), "--out", str(folder / "new")]
+
+    return look
+
+
 def predictions(name: str, **changed: Any) -> Callable[[Path], str]:
     def write(folder: Path) -> str:
         return put(
@@ -234,6 +267,19 @@ BROKEN: dict[str, tuple[Callable[[Path], Arguments], str]] = {
     "model: ONNX with other outputs": (incumbent("onnx/model.onnx", lambda f: onnx_file(f, reads="input_ids", width=5)), "one logit per label"),
     "model: weights that are no numbers": (incumbent("bert", not_a_number), "logits must be finite"),
     "model: unreachable hub": (incumbent("nobody/no-model", lambda f: None), "Download it elsewhere and name its folder"),
+    "model: a config that is a list": (checkpoint("config.json", "[1, 2]"), "config.json must be a JSON object"),
+    "model: a tokenizer config that is a list": (checkpoint("tokenizer_config.json", "[]"), "tokenizer_config.json must be a JSON object"),
+    "model: a tokenizer config cut off": (checkpoint("tokenizer_config.json", "{"), "tokenizer_config.json must be a JSON object"),
+    "model: a sentence config cut off": (checkpoint("sentence_bert_config.json", "{"), "sentence_bert_config.json must be a JSON object"),
+    "model: a pooling that is a list": (lambda f: (checkpoint("1_Pooling/config.json", "[]")(f), configured(architectures=["BertModel"])(f))[-1], "1_Pooling/config.json must be a JSON object"),
+    "model: layers in words": (configured(num_hidden_layers="two"), "expected int, got str"),
+    "model: positions in words": (configured(max_position_embeddings="x"), "must be a checkpoint that AutoModelForSequenceClassification loads"),
+    "model: positions below zero": (configured(max_position_embeddings=-5), "must be a checkpoint that AutoModelForSequenceClassification loads"),
+    "model: a padding id of no word": (configured(pad_token_id=10**9), "Padding_idx must be within"),
+    "model: a quantization that is a list": (configured(quantization_config=[1]), "must be a checkpoint that AutoModelForSequenceClassification loads"),
+    "model: labels without numbers": (configured(id2label={"x": "a"}), "must number its labels from 0"),
+    "init: a config that is a list": (looking(checkpoint("config.json", "[1, 2]")), "config.json must be a JSON object"),
+    "init: a tokenizer config that is a list": (looking(checkpoint("tokenizer_config.json", "[]")), "tokenizer_config.json must be a JSON object"),
     # releases
     "release: broken facts": (release(lambda r: (r / "release.json").write_text("{")), "release.json must be a release file"),
     "release: without weights": (release(lambda r: next((r / "candidates").rglob("candidate.json")).unlink()), "must be there, got nothing"),
@@ -250,6 +296,8 @@ BROKEN: dict[str, tuple[Callable[[Path], Arguments], str]] = {
     "compare: unknown slice": (comparing(A, predictions("b.jsonl"), "--slice", "x=y"), "'x=y'"),
     "compare: spreadsheets": (lambda f: ["compare", put(f, rows(), "a.xlsx"), put(f, rows(), "b.xlsx")], "must be prediction files"),
     # the rest
+    "a path longer than any": (lambda f: ["predict", "x" * 5000, "a text"], "a path must be shorter, got 'xxx"),
+    "init: a path longer than any": (lambda f: ["init", "x" * 5000, str(f / "data.jsonl"), "--out", str(f / "new")], "a path must be shorter, got 'xxx"),
     "cost: no texts": (texts(b""), "at least one text"),
     "cost: no UTF-8": (texts(b"\xff\xfe"), "UTF-8"),
     "cost: an SLO in words": (texts(b"hi\n", "--scenario", "server", "--slo", "p95=fast"), "p95=20ms"),

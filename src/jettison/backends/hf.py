@@ -11,7 +11,7 @@ import numpy as np
 from jettison.backends.device import cast
 from jettison.backends.text import TokenClassifier
 from jettison.candidate import Candidate, check_safe
-from jettison.errors import BrokenArtifact, InvalidInput
+from jettison.errors import BrokenArtifact, InvalidInput, JettisonError
 from jettison.files import read_json
 from jettison.registry import need
 
@@ -116,8 +116,6 @@ def load_pretrained(folder: Path, auto_class: str, *, trust_remote_code: bool = 
         UnsafeArtifact: The weights are pickled.
     """
     transformers = need("transformers", "torch")
-    from safetensors import SafetensorError
-
     check_safe(folder)
     try:
         with quiet_transformers(), warnings.catch_warnings():
@@ -131,7 +129,10 @@ def load_pretrained(folder: Path, auto_class: str, *, trust_remote_code: bool = 
                 output_loading_info=True,
                 **_unpacked(folder, transformers),
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+    except (JettisonError, MemoryError):
+        raise
+    # What a configuration may hold makes transformers raise nearly anything, its own Exceptions too.
+    except Exception as error:
         first = " ".join(str(error).split())[:300]
         raise BrokenArtifact(
             f"{folder} must be a checkpoint that {auto_class} loads, got {type(error).__name__}: {first}"

@@ -1,5 +1,6 @@
 """The `jettison` command: finds the sub-command, and turns our errors into one line and an exit code."""
 
+import errno
 import importlib
 import os
 import sys
@@ -75,4 +76,10 @@ def main(arguments: list[str] | None = None) -> Any:
     except JettisonError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        # Only to look whether such a file is there raises, wherever that is.
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        click.echo(f"error: a path must be shorter, got {str(error.filename)[:60]!r} and on.", err=True)
+        sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

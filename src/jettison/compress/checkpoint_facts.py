@@ -23,7 +23,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         BrokenArtifact: It is no JSON object.
     """
-    path = folder / "config.json"
+    return _read_object(folder / "config.json")
+
+
+def _read_object(path: Path) -> dict[str, Any]:
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -48,11 +51,16 @@ def has_head(folder: Path, config: dict[str, Any]) -> bool:
 
 
 def pooling_settings(folder: Path) -> dict[str, Any]:
-    """How an embedder pools its tokens, as sentence-transformers wrote it; the mean otherwise."""
+    """How an embedder pools its tokens, as sentence-transformers wrote it; the mean otherwise.
+
+    Raises:
+        BrokenArtifact: What it wrote is no JSON object.
+        InvalidInput: It pools in a way that no backend here does.
+    """
     path = folder / "1_Pooling" / "config.json"
     if not path.exists():
         return {"pooling": "mean", "normalize": False}
-    stored = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    stored = _read_object(path)
     mode = stored.get("pooling_mode") or next(
         (key for key, on in stored.items() if key.startswith("pooling_mode_") and on), "mean"
     )
@@ -102,9 +110,13 @@ def make_tokenizer(source: Path, folder: Path) -> None:
 
 
 def max_tokens(folder: Path, config: dict[str, Any]) -> int:
-    """The longest input the model was made for, at most 512."""
+    """The longest input the model was made for, at most 512.
+
+    Raises:
+        BrokenArtifact: A file that tells it is no JSON object.
+    """
     found = [MAX_TOKENS]
-    if isinstance(limit := config.get("max_position_embeddings"), int):
+    if isinstance(limit := config.get("max_position_embeddings"), int) and limit > 2:
         # RoBERTa's positions start after the padding index.
         found.append(limit - 2 if "roberta" in str(config.get("model_type")) else limit)
     for name, key in (
@@ -112,7 +124,7 @@ def max_tokens(folder: Path, config: dict[str, Any]) -> int:
         ("sentence_bert_config.json", "max_seq_length"),
     ):
         if (folder / name).exists():
-            limit = msgspec.json.decode((folder / name).read_bytes(), type=dict[str, Any]).get(key)
+            limit = _read_object(folder / name).get(key)
             if isinstance(limit, int) and limit > 0:
                 found.append(limit)
     return min(found)

@@ -81,7 +81,10 @@ def _with_new_head(folder: Path, labels: tuple[str, ...], source: str) -> Any:
                 trust_remote_code=False,
                 dtype="float32",
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except MemoryError:
+        raise
+    # What a configuration may hold makes transformers raise nearly anything, its own Exceptions too.
+    except Exception as error:
         reason = " ".join(str(error).split())[:160]
         raise StepFailed(f"{source} must be an encoder that can classify sequences: {reason}") from error
 
