@@ -422,6 +422,13 @@ def test_too_few_examples_to_calibrate_or_to_prove_anything_are_said_first(
     assert any("has 12 examples: not even a loss under 10 points" in said for said in looked.blocking)
 
 
+def test_a_tokenizer_that_an_onnx_file_lacks_goes_into_its_folder(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "graph").mkdir()
+    (tmp_path / "graph" / "model.onnx").write_bytes(b"a graph")
+    looked = look(str(tmp_path / "graph" / "model.onnx"), data, write=False)
+    assert any(f"tokenizer into {tmp_path / 'graph'}: `Auto" in said for said in looked.blocking)
+
+
 def test_weights_cut_short_and_a_missing_tokenizer_are_seen_before_a_run(
     tmp_path: Path, model: Path, data: Path
 ) -> None:

@@ -35,7 +35,7 @@ def blocking_findings(
     if model.kind in ("checkpoint", "onnx") and model.tokenizer is None and not _has_vocabulary(model):
         found.append(
             f"there is no tokenizer.json beside the model, nor a vocabulary to make one of. Save the "
-            f"tokenizer into {model.place}: `AutoTokenizer.from_pretrained(...).save_pretrained(...)`."
+            f"tokenizer into {_folder(model)}: `AutoTokenizer.from_pretrained(...).save_pretrained(...)`."
         )
     try:
         check_dev(task.development)
@@ -46,10 +46,13 @@ def blocking_findings(
     return tuple(found)
 
 
-def _has_vocabulary(model: ModelLook) -> bool:
+def _folder(model: ModelLook) -> Path:
     place = Path(model.place).expanduser()
-    folder = place if place.is_dir() else place.parent
-    return any((folder / name).exists() for name in VOCABULARIES)
+    return place if place.is_dir() else place.parent
+
+
+def _has_vocabulary(model: ModelLook) -> bool:
+    return any((_folder(model) / name).exists() for name in VOCABULARIES)
 
 
 def _other_labels(model: ModelLook, task: Task, labels: LabelLook) -> str:
