@@ -11,9 +11,11 @@ from jettison.candidate import Candidate
 from jettison.compress.anatomy import anatomy_of
 from jettison.compress.augment import augment
 from jettison.compress.checkpoint import bfloat16_is_fast, check_hf, save_torch, torch_run
+from jettison.compress.draw import context_to_learn, draw_notes
 from jettison.compress.finetune import labelled_rows, labels_share
 from jettison.compress.incumbent_language import is_language
 from jettison.compress.passes import leave_out_attention_dropout
+from jettison.compress.settings_check import check_settings
 from jettison.compress.step import Made, StepContext
 from jettison.compress.teacher import teacher_logits, teacher_logits_until
 from jettison.compress.training import FitSettings, Rows, fit, label_targets, tokenize
@@ -27,6 +29,7 @@ class Distill(msgspec.Struct, frozen=True, kw_only=True):
     code_version: ClassVar[int] = 2
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    later_settings: ClassVar[tuple[str, ...]] = ("most_texts",)
 
     epochs: Annotated[int, msgspec.Meta(ge=1)] = 4
     learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 5e-4
@@ -49,6 +52,11 @@ class Distill(msgspec.Struct, frozen=True, kw_only=True):
     """Of the multiplications in training; auto takes bfloat16 where the CPU has it in hardware."""
     teaching_share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.3
     """Share of the time to the deadline that the teacher may spend on invented texts."""
+    most_texts: int | None = None
+    """Train and unlabelled texts to learn from, drawn where there are more; None is all."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, at_least_1=("most_texts",))
 
     def make(self, candidate: Candidate, context: StepContext) -> Made:
         """Ask the teacher, train, save.
@@ -59,6 +67,7 @@ class Distill(msgspec.Struct, frozen=True, kw_only=True):
             NotEnoughData: There is no text to learn from.
         """
         check_hf(candidate, self.name)
+        whole, context = context, context_to_learn(context, self.most_texts)
         rows, counts = self._taught(candidate, context)
         stop = labelled_rows(candidate, context.data.dev_fit)
         settings = FitSettings(
@@ -86,7 +95,7 @@ class Distill(msgspec.Struct, frozen=True, kw_only=True):
             )
             save_torch(module, context.folder, source=candidate.path)
         log = msgspec.structs.replace(log, attention_dropout=changed)
-        notes = {"training": msgspec.to_builtins(log), "texts": counts}
+        notes = {"training": msgspec.to_builtins(log), "texts": counts, **draw_notes(whole, context)}
         if why_not is not None:
             notes["hidden_states"] = why_not
         resolved = {"precision": "bfloat16" if settings.bfloat16 else "float32"}

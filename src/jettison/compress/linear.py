@@ -10,6 +10,7 @@ import numpy as np
 from jettison.backends.linear import WEIGHTS
 from jettison.candidate import Candidate
 from jettison.compress.checkpoint import LICENCE_FILES, take_over
+from jettison.compress.draw import context_to_learn, draw_notes
 from jettison.compress.linear_features import count_features
 from jettison.compress.linear_fit import FittedLinear, LinearSchedule, fit_linear
 from jettison.compress.settings_check import check_settings
@@ -33,6 +34,7 @@ class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
     code_version: ClassVar[int] = 2
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("numpy", "scipy")
+    later_settings: ClassVar[tuple[str, ...]] = ("most_texts",)
 
     characters: tuple[int, int] = (3, 5)
     """Shortest and longest run of characters of a word."""
@@ -54,11 +56,13 @@ class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
     """Share of features hidden in training."""
     storage: Literal["float32", "float16", "int8"] = "int8"
     """How the rows are kept on disk."""
+    most_texts: int | None = None
+    """Train and unlabelled texts to learn from, drawn where there are more; None is all."""
 
     def __post_init__(self) -> None:
         check_settings(
             self,
-            at_least_1=("min_count", "max_features", "epochs", "patience", "batch_size"),
+            at_least_1=("min_count", "max_features", "epochs", "patience", "batch_size", "most_texts"),
             at_least_0=("augment", "gold_weight"),
             above_0=("learning_rate", "temperature"),
             shares=("dropout",),
@@ -76,6 +80,7 @@ class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
             NotEnoughData: The task has no train examples.
             StepFailed: Training diverged.
         """
+        whole, context = context, context_to_learn(context, self.most_texts)
         transfer = transfer_set(context, self.augment)
         started = time.monotonic()
         arrays, notes = self.train(transfer, context)
@@ -87,7 +92,7 @@ class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
             backend="linear",
             labels=context.incumbent.labels,
             settings=settings,
-            notes=notes | student_notes(context, "linear", settings, transfer),
+            notes=notes | student_notes(context, "linear", settings, transfer) | draw_notes(whole, context),
             resolved={"gold_weight": notes["gold_weight"], "augment": transfer.n_augmented},
         )
 

@@ -10,6 +10,7 @@ import numpy as np
 from jettison.backends.static import NGRAMS, WEIGHTS
 from jettison.candidate import Candidate
 from jettison.compress.checkpoint import LICENCE_FILES, bfloat16_is_fast, take_over, torch_run
+from jettison.compress.draw import context_to_learn, draw_notes
 from jettison.compress.incumbent_language import is_language
 from jettison.compress.linear import DistillLinear, save_rows
 from jettison.compress.settings_check import check_settings
@@ -39,6 +40,7 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
     code_version: ClassVar[int] = 3
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("torch", "tokenizers", "numpy")
+    later_settings: ClassVar[tuple[str, ...]] = ("most_texts",)
 
     d: int = 128
     """Length of a token vector."""
@@ -72,11 +74,16 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
     """Weight of the linear student (see `distill_linear`) in the logits; 0 leaves it out."""
     storage: Literal["float32", "float16", "int8"] = "int8"
     """How the token vectors and the linear student's rows are kept on disk."""
+    most_texts: int | None = None
+    """Train and unlabelled texts to learn from, drawn where there are more; None is all."""
 
     def __post_init__(self) -> None:
         check_settings(
             self,
-            at_least_1=("d", "channels", "window", "max_tokens", "batch_size", "patience", "epochs"),
+            at_least_1=(
+                *("d", "channels", "window", "max_tokens", "batch_size", "patience", "epochs"),
+                "most_texts",
+            ),
             at_least_0=("hidden", "augment", "gold_weight"),
             shares=("dropout", "token_dropout", "ngram_share"),
             above_0=("learning_rate", "temperature"),
@@ -91,6 +98,7 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
             MissingExtra: torch is not installed.
         """
         need("torch", "torch")
+        whole, context = context, context_to_learn(context, self.most_texts)
         n_known = len(context.data.train) + len(context.data.unlabelled)
         fill = max(0, min(FILLED_UP_TO - n_known, 10 * n_known))
         if is_language(context.incumbent):
@@ -126,7 +134,7 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
             backend="static",
             labels=context.incumbent.labels,
             settings=settings,
-            notes=notes | student_notes(context, "static", settings, transfer),
+            notes=notes | student_notes(context, "static", settings, transfer) | draw_notes(whole, context),
             resolved={
                 "epochs": epochs,
                 "gold_weight": gold_weight,

@@ -94,6 +94,13 @@ class ReadsSource(Protocol):
 
 
 @runtime_checkable
+class HasLaterSettings(Protocol):
+    """A step that got settings after it had made things: None leaves them out of the cache's key."""
+
+    later_settings: ClassVar[tuple[str, ...]]
+
+
+@runtime_checkable
 class ResolvesHere(Protocol):
     """A step with settings that this machine decides: what they come to is part of the cache's key."""
 
@@ -148,7 +155,7 @@ def apply_step(
     key = value_sha256(
         {
             "step": [step.name, step.code_version],
-            "settings": settings,
+            "settings": key_settings(step, settings),
             "parent": candidate.digest,
             "incumbent": context.incumbent.digest,
             "data": context.data.digest if step.reads_data else None,
@@ -184,6 +191,12 @@ def apply_step(
             lineage=(*candidate.lineage, applied),
         )
     return Candidate.at(folder)
+
+
+def key_settings(step: Step, settings: dict[str, Any]) -> dict[str, Any]:
+    """The part of a step's settings that stands in its key."""
+    later = step.later_settings if isinstance(step, HasLaterSettings) else ()
+    return {name: value for name, value in settings.items() if name not in later or value is not None}
 
 
 def replace_name(candidate: Candidate, name: str | None) -> Candidate:
