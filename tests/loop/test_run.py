@@ -22,6 +22,7 @@ from jettison.loop.config import check_config
 from jettison.loop.run import run
 from jettison.loop.watcher import Silent
 from jettison.release import verify_release
+from jettison.task.read import read_task
 
 FEW_CASCADES = {"epsilons": (0.01,), "n_shown": 2}
 
@@ -129,6 +130,25 @@ def test_where_every_recipe_fails_the_decision_says_why(tmp_path):
     (reason,) = outcome.decision.reasons
     assert reason.startswith("None of 1 recipes could be made; the first, broken: ")
     assert any("release is of an earlier decision" in said for said in heard.said)
+
+
+def test_where_the_budget_is_short_a_student_learns_from_a_draw_and_the_report_says_so(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("jettison.compress.recipe_texts.FEWEST_TEXTS", 40)
+    monkeypatch.setattr("jettison.compress.recipe_texts.LEARNING_SHARE", 1e-6)
+    config = config_at(tmp_path, **FEW_CASCADES)
+    heard = Heard()
+    outcome = run(
+        msgspec.structs.replace(config, recipes="auto", budget="10m", skip=["static"]), watcher=heard
+    )
+    n_texts = len(read_task(config.task).train)
+    said = f"learned from 40 of {n_texts} texts, since the budget is short"
+    assert f"linear: {said}" in heard.said
+    content = msgspec.json.decode((outcome.folder / "report.json").read_bytes())
+    (linear,) = (one for one in content["tried"] if one["name"] == "linear")
+    assert linear["reason"].endswith(said)
+    assert any(step.startswith("distill linear (most_texts 40,") for step in linear["steps"])
 
 
 def test_a_full_disk_ends_the_run_and_is_not_told_as_a_recipe_that_fails(tmp_path, monkeypatch):

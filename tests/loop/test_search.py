@@ -15,6 +15,7 @@ from jettison.loop.search import (
     Findings,
     example_cpu_s,
     first_look,
+    making_s,
     search,
     time_for_costs,
 )
@@ -103,6 +104,61 @@ def test_what_two_students_share_is_spent_once(monkeypatch: pytest.MonkeyPatch) 
     found = search(workspace, None, recipes, training_threads=1, example_s=0.0)  # type: ignore[arg-type]
     assert tried == [("linear", 70.0), ("static", 30.0)]
     assert [(one.name, one.reason) for one in found.tried] == [("third", NO_TIME)]
+
+
+def test_a_slow_conversion_says_little_of_trainings_and_nothing_once_one_is_measured() -> None:
+    """A conversion took 40 s instead of 10. Of a student not seen yet that weighs beside 30 s as estimated:
+    (30 + 40) / (30 + 10) = 1.75."""
+    clock = Clock(200.0)
+    assert clock.corrected_s(100.0, work="student") == 100.0
+    clock.learn(estimate_s=10.0, took_s=40.0, work="conversion")
+    assert clock.corrected_s(100.0, work="conversion") == clock.corrected_s(100.0) == 400.0
+    assert clock.corrected_s(100.0, work="student") == 175.0
+    assert clock.has_time_for(100.0, work="student")
+    assert not clock.has_time_for(100.0, work="conversion")
+    clock.learn(estimate_s=50.0, took_s=60.0, work="student")
+    assert clock.corrected_s(100.0, work="student") == pytest.approx(120.0)
+    assert clock.corrected_s(100.0) == pytest.approx(100 * 100 / 60)  # of all work together
+
+
+def test_with_less_time_than_planned_a_recipe_learns_from_fewer_texts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 200 s 20 are kept. 190 s for 40,000 texts do not fit, 100 s for 20,000 do; 90 s more do not."""
+    tried: list[Recipe] = []
+    monkeypatch.setattr(searching, "_try", lambda w, i, recipe, *rest: tried.append(recipe))
+    monkeypatch.setattr(searching, "time_for_costs", lambda workspace: 5.0)
+    clock, told = Clock(200.0), list[str]()
+    clock.spent_s = lambda: sum(one.estimate_s for one in tried)  # type: ignore[method-assign]
+    watcher = SimpleNamespace(stage=lambda *_: None, found=told.append)
+    task, config = SimpleNamespace(n_test=0), SimpleNamespace(budget_s=200.0)
+    workspace = SimpleNamespace(clock=clock, watcher=watcher, task=task, config=config)
+
+    def recipe(name: str, n_texts: int, estimate_s: float, *fewer: Recipe) -> Recipe:
+        return Recipe(
+            name=name, steps=(), estimate_s=estimate_s, most_texts=n_texts, of_texts=90_000, fewer=fewer
+        )
+
+    given = [
+        recipe("linear", 40_000, 190.0, recipe("linear", 20_000, 100.0)),
+        recipe("static", 40_000, 95.0, recipe("static", 20_000, 90.0)),
+    ]
+    found = search(workspace, None, given, training_threads=1, example_s=0.0)  # type: ignore[arg-type]
+    assert [(one.name, one.most_texts) for one in tried] == [("linear", 20_000)]
+    assert told == [
+        "linear: learned from 20,000 of 90,000 texts, since the budget is short",
+        "static: left out, no time in the budget",
+    ]
+    assert [(one.name, one.reason) for one in found.tried] == [("static", NO_TIME)]
+
+
+def test_time_for_making_is_what_reading_asking_measuring_and_deciding_leave() -> None:
+    """600 s but 235 for costs, 15 + 1.5 x 20 to decide, 12 to ask 3,000 of dev and 6 to read 100,000."""
+    config = SimpleNamespace(n_shown=5, cost_s=8.0, cost_openings=6, budget_s=600.0)
+    workspace = SimpleNamespace(config=config, task=SimpleNamespace(n_test=5000), dev=[None] * 3000)
+    assert making_s(workspace, 0.004, 100_000) == pytest.approx(600 - 235 - 45 - 12 - 6)  # type: ignore[arg-type]
+    config.budget_s = None
+    assert making_s(workspace, 0.004, 100_000) is None  # type: ignore[arg-type]
 
 
 def test_of_four_rivals_two_stay_after_short_training_where_there_is_time_for_it(

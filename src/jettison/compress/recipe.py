@@ -11,6 +11,7 @@ from jettison.compress.embedder_index import is_embedder
 from jettison.compress.incumbent_language import LANGUAGE_BACKENDS
 from jettison.compress.recipe_embedder import embedder_recipes
 from jettison.compress.recipe_language import language_recipes
+from jettison.compress.recipe_texts import counts_below, draw_where_short
 from jettison.compress.recipe_types import Recipe as Recipe
 from jettison.compress.recipe_types import Surroundings as Surroundings
 from jettison.errors import InvalidInput, JettisonError
@@ -32,6 +33,26 @@ HEALING_TEXTS = 120_000
 """Texts that a pruned transformer is shown, repetitions included."""
 REFINING_TEXTS = 40_000
 """Texts that a narrowed one is shown: refitted, it is right nearly as often as the whole already."""
+STUDENT_TEXTS = 15_000
+"""Texts that the fixed times of the students hold for."""
+LINEAR_TEXT_S = 4e-4
+"""CPU-seconds that each further text takes: of texts as of CLINC150 20,000 took 20 s, 60,000 took 31 s."""
+STATIC_TEXTS = 360_000
+"""Texts that the static student is shown in the time that is estimated; three passes may show more."""
+READING_TEXT_S = 2e-5
+"""CPU-seconds that `max_tokens = "data"` takes for a text."""
+IMPORTANCE_PASSES = 5
+"""What an example costs that importance is measured on, gradients and both checks included, in answers."""
+ANSWER_SHARE = {
+    "free": 1.0,
+    "quantized": 0.6,
+    "trimmed": 0.6,
+    "narrowed": 0.5,
+    "pruned": 0.4,
+    "student": 0.05,
+    "encoder": 0.1,
+}
+"""Time of a family's answer in a batch over the incumbent's, on the safe side; 1 for any other."""
 
 
 def auto_recipes(incumbent: Candidate, around: Surroundings) -> tuple[Recipe, ...]:
@@ -42,6 +63,39 @@ def auto_recipes(incumbent: Candidate, around: Surroundings) -> tuple[Recipe, ..
     in closed form, and pruned ones healed by distillation. Cascades are not recipes: the search builds
     them of what survives.
     """
+    recipes = _all_recipes(incumbent, around)
+    if around.making_s is not None:
+        n_sharing = _n_sharing(recipes)
+        fewer = {n: _all_recipes(incumbent, _drawn(around, n)) for n in counts_below(around.n_train)}
+        recipes = draw_where_short(
+            {around.n_train: recipes, **fewer},
+            around.making_s,
+            lambda recipe: _charged_s(recipe, n_sharing),
+        )
+    return by_worth(recipes)
+
+
+def by_worth(recipes: Sequence[Recipe]) -> tuple[Recipe, ...]:
+    """The most expected of a second first; time that several share is charged in equal parts."""
+    n_sharing = _n_sharing(recipes)
+    return tuple(sorted(recipes, key=lambda recipe: _charged_s(recipe, n_sharing) / recipe.worth))
+
+
+def _n_sharing(recipes: Sequence[Recipe]) -> int:
+    return max(1, sum(recipe.shared_s > 0 for recipe in recipes))
+
+
+def _charged_s(recipe: Recipe, n_sharing: int) -> float:
+    """Its estimate with an equal part of what several share."""
+    return recipe.estimate_s - recipe.shared_s * (1 - 1 / n_sharing)
+
+
+def _drawn(around: Surroundings, n_texts: int) -> Surroundings:
+    return msgspec.structs.replace(around, n_train=n_texts, of_texts=around.of_texts or around.n_train)
+
+
+def _all_recipes(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
+    """Every recipe that the rule knows, with what it takes to make it and to ask it dev."""
     if is_embedder(incumbent):
         recipes = embedder_recipes(incumbent, around)
     elif incumbent.backend in LANGUAGE_BACKENDS:
@@ -50,17 +104,18 @@ def auto_recipes(incumbent: Candidate, around: Surroundings) -> tuple[Recipe, ..
         recipes = [*_free(incumbent, around), *_quantized(incumbent, around)]
         recipes += _students(around, _short_training(around))
         recipes += [*_narrowed(incumbent, around), *_pruned(incumbent, around)]
-    return by_worth(recipes)
+    return [
+        msgspec.structs.replace(recipe, estimate_s=recipe.estimate_s + _around_making_s(recipe, around))
+        for recipe in recipes
+    ]
 
 
-def by_worth(recipes: Sequence[Recipe]) -> tuple[Recipe, ...]:
-    """The most expected of a second first; time that several share is charged in equal parts."""
-    n_sharing = max(1, sum(recipe.shared_s > 0 for recipe in recipes))
-
-    def price_s(recipe: Recipe) -> float:
-        return (recipe.estimate_s - recipe.shared_s * (1 - 1 / n_sharing)) / recipe.worth
-
-    return tuple(sorted(recipes, key=price_s))
+def _around_making_s(recipe: Recipe, around: Surroundings) -> float:
+    """Seconds for what is not making it: asking it all of dev, and counting the data's tokens."""
+    asking_s = around.n_dev * around.example_s * ANSWER_SHARE.get(recipe.family, 1.0) / around.n_workers
+    counts = any(step.get("max_tokens") == "data" for step in recipe.steps)
+    n_texts = (around.of_texts or around.n_train) + around.n_dev
+    return asking_s + (READING_TEXT_S * n_texts if counts else 0.0)
 
 
 def recipes_from(given: list[dict[str, Any]]) -> tuple[Recipe, ...]:
@@ -126,6 +181,8 @@ def lineage_words(candidate: Candidate) -> tuple[str, ...]:
         }
         is_cascade = applied.step == "cascade"
         arms = {k: v for k, v in applied.notes.items() if is_cascade and k in ("lean", "fallback")}
+        if "most_texts" in shown:  # what was left out of the lesson is told before its settings
+            arms["most_texts"] = shown.pop("most_texts")
         most = 7 if is_cascade else 4
         words.append(describe_step({"step": applied.step, **arms, **dict(list(shown.items())[:most])}))
     return tuple(words)
@@ -292,7 +349,7 @@ def _students(around: Surroundings, training: dict[str, Any] | None = None) -> l
             steps=({"step": "distill_linear"},),
             family="student",
             worth=0.7,
-            estimate_s=10 + teach_s,
+            estimate_s=10 + _further_texts_s(around) + teach_s,
             shared_s=teach_s,
             why="hashed n-grams and one layer: the cheapest thing that could work",
         ),
@@ -308,11 +365,18 @@ def _students(around: Surroundings, training: dict[str, Any] | None = None) -> l
     ]
 
 
+def _further_texts_s(around: Surroundings) -> float:
+    return LINEAR_TEXT_S * max(0, around.n_train - STUDENT_TEXTS)
+
+
 def _static_s(around: Surroundings, training: dict[str, Any] | None) -> float:
-    """Seconds to train the static student, its lessons known."""
+    """Seconds to train the static student and the linear one beside it, its lessons known."""
+    beside_s = _further_texts_s(around)
     if not training:
-        return 60.0
-    return 15.0 + 15.0 * min(1.0, (around.budget_s or FULL_TEXTS_BUDGET_S) / FULL_TEXTS_BUDGET_S)
+        return 60.0 * max(1.0, 3 * around.n_train / STATIC_TEXTS) + beside_s
+    texts = min(1.0, (around.budget_s or FULL_TEXTS_BUDGET_S) / FULL_TEXTS_BUDGET_S)
+    shown = max(texts, int(training["epochs"]) * around.n_train / SHORT_TEXTS)
+    return 15.0 + 15.0 * shown + beside_s
 
 
 def _narrowed(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
@@ -329,8 +393,7 @@ def _narrowed(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
             ),
             family="narrowed",
             worth=0.3,
-            # About 1,600 texts pass every layer twice, and half of the layers are passed to reach one.
-            estimate_s=40 + 1600 * around.n_layers * around.example_s,
+            estimate_s=40 + _narrowing_s(around, around.n_layers),
             why=f"{share} of the feed-forward neurons, refitted without training to give what all "
             "gave, in int8",
         )
@@ -340,6 +403,22 @@ def _narrowed(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
             ("third", "a third", 1 / 3),
         )
     ] + [_narrowed_and_healed(around, around.n_layers)]
+
+
+def _narrowing_s(around: Surroundings, n_layers: int) -> float:
+    """Seconds to choose neurons and refit what is left: the step takes a number of tokens, not of texts."""
+    from jettison.compress.narrow import Narrow
+
+    step = Narrow()
+    n_texts = min(around.of_texts or around.n_train, step.n_tokens / max(1.0, around.tokens_per_text))
+    # The texts pass every layer twice, and half of the layers are passed to reach one.
+    passed = n_texts * n_layers + IMPORTANCE_PASSES * min(step.n_examples, around.n_train)
+    return passed * around.example_s
+
+
+def _watching_s(around: Surroundings, epochs: int, share: float) -> float:
+    """Seconds for early stopping to ask half of dev after each epoch, of a model of a share of the work."""
+    return 0.5 * epochs * around.n_dev * around.example_s * share
 
 
 def _narrowed_and_healed(around: Surroundings, n_layers: int) -> Recipe:
@@ -364,7 +443,10 @@ def _narrowed_and_healed(around: Surroundings, n_layers: int) -> Recipe:
         family="narrowed",
         worth=0.4,
         # Half of the products of the whole model are left, and the teacher is asked at every batch.
-        estimate_s=80 + 1600 * n_layers * around.example_s + 1.2 * epochs * pass_s,
+        estimate_s=80
+        + _narrowing_s(around, n_layers)
+        + 1.2 * epochs * pass_s
+        + _watching_s(around, epochs, 0.6),
         why="a third of the feed-forward neurons, refitted, then taught the incumbent's answers and hidden "
         "states, in int8",
     )
@@ -407,7 +489,9 @@ def _pruned(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
             ),
             family="pruned",
             worth=0.3,
-            estimate_s=40 + 0.9 * epochs * pass_s * work * shape["depth"] / around.n_layers,
+            estimate_s=40
+            + 0.9 * epochs * pass_s * work * shape["depth"] / around.n_layers
+            + _watching_s(around, epochs, work * shape["depth"] / around.n_layers),
             why=f"{shape['depth']} of {around.n_layers} layers with {neurons}, healed by the incumbent's "
             "own answers, in int8",
         )

@@ -21,6 +21,7 @@ from jettison.compress.recipe import (
     installed_extras,
     recipes_from,
 )
+from jettison.compress.settings import mean_tokens
 from jettison.compress.teacher import keep_answers
 from jettison.decide.decide import Evidence, decide
 from jettison.decide.render import read_decision, write_decision
@@ -45,6 +46,7 @@ from jettison.loop.search import (
     decision_s,
     example_cpu_s,
     first_contender,
+    making_s,
     search,
     with_costs,
 )
@@ -327,15 +329,20 @@ def _tell_students(workspace: Workspace, incumbent: Contender) -> None:
 
 def _auto(workspace: Workspace, incumbent: Contender, example_s: float) -> tuple[Recipe, ...]:
     data = workspace.task.development
+    n_texts = len(data.train) + len(data.unlabelled)
     around = Surroundings(
         installed=installed_extras(),
-        n_train=len(data.train) + len(data.unlabelled),
+        n_train=n_texts,
+        n_dev=len(data.dev),
+        tokens_per_text=mean_tokens(incumbent.candidate, data),
         n_layers=incumbent.candidate.settings.get("n_layers"),
         example_s=example_s,
         has_bfloat16="avx512_bf16" in describe_machine().get("features", ""),
         kind=data.kind,
         student=workspace.config.student,
         budget_s=workspace.config.budget_s,
+        making_s=making_s(workspace, example_s, n_texts),
+        n_workers=training_threads(workspace.config),
     )
     recipes = auto_recipes(incumbent.candidate, around)
     everywhere = msgspec.structs.replace(around, installed=frozenset(EXTRAS), has_bfloat16=True)

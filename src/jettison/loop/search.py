@@ -14,6 +14,8 @@ import numpy as np
 from jettison.backends.machine import answering_machine
 from jettison.candidate import Candidate
 from jettison.compress.recipe import Recipe, describe_step
+from jettison.compress.recipe_texts import draw_words
+from jettison.compress.recipe_types import work_of
 from jettison.compress.step import step_from
 from jettison.cost.measure import CUT_SHORT
 from jettison.cost.per_correct import costs_per_correct
@@ -22,6 +24,7 @@ from jettison.decision import CostSummary
 from jettison.errors import CannotWrite, JettisonError, Unanswered
 from jettison.files import read_json, value_sha256, write_json
 from jettison.loop.remote import costs_of
+from jettison.loop.watcher import Clock
 from jettison.loop.workspace import Contender, Workspace
 from jettison.record import Record, mean_score
 from jettison.task import Example, Input
@@ -37,6 +40,8 @@ FULL_BUDGET_S = 600.0
 """Budgets under it keep less than a full measurement of costs takes."""
 DECISION_SHARE = 0.1
 LEAST_EXAMPLE_S = 1e-4
+READ_TEXT_S = 6e-5
+"""CPU-seconds that reading and checking a text of a task takes: 515,000 took 30 s."""
 QUICK_SHARE = 0.25
 FEWEST_HALVED = 4
 """Rivals in a family that is halved: a quarter of the training of three costs as much as it saves."""
@@ -73,32 +78,53 @@ def search(
     rest_s = decision_s(workspace, example_s)
     reserve_s = rest_s + time_for_costs(workspace)
     planned = _halved(workspace, incumbent, recipes, findings, training_threads, reserve_s=reserve_s)
-    is_taught = False
+    taught_s = 0.0
     for index, recipe in enumerate(planned):
-        recipe = _rest_of(recipe) if is_taught else recipe
-        left_s = workspace.clock.left_s(_estimate_s(planned[index:], is_taught), reserve_s=reserve_s)
+        left_s = workspace.clock.left_s(
+            _work_s(workspace.clock, planned[index:], taught_s), reserve_s=reserve_s
+        )
         workspace.watcher.stage(f"candidate {index + 1} of {len(planned)}: {recipe.name}", left_s)
-        if not workspace.clock.has_time_for(recipe.estimate_s, reserve_s=reserve_s):
+        fitting = _fitting(workspace.clock, recipe, taught_s, reserve_s=reserve_s)
+        if fitting is None:
             findings.tried.append(not_tried(recipe, NO_TIME))
             workspace.watcher.found(f"{recipe.name}: left out, no time in the budget")
             continue
+        if draw := draw_words(fitting):
+            workspace.watcher.found(f"{recipe.name}: {draw}")
         started = time.monotonic()
-        _try(workspace, incumbent, recipe, findings, training_threads)
-        workspace.clock.learn(estimate_s=recipe.estimate_s, took_s=time.monotonic() - started)
-        is_taught = is_taught or recipe.shared_s > 0
+        _try(workspace, incumbent, fitting, findings, training_threads)
+        took_s = time.monotonic() - started
+        workspace.clock.learn(estimate_s=fitting.estimate_s, took_s=took_s, work=work_of(fitting))
+        taught_s += fitting.shared_s
     _cost_and_drop(workspace, incumbent, findings, rest_s=rest_s)
     return findings
 
 
-def _rest_of(recipe: Recipe) -> Recipe:
-    """What is left to do of a recipe where another has spent the time that they share."""
-    return msgspec.structs.replace(recipe, estimate_s=recipe.estimate_s - recipe.shared_s, shared_s=0.0)
+def _fitting(clock: Clock, recipe: Recipe, taught_s: float, *, reserve_s: float) -> Recipe | None:
+    """What is left to do of a recipe, from as many texts as there is time for; None where there is none."""
+    for one in (recipe, *recipe.fewer):
+        rest = _rest_of(one, taught_s)
+        if clock.has_time_for(rest.estimate_s, work=work_of(rest), reserve_s=reserve_s):
+            return rest
+    return None
 
 
-def _estimate_s(recipes: Sequence[Recipe], is_taught: bool) -> float:
-    """Time of some recipes together; what they share counts once, or not at all where it is spent."""
-    shared_s = 0.0 if is_taught else max((recipe.shared_s for recipe in recipes), default=0.0)
-    return shared_s + sum(recipe.estimate_s - recipe.shared_s for recipe in recipes)
+def _rest_of(recipe: Recipe, taught_s: float) -> Recipe:
+    """What is left to do of a recipe where others have spent some of the time that they share."""
+    spent_s = min(recipe.shared_s, taught_s)
+    return msgspec.structs.replace(
+        recipe, estimate_s=recipe.estimate_s - spent_s, shared_s=recipe.shared_s - spent_s
+    )
+
+
+def _work_s(clock: Clock, recipes: Sequence[Recipe], taught_s: float) -> float:
+    """Time of some recipes together; what they share counts once, and not where it is spent."""
+    work_s = 0.0
+    for recipe in recipes:
+        rest = _rest_of(recipe, taught_s)
+        work_s += clock.corrected_s(rest.estimate_s, work=work_of(rest))
+        taught_s += rest.shared_s
+    return work_s
 
 
 def example_cpu_s(records: Sequence[Record], *, took_s: float) -> float:
@@ -120,6 +146,18 @@ def decision_s(workspace: Workspace, example_s: float) -> float:
     """
     takes_s, budget_s = 15.0 + 1.5 * example_s * workspace.task.n_test, workspace.config.budget_s
     return takes_s if budget_s is None else min(takes_s, DECISION_SHARE * budget_s)
+
+
+def making_s(workspace: Workspace, example_s: float, n_texts: int) -> float | None:
+    """Seconds of the budget that are there for making candidates, by estimates alone; None without one.
+
+    No clock is read, so that a run that goes on plans what it planned before.
+    """
+    budget_s = workspace.config.budget_s
+    if budget_s is None:
+        return None
+    asked_s = len(workspace.dev) * example_s + READ_TEXT_S * n_texts
+    return max(0.0, budget_s - asked_s - decision_s(workspace, example_s) - time_for_costs(workspace))
 
 
 def time_for_costs(workspace: Workspace) -> float:
@@ -317,7 +355,7 @@ def _try(
 ) -> None:
     made = _made(workspace, incumbent, recipe, training_threads)
     if isinstance(made, str):
-        findings.tried.append(not_tried(recipe, made, status="failed"))
+        findings.tried.append(not_tried(recipe, _with_draw(made, recipe), status="failed"))
         workspace.watcher.found(f"{recipe.name}: {made}")
         return
     look = _first_look(workspace, made)
@@ -325,7 +363,8 @@ def _try(
     reference = mean_score(incumbent.records_of(looked_at), workspace.scorer)
     if look is not None and reference is not None and reference - look > HOPELESS_LOSS:
         reason = f"loses {reference - look:.1%} on a first look at {len(looked_at)} dev examples"
-        findings.tried.append(not_tried(recipe, reason, status="dropped", score=look))
+        told = _with_draw(reason, recipe)
+        findings.tried.append(not_tried(recipe, told, status="dropped", score=look))
         workspace.watcher.found(f"{recipe.name}: dropped, {reason}")
         return
     contender = first_contender(workspace, made, recipe)
@@ -412,8 +451,14 @@ def tried(contender: Contender, incumbent: Contender, *, status: Status, reason:
         cpu_ratio=None if ratio is None else ratio.value,
         bytes=contender.candidate.artifact_bytes,
         status=status,
-        reason=reason,
+        reason=_with_draw(reason, contender.recipe),
     )
+
+
+def _with_draw(reason: str, recipe: Recipe) -> str:
+    """A reason, and that the candidate learned from some of the texts alone, where it did."""
+    draw = draw_words(recipe)
+    return f"{reason}; {draw}" if draw else reason
 
 
 def not_tried(

@@ -81,11 +81,18 @@ def _effects(
                 dev_loss=None if base is None or score is None else base - score,
                 cpu_ratio=None if cpu is None or after is None else after / cpu,
                 bytes=candidate.artifact_bytes,
-                note=f"on {len(looked_at)} dev examples",
+                note=f"on {len(looked_at)} dev examples{_draw_of(step, candidate)}",
             )
         )
         base, cpu = score, after
     return tuple(effects)
+
+
+def _draw_of(step: str, candidate: Candidate) -> str:
+    """Of how many texts the step drew those it learned from, in words; nothing where it took all."""
+    applied = next((one for one in reversed(candidate.lineage) if one.step == step), None)
+    drawn = None if applied is None else applied.notes.get("drawn")
+    return "" if drawn is None else f"; learned from {drawn['texts']:,} of {drawn['of']:,} texts"
 
 
 def _cpu_ratios(

@@ -30,14 +30,17 @@ class Silent:
         """Ignored."""
 
 
+OTHER_WORK_S = 30.0
+"""So much of work that was not measured yet is taken to go as estimated, beside what other kinds say."""
+
+
 class Clock:
-    """Time spent and left, with estimates corrected by how wrong the earlier ones were."""
+    """Time spent and left, with estimates corrected by how wrong earlier ones of like work were."""
 
     def __init__(self, budget_s: float | None) -> None:
         self._started = time.monotonic()
         self._budget_s = budget_s
-        self._estimated_s = 0.0
-        self._took_s = 0.0
+        self._learned: dict[str, tuple[float, float]] = {}
 
     def spent_s(self) -> float:
         """Seconds since the run began."""
@@ -47,27 +50,39 @@ class Clock:
         """Seconds left of the budget but for `reserve_s`, 0 where it is spent; None without one."""
         return None if self._budget_s is None else max(0.0, self._budget_s - self.spent_s() - reserve_s)
 
-    def learn(self, *, estimate_s: float, took_s: float) -> None:
+    def learn(self, *, estimate_s: float, took_s: float, work: str = "") -> None:
         """Take in how long a piece of work took against its estimate; cached work teaches nothing."""
         if took_s > 1.0:
-            self._estimated_s += estimate_s
-            self._took_s += took_s
+            estimated_s, taken_s = self._learned.get(work, (0.0, 0.0))
+            self._learned[work] = (estimated_s + estimate_s, taken_s + took_s)
 
-    def corrected_s(self, estimate_s: float) -> float:
-        """An estimate scaled by what was learned, within a factor of four either way."""
-        if self._estimated_s == 0.0:
+    def corrected_s(self, estimate_s: float, *, work: str | None = None) -> float:
+        """An estimate scaled by what was learned of such work, within a factor of four either way.
+
+        Args:
+            estimate_s: Seconds that were estimated.
+            work: Its kind. One that was not measured yet takes what all others say together, which the
+                less they were the less weighs: one slow conversion does not make every training slow.
+                None is work of all kinds.
+        """
+        estimated_s, took_s = (0.0, 0.0) if work is None else self._learned.get(work, (0.0, 0.0))
+        if estimated_s == 0.0:
+            doubt_s = 0.0 if work is None else OTHER_WORK_S
+            estimated_s = doubt_s + sum(estimated for estimated, _ in self._learned.values())
+            took_s = doubt_s + sum(taken for _, taken in self._learned.values())
+        if estimated_s == 0.0:
             return estimate_s
-        return estimate_s * min(4.0, max(0.25, self._took_s / self._estimated_s))
+        return estimate_s * min(4.0, max(0.25, took_s / estimated_s))
 
-    def left_s(self, estimate_s: float, *, reserve_s: float = 0.0) -> float:
-        """Seconds that work and what must follow will take: what the budget has no time for is left out."""
-        work_s = self.corrected_s(estimate_s)
+    def left_s(self, work_s: float, *, reserve_s: float = 0.0) -> float:
+        """Seconds that work, as corrected, and what must follow will take: what the budget has no time for
+        is left out."""
         if self._budget_s is not None:
             work_s = min(work_s, max(0.0, self._budget_s - self.spent_s() - reserve_s))
         return work_s + reserve_s
 
-    def has_time_for(self, estimate_s: float, *, reserve_s: float = 0.0) -> bool:
+    def has_time_for(self, estimate_s: float, *, work: str | None = None, reserve_s: float = 0.0) -> bool:
         """Whether a piece of work fits in the budget, with `reserve_s` kept for what must follow."""
         if self._budget_s is None:
             return True
-        return self.spent_s() + self.corrected_s(estimate_s) + reserve_s <= self._budget_s
+        return self.spent_s() + self.corrected_s(estimate_s, work=work) + reserve_s <= self._budget_s
