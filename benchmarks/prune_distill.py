@@ -16,6 +16,7 @@ from pathlib import Path
 from beside import figure
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate
+from jettison.compress.deadline import Deadline
 from jettison.compress.distill import Distill
 from jettison.compress.incumbent import take_in
 from jettison.compress.prune import Prune
@@ -51,7 +52,7 @@ def main(folder: Path, seconds: float, depths: list[int]) -> None:
     for depth in depths:
         pruned = apply_step(Prune(depth=depth), incumbent, context, cache=folder / "cache")
         report(f"{depth}_layers_pruned", pruned, data, "incumbent")
-        timed = dataclasses.replace(context, deadline=time.monotonic() + seconds)
+        timed = dataclasses.replace(context, deadline=Deadline(time.monotonic() + seconds))
         healed = apply_step(Distill(), pruned, timed, cache=folder / "cache")
         report(f"{depth}_layers_healed", healed, data, "incumbent")
         print(healed.lineage[-1].notes["training"], healed.lineage[-1].notes["texts"], file=sys.stderr)

@@ -43,6 +43,10 @@ class StepFailed(JettisonError):
     """A step could not make its candidate: it diverged, does not apply here, or ran out of time."""
 
 
+class OutOfTime(StepFailed):
+    """A step could not begin, or not come to a result, before its deadline."""
+
+
 class Unsupported(JettisonError):
     """A backend has no such ability: an endpoint gives no likelihood of a given text."""
 

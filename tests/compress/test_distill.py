@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jettison.candidate import AppliedStep, write_candidate
+from jettison.compress.deadline import Deadline
 from jettison.compress.distill import layer_map
 from jettison.compress.teacher import teacher_logits
 from jettison.errors import NotEnoughData, StepFailed
@@ -87,7 +88,7 @@ def test_it_ends_at_the_deadline_and_says_how_many_texts_were_made(tmp_path: Pat
     teacher_logits(context, [e.input for e in (*context.data.train, *context.data.unlabelled)])
     started = time.monotonic()
     step = {**FAST, "epochs": 10_000, "patience": 10_000, "augment": 2.0}
-    student = make(tmp_path, incumbent, step, deadline=started + 3.0)
+    student = make(tmp_path, incumbent, step, deadline=Deadline(started + 3.0))
     assert time.monotonic() - started < 40
     assert student.lineage[-1].notes["training"]["stopped"] == "deadline"
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jettison.candidate import Candidate
+from jettison.compress.deadline import Deadline
 from jettison.compress.training import (
     FitSettings,
     Rows,
@@ -89,7 +90,9 @@ def test_a_diverging_loss_is_one_clear_error_and_leaves_nothing(tmp_path: Path) 
 def test_it_ends_at_the_deadline_with_the_best_so_far(tmp_path: Path) -> None:
     start = untrained(tmp_path)
     started = time.monotonic()
-    tuned = make(tmp_path, start, {**FAST, "epochs": 10_000, "patience": 10_000}, deadline=started + 3.0)
+    tuned = make(
+        tmp_path, start, {**FAST, "epochs": 10_000, "patience": 10_000}, deadline=Deadline(started + 3.0)
+    )
     assert time.monotonic() - started < 40
     training = tuned.lineage[-1].notes["training"]
     assert training["stopped"] == "deadline"
@@ -97,8 +100,8 @@ def test_it_ends_at_the_deadline_with_the_best_so_far(tmp_path: Path) -> None:
 
 
 def test_without_time_left_nothing_is_passed_off_as_trained(tmp_path: Path) -> None:
-    with pytest.raises(StepFailed, match=r"must start before the deadline, got no time left"):
-        make(tmp_path, untrained(tmp_path), FAST, deadline=time.monotonic() - 1)
+    with pytest.raises(StepFailed, match=r"must begin before the deadline, got no time left"):
+        make(tmp_path, untrained(tmp_path), FAST, deadline=Deadline(time.monotonic() - 1))
 
 
 def test_it_stops_early_when_dev_no_longer_gains(tmp_path: Path) -> None:

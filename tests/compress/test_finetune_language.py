@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from clocks import over_once_begun
 from jettison.backends.causal import CausalEngine
 from jettison.backends.open import open_model
 from jettison.compress.answer_rows import PromptTokens, known_pairs
@@ -115,7 +116,7 @@ def test_divergence_and_missing_answers_are_said(tmp_path: Path) -> None:
     with pytest.raises(NotEnoughData, match=r"'finetune_language' needs train examples with answers"):
         apply(tmp_path, candidate, LORA, data=replace(DATA, train=()))
     with pytest.raises(StepFailed, match=r"training must start before the deadline"):
-        apply(tmp_path, candidate, LORA, deadline=0.0)
+        apply(tmp_path, candidate, LORA, deadline=over_once_begun())
 
 
 def test_the_step_conforms(tmp_path: Path) -> None:

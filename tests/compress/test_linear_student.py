@@ -10,6 +10,7 @@ import pytest
 
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, verify_candidate, write_candidate
+from jettison.compress.deadline import Deadline
 from jettison.compress.linear import DistillLinear
 from jettison.compress.linear_features import count_features
 from jettison.compress.linear_fit import LinearSchedule, fit_linear
@@ -119,14 +120,14 @@ def test_a_deadline_ends_training_with_what_there_is(incumbent: Candidate, tmp_p
     long = msgspec.structs.replace(QUICK, epochs=100_000, patience=100_000)
     brief = msgspec.structs.replace(QUICK, epochs=1)  # the teacher's answers are kept
     apply_step(brief, incumbent, context_of(incumbent, tmp_path), cache=tmp_path / "cache")
-    context = context_of(incumbent, tmp_path, deadline=time.monotonic() + 1.0)
+    context = context_of(incumbent, tmp_path, deadline=Deadline(time.monotonic() + 1.0))
     made = apply_step(long, incumbent, context, cache=tmp_path / "cache")
     assert made.lineage[-1].notes["stopped_by"] == "deadline"
 
 
 def test_without_any_time_no_student_is_made(incumbent: Candidate, tmp_path: Path) -> None:
-    context = context_of(incumbent, tmp_path, deadline=time.monotonic() - 1)
-    with pytest.raises(StepFailed, match=r"must start before the deadline, got no time left"):
+    context = context_of(incumbent, tmp_path, deadline=Deadline(time.monotonic() - 1))
+    with pytest.raises(StepFailed, match=r"must begin before the deadline, got no time left"):
         apply_step(QUICK, incumbent, context, cache=tmp_path / "cache")
 
 

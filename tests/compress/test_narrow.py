@@ -1,11 +1,11 @@
 """Narrowing takes neurons away and refits the rest so that the layers give what they gave."""
 
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from clocks import over_once_begun
 from jettison.backends.hf import load_torch
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, write_candidate
@@ -123,7 +123,7 @@ def test_what_cannot_be_narrowed_is_said(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"step 'narrow': Expected `float` < 1.0"):
         make(tmp_path, incumbent, {"step": "narrow", "width": 1.0})
     with pytest.raises(StepFailed, match=r"must refit 4 layers before the deadline, got 0. Allow it more"):
-        make(tmp_path, incumbent, {"step": "narrow"}, deadline=time.monotonic() - 1)
+        make(tmp_path, incumbent, {"step": "narrow"}, deadline=over_once_begun())
     folder = tmp_path / "fake"
     folder.mkdir()
     fake = write_candidate(folder, name="f", backend="fake", labels=["a", "b"])

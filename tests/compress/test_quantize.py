@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from clocks import over_once_begun
 from jettison.backends import machine
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate
@@ -406,7 +407,7 @@ def test_mixed_precision_stops_at_its_deadline(
     step = MixedPrecision(n_texts=2)
     monkeypatch.setattr("jettison.compress.mixed._Search._holds", lambda self, tried: False)
     with pytest.raises(StepFailed, match="must end before its deadline"):
-        applied(step, exports["fused"], replace(context, deadline=0.0))
+        applied(step, exports["fused"], replace(context, deadline=over_once_begun()))
 
 
 def test_mixed_precision_tries_no_layer_when_all_int8_holds(

@@ -11,6 +11,7 @@ import pytest
 from jettison.backends.open import open_model
 from jettison.backends.static import StaticClassifier
 from jettison.candidate import Candidate, verify_candidate, write_candidate
+from jettison.compress.deadline import Deadline
 from jettison.compress.static import DistillStatic
 from jettison.compress.step import Step, StepContext, apply_step, step_from
 from jettison.compress.token_table import token_table
@@ -37,7 +38,7 @@ def knows_the_answers(incumbent: Candidate, monkeypatch: pytest.MonkeyPatch) -> 
     """Let the teacher answer train, dev and unlabelled texts by their words, a cheap perfect teacher."""
     from tiny import INTENTS
 
-    def logits(context: StepContext, texts: list[str], until: float | None = None) -> np.ndarray:
+    def logits(context: StepContext, texts: list[str], until: Deadline | None = None) -> np.ndarray:
         found = np.zeros((len(texts), len(incumbent.labels)), np.float32)
         for row, text in enumerate(texts):
             hits = [
@@ -47,7 +48,7 @@ def knows_the_answers(incumbent: Candidate, monkeypatch: pytest.MonkeyPatch) -> 
             found[row, incumbent.labels.index("oos")] = 4.0
         return found
 
-    monkeypatch.setattr("jettison.compress.transfer.teacher_logits", logits)
+    monkeypatch.setattr("jettison.compress.transfer.teacher_logits_in_time", logits)
     monkeypatch.setattr("jettison.compress.transfer.teacher_logits_until", logits)
     monkeypatch.setattr("jettison.compress.student_check.teacher_logits", logits)
 
@@ -194,7 +195,7 @@ def test_a_deadline_ends_training_with_what_there_is(incumbent: Candidate, tmp_p
     long = msgspec.structs.replace(SMALL, epochs=5000, patience=5000)
     brief = msgspec.structs.replace(SMALL, epochs=1)  # the teacher's answers are kept
     apply_step(brief, incumbent, context_of(incumbent, tmp_path), cache=tmp_path / "cache")
-    context = context_of(incumbent, tmp_path, deadline=time.monotonic() + 1.5)
+    context = context_of(incumbent, tmp_path, deadline=Deadline(time.monotonic() + 1.5))
     started_s = time.process_time()  # a busy neighbour stretches the clock on the wall
     made = apply_step(long, incumbent, context, cache=tmp_path / "cache")
     assert time.process_time() - started_s < 10
@@ -203,8 +204,8 @@ def test_a_deadline_ends_training_with_what_there_is(incumbent: Candidate, tmp_p
 
 
 def test_without_any_time_no_student_is_made(incumbent: Candidate, tmp_path: Path) -> None:
-    context = context_of(incumbent, tmp_path, deadline=time.monotonic() - 1)
-    with pytest.raises(StepFailed, match=r"must start before the deadline, got no time left"):
+    context = context_of(incumbent, tmp_path, deadline=Deadline(time.monotonic() - 1))
+    with pytest.raises(StepFailed, match=r"must begin before the deadline, got no time left"):
         apply_step(SMALL, incumbent, context, cache=tmp_path / "cache")
 
 

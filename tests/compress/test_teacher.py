@@ -11,6 +11,7 @@ from jettison.backends.open import open_model
 from jettison.candidate import write_candidate
 from jettison.compress import teacher
 from jettison.compress.augment import augment
+from jettison.compress.deadline import Deadline
 from jettison.compress.teacher import keep_answers, teacher_logits, teacher_logits_until
 from jettison.errors import StepFailed
 from jettison.evaluate.calibrate import calibrate
@@ -83,9 +84,9 @@ def test_a_damaged_file_of_answers_is_asked_again(tmp_path: Path) -> None:
 def test_out_of_time_gives_the_first_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teacher, "CHUNK", 40)
     context = context_in(tmp_path)
-    assert teacher_logits_until(context, texts(), until=0.0).shape == (0, 5)
+    assert teacher_logits_until(context, texts(), until=Deadline(0.0)).shape == (0, 5)
     teacher_logits(context, texts()[:50])
-    assert teacher_logits_until(context, texts(), until=0.0).shape == (50, 5)
+    assert teacher_logits_until(context, texts(), until=Deadline(0.0)).shape == (50, 5)
 
 
 def test_a_teacher_that_gives_labels_alone_is_as_sure_as_it_says(

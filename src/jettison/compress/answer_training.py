@@ -1,6 +1,5 @@
 """Trains a causal language model on answers: loss on the answer's tokens alone, early stopping on dev."""
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -10,9 +9,11 @@ import numpy as np
 
 from jettison.backends.text import length_sorted_batches
 from jettison.compress.answer_rows import AnswerRows
+from jettison.compress.deadline import Deadline
+from jettison.compress.pace import Pace
 from jettison.compress.passes import Passes
 from jettison.compress.step import check_time_left
-from jettison.compress.training import FitSettings, finite_loss, one_cycle, share_done, shuffled_batches
+from jettison.compress.training import FitSettings, finite_loss, one_cycle, shuffled_batches
 
 Loss = Callable[[Any, AnswerRows, int, AnswerRows], Any]
 """Of (model, part of a batch, pad id, the batch), the part's share of the batch's loss, a scalar tensor."""
@@ -45,7 +46,7 @@ def fit_answers(
     *,
     pad_id: int,
     seed: int,
-    deadline: float | None,
+    deadline: Deadline | None,
     progress: Callable[[str, float | None], None],
     judge: Judge | None = None,
     beside: "Beside | None" = None,
@@ -60,13 +61,14 @@ def fit_answers(
         settings: Epochs, learning rate and so on.
         pad_id: Token that fills short rows.
         seed: Of the batches; dropout takes torch's own state.
-        deadline: `time.monotonic()` after which it ends with the best so far.
+        deadline: When it ends with the best so far.
         progress: Called with a phrase and the share done.
         judge: What is best on dev; None takes `mean_answer_loss`.
         beside: Right answers that are learned beside.
 
     Raises:
-        StepFailed: The loss became infinite or no number, or the deadline is over before it starts.
+        StepFailed: The loss became infinite or no number.
+        OutOfTime: The deadline is over before it starts.
     """
     import torch
 
@@ -82,7 +84,7 @@ def fit_answers(
     losses: list[float] = []
     running: list[float] = []
     stopped: Literal["finished", "early", "deadline"] = "finished"
-    started, step = time.monotonic(), 0
+    pace, step = Pace(total, deadline), 0
     device = next(model.parameters()).device.type
     passes = Passes(model)
 
@@ -93,9 +95,7 @@ def fit_answers(
     model.train()
     while step < total and stopped == "finished":
         for index in shuffled_batches(lengths, settings.batch_size, rng):
-            rate = settings.learning_rate * one_cycle(
-                share_done(step, total, started, deadline), settings.warmup_share
-            )
+            rate = settings.learning_rate * one_cycle(pace.place(step) / total, settings.warmup_share)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
@@ -108,7 +108,7 @@ def fit_answers(
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             step += 1
-            late = deadline is not None and time.monotonic() > deadline
+            late = step < total and deadline is not None and deadline.is_over()
             if step % every == 0 or step == total or late:
                 losses.append(float(np.mean(running)))
                 running = []

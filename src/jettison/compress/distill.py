@@ -1,6 +1,5 @@
 """Step `distill`: teaches a smaller or pruned torch candidate to answer as the incumbent does."""
 
-import time
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -17,7 +16,7 @@ from jettison.compress.incumbent_language import is_language
 from jettison.compress.passes import leave_out_attention_dropout
 from jettison.compress.settings_check import check_settings
 from jettison.compress.step import Made, StepContext
-from jettison.compress.teacher import teacher_logits, teacher_logits_until
+from jettison.compress.teacher import teacher_logits_in_time, teacher_logits_until
 from jettison.compress.training import FitSettings, Rows, fit, label_targets, tokenize
 from jettison.errors import NotEnoughData, StepFailed
 
@@ -109,15 +108,14 @@ class Distill(msgspec.Struct, frozen=True, kw_only=True):
         if not texts:
             raise NotEnoughData("step 'distill' needs train or unlabelled texts, got none.")
         columns = _columns(candidate, context.incumbent)
-        logits = teacher_logits(context, texts)
+        logits = teacher_logits_in_time(context, texts)
         share = self.augment
         if share is None:
             share = 0.0 if is_language(context.incumbent) else 1.0
         invented = augment(texts, round(share * len(texts)), seed=context.seed, labels=expected)
         until = None
         if context.deadline is not None:
-            now = time.monotonic()
-            until = now + self.teaching_share * max(0.0, context.deadline - now)
+            until = context.deadline.share(self.teaching_share)
         taught = teacher_logits_until(context, invented, until)
         invented = invented[: len(taught)]
         max_tokens = int(candidate.settings.get("max_tokens", 512))

@@ -10,6 +10,7 @@ from jettison.backends.hf import load_torch
 from jettison.candidate import Candidate
 from jettison.compress.anatomy import anatomy_of
 from jettison.compress.checkpoint import bfloat16_is_fast, check_hf, save_torch, torch_run
+from jettison.compress.deadline import Deadline
 from jettison.compress.passes import leave_out_attention_dropout
 from jettison.compress.step import Made, StepContext, equal_part
 from jettison.compress.training import FitLog, FitSettings, Rows, fit, label_targets, tokenize
@@ -62,6 +63,8 @@ class Finetune(msgspec.Struct, frozen=True, kw_only=True):
         best: tuple[float, Any] | None = None
         logs: list[FitLog] = []
         for number, (share, seed) in enumerate(runs):
+            if best is not None and context.deadline is not None and context.deadline.is_over():
+                break
             deadline = equal_part(context.deadline, len(runs) - number)
             part = train if share == 1 else train.take(_stratified(train.targets, share, seed))
             module, log = self._run(candidate, part, stop, seed, deadline, context)
@@ -87,7 +90,7 @@ class Finetune(msgspec.Struct, frozen=True, kw_only=True):
         train: Rows,
         stop: Rows,
         seed: int,
-        deadline: float | None,
+        deadline: Deadline | None,
         context: StepContext,
     ) -> tuple[Any, FitLog]:
         settings = FitSettings(
@@ -130,7 +133,8 @@ class Finetune(msgspec.Struct, frozen=True, kw_only=True):
             shares = [share for share in self.curve if share < 1]
             notes["curve"] = [
                 {"train_share": share, "dev_fit_accuracy": log.best_accuracy}
-                for share, log in [*zip(shares, logs[self.seeds :], strict=True), (1.0, full[0])]
+                # Fewer where the deadline cut the curve short.
+                for share, log in [*zip(shares, logs[self.seeds :], strict=False), (1.0, full[0])]
             ]
         return notes
 

@@ -1,7 +1,6 @@
 """Fits a static student to a teacher's logits: seeded, stopped early, ended by the deadline."""
 
 import math
-import time
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -9,6 +8,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from jettison.compress.deadline import Deadline
+from jettison.compress.pace import Pace
 from jettison.compress.step import check_time_left
 from jettison.compress.student import StaticStudent
 from jettison.errors import StepFailed
@@ -27,7 +28,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     patience: int
     """Epochs without a better dev score after which training stops."""
     seed: int
-    deadline: float | None
+    deadline: Deadline | None
     bfloat16: bool = False
     """Multiply in bfloat16; weights, pooling and losses stay float32."""
 
@@ -72,12 +73,14 @@ def fit(
     the last epoch.
 
     Raises:
-        StepFailed: The loss stopped being a number, or the deadline is over before it starts.
+        StepFailed: The loss stopped being a number.
+        OutOfTime: The deadline is over before it starts.
     """
     check_time_left(schedule.deadline)
     rng = np.random.default_rng(schedule.seed)
     dense = torch.optim.AdamW(student.parameters(), schedule.learning_rate, weight_decay=0.01, fused=True)
     steps = schedule.epochs * max(1, math.ceil(len(lesson.gold) / schedule.batch_size))
+    pace = Pace(steps, schedule.deadline)
     warmup = min(100, max(1, steps // 10))
     step, best, best_epoch, kept, losses = 0, (-1.0, -math.inf), None, None, list[float]()
     stopped_by, epoch = "schedule", 0
@@ -85,10 +88,11 @@ def fit(
         student.train()
         total = 0.0
         for rows in length_batches(lesson.lengths, schedule.batch_size, rng):
-            if schedule.deadline is not None and time.monotonic() > schedule.deadline:
+            if schedule.deadline is not None and schedule.deadline.is_over():
                 stopped_by = "deadline"
                 break
-            share = min(1.0, (step + 1) / warmup) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
+            place = pace.place(step)
+            share = min(1.0, (step + 1) / warmup) * (0.02 + 0.49 * (1 + math.cos(math.pi * place / steps)))
             for group in dense.param_groups:
                 group["lr"] = schedule.learning_rate * share
             total += _train_step(student, lesson, rows, schedule, dense, epoch) * len(rows)

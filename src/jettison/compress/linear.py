@@ -10,6 +10,7 @@ import numpy as np
 from jettison.backends.linear import WEIGHTS
 from jettison.candidate import Candidate
 from jettison.compress.checkpoint import LICENCE_FILES, take_over
+from jettison.compress.deadline import Deadline
 from jettison.compress.draw import context_to_learn, draw_notes
 from jettison.compress.linear_features import count_features
 from jettison.compress.linear_fit import FittedLinear, LinearSchedule, fit_linear
@@ -96,7 +97,7 @@ class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
             resolved={"gold_weight": notes["gold_weight"], "augment": transfer.n_augmented},
         )
 
-    def _schedule(self, gold_weight: float, seed: int, deadline: float | None) -> LinearSchedule:
+    def _schedule(self, gold_weight: float, seed: int, deadline: Deadline | None) -> LinearSchedule:
         return LinearSchedule(
             epochs=self.epochs,
             patience=self.patience,
@@ -127,7 +128,7 @@ class DistillLinear(msgspec.Struct, frozen=True, kw_only=True):
         weights = GOLD_WEIGHTS if self.gold_weight is None else (self.gold_weight,)
         tried: list[tuple[float, FittedLinear]] = []
         for number, weight in enumerate(weights):
-            if tried and context.deadline is not None and time.monotonic() > context.deadline:
+            if tried and context.deadline is not None and context.deadline.is_over():
                 break
             deadline = equal_part(context.deadline, len(weights) - number)
             fitted = fit_linear(

@@ -1,13 +1,13 @@
 """Fits a linear model on sparse features to a teacher's logits by Adagrad, with SciPy alone."""
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from jettison.compress.deadline import Deadline
 from jettison.compress.step import check_time_left
 from jettison.errors import StepFailed
 
@@ -23,7 +23,7 @@ class LinearSchedule(msgspec.Struct, frozen=True, kw_only=True):
     gold_weight: float
     dropout: float
     seed: int
-    deadline: float | None
+    deadline: Deadline | None
 
 
 class FittedLinear(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +82,8 @@ def fit_linear(
         progress: Called after each epoch.
 
     Raises:
-        StepFailed: The logits stopped being numbers, or the deadline is over before it starts.
+        StepFailed: The logits stopped being numbers.
+        OutOfTime: The deadline is over before it starts.
     """
     check_time_left(schedule.deadline)
     rng = np.random.default_rng(schedule.seed)
@@ -93,7 +94,7 @@ def fit_linear(
         order = rng.permutation(matrix.shape[0])
         rate = schedule.learning_rate * (1 - (epoch - 1) / schedule.epochs)
         for start in range(0, len(order), schedule.batch_size):
-            if schedule.deadline is not None and time.monotonic() > schedule.deadline:
+            if schedule.deadline is not None and schedule.deadline.is_over():
                 stopped_by = "deadline"
                 break
             rows = order[start : start + schedule.batch_size]

@@ -7,7 +7,6 @@ whether the result is good enough is for the decision to say, on other data.
 """
 
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -22,7 +21,7 @@ from jettison.compress.export import Export
 from jettison.compress.quantize import fidelity_texts, logits_of, mean_kl, measure_fidelity
 from jettison.compress.quiet import quiet_converters
 from jettison.compress.step import Made, StepContext
-from jettison.errors import InvalidInput, NotEnoughData, StepFailed
+from jettison.errors import InvalidInput, NotEnoughData, OutOfTime, StepFailed
 from jettison.files import link_or_copy
 
 N_TEXTS = 200
@@ -195,8 +194,8 @@ class _Search:
 
     def _check_time(self) -> None:
         deadline = self._context.deadline
-        if deadline is not None and time.monotonic() > deadline:
-            raise StepFailed("mixed_precision must end before its deadline, got no result in time.")
+        if deadline is not None and deadline.is_over():
+            raise OutOfTime("mixed_precision must end before its deadline, got no result in time.")
 
 
 def _one_by_one(parent: Candidate, folder: Path) -> Candidate:

@@ -1,6 +1,5 @@
 """Step `narrow`: fewer feed-forward neurons, and what is left refitted to give what all of them gave."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
@@ -17,7 +16,7 @@ from jettison.compress.importance import divergence
 from jettison.compress.prune import keep_neurons, n_parameters, neurons_to_keep, rows_to_measure
 from jettison.compress.step import Made, StepContext
 from jettison.compress.training import pad_rows, predict_rows, tokenize
-from jettison.errors import StepFailed
+from jettison.errors import OutOfTime
 
 BATCH = 64
 
@@ -52,8 +51,8 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
         """Choose, cut, refit, save.
 
         Raises:
-            StepFailed: The candidate is no torch checkpoint, its family is not known, or the
-                deadline passed before every layer was refitted.
+            StepFailed: The candidate is no torch checkpoint, or its family is not known.
+            OutOfTime: The deadline is over before every layer is refitted.
             NotEnoughData: There is no labelled train example.
         """
         check_hf(candidate, self.name)
@@ -68,8 +67,8 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
             left = []
             for number, kept in enumerate(chosen):
                 context.progress("refitting layers", number / len(chosen))
-                if context.deadline is not None and time.monotonic() > context.deadline:
-                    raise StepFailed(
+                if context.deadline is not None and context.deadline.is_over():
+                    raise OutOfTime(
                         f"step 'narrow' must refit {len(chosen)} layers before the deadline, got "
                         f"{number}. Allow it more time, or fewer n_tokens."
                     )

@@ -14,6 +14,7 @@ from jettison.compress.recipe_language import language_recipes
 from jettison.compress.recipe_texts import counts_below, draw_where_short
 from jettison.compress.recipe_types import Recipe as Recipe
 from jettison.compress.recipe_types import Surroundings as Surroundings
+from jettison.compress.step import CUT_NOTE
 from jettison.errors import InvalidInput, JettisonError
 
 EXTRAS = {
@@ -184,7 +185,8 @@ def lineage_words(candidate: Candidate) -> tuple[str, ...]:
         if "most_texts" in shown:  # what was left out of the lesson is told before its settings
             arms["most_texts"] = shown.pop("most_texts")
         most = 7 if is_cascade else 4
-        words.append(describe_step({"step": applied.step, **arms, **dict(list(shown.items())[:most])}))
+        word = describe_step({"step": applied.step, **arms, **dict(list(shown.items())[:most])})
+        words.append(f"{word}, cut short by the budget" if CUT_NOTE in applied.notes else word)
     return tuple(words)
 
 

@@ -1,6 +1,5 @@
 """Step `prompt`: the same model asked in fewer words. It costs no training, so it comes first."""
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -231,7 +230,7 @@ class _Search:
 
     def is_late(self) -> bool:
         """Whether the time for this step is over."""
-        return self.context.deadline is not None and time.monotonic() > self.context.deadline
+        return self.context.deadline is not None and self.context.deadline.is_over()
 
 
 def _shots(n: int) -> str:

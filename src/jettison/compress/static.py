@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
@@ -14,7 +15,7 @@ from jettison.compress.draw import context_to_learn, draw_notes
 from jettison.compress.incumbent_language import is_language
 from jettison.compress.linear import DistillLinear, save_rows
 from jettison.compress.settings_check import check_settings
-from jettison.compress.step import Made, StepContext
+from jettison.compress.step import Made, StepContext, equal_part
 from jettison.compress.storage import stored
 from jettison.compress.student_check import student_notes
 from jettison.compress.token_table import TokenTable, token_table
@@ -145,7 +146,8 @@ class DistillStatic(msgspec.Struct, frozen=True, kw_only=True):
 
     def _add_ngrams(self, linear: DistillLinear, transfer: TransferSet, context: StepContext) -> float:
         """Train the linear student on the same lesson and write it; gives the weight of known labels."""
-        ngrams, notes = linear.train(transfer, context)
+        half = replace(context, deadline=equal_part(context.deadline, 2))
+        ngrams, notes = linear.train(transfer, half)
         for name in ("rows", "bias"):
             ngrams[name] = ngrams[name] * np.float32(self.ngram_share)
         save_rows(ngrams, linear.storage, context.folder / NGRAMS)

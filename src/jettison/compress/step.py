@@ -1,5 +1,6 @@
 """A step: one change to a model. `apply_step` runs it once, records it, and finds it again."""
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable
@@ -11,9 +12,13 @@ import msgspec
 
 from jettison import registry
 from jettison.candidate import AppliedStep, Candidate, library_versions, write_candidate
-from jettison.errors import InvalidInput, JettisonError, StepFailed
+from jettison.compress.deadline import Deadline
+from jettison.errors import InvalidInput, JettisonError, OutOfTime
 from jettison.files import folder_atomic, value_sha256
 from jettison.task import Development
+
+CUT_NOTE = "cut_short_by_deadline"
+"""Note of what a deadline made a step leave out or do otherwise."""
 
 
 def _silent(message: str, share: float | None = None) -> None:
@@ -33,28 +38,25 @@ class StepContext:
     """Where things worth keeping between steps lie (teacher outputs)."""
     seed: int = 0
     threads: int = 1
-    deadline: float | None = None
-    """`time.monotonic()` after which a step should end with what it has; None is no limit."""
+    deadline: Deadline | None = None
+    """When a step should end with what it has; None is no limit."""
     progress: Callable[[str, float | None], None] = _silent
     """Called with a phrase and the share done in 0-1 (None: not known)."""
 
 
-def check_time_left(deadline: float | None) -> None:
+def check_time_left(deadline: Deadline | None) -> None:
     """Refuse to begin a training that would leave a student as it was initialized.
 
     Raises:
-        StepFailed: The deadline, on `time.monotonic()`, is over.
+        OutOfTime: The deadline is over.
     """
-    if deadline is not None and time.monotonic() > deadline:
-        raise StepFailed("training must start before the deadline, got no time left. Allow it more.")
+    if deadline is not None and deadline.is_over():
+        raise OutOfTime("training must start before the deadline, got no time left. Allow it more.")
 
 
-def equal_part(deadline: float | None, n_left: int) -> float | None:
+def equal_part(deadline: Deadline | None, n_left: int) -> Deadline | None:
     """An equal part of the time left for each of the runs left."""
-    if deadline is None:
-        return None
-    now = time.monotonic()
-    return now + max(0.0, deadline - now) / n_left
+    return None if deadline is None else deadline.share(1.0 / n_left)
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +139,9 @@ def apply_step(
 ) -> Candidate:
     """Make a candidate by one step, or return the one made before from the same ingredients.
 
+    What the deadline cut short says so in its lineage, and is found again only where the deadline is of
+    the same budget.
+
     Args:
         step: What to do.
         candidate: What to start from.
@@ -145,31 +150,26 @@ def apply_step(
         name: Name of the new candidate; None makes one of the parent's and the step's.
 
     Raises:
+        OutOfTime: The deadline is over before it begins.
         JettisonError: As the step says; nothing is left behind.
     """
     settings = msgspec.to_builtins(step)
     if isinstance(step, ResolvesHere):
         settings |= step.resolved_here()
     versions = library_versions(*step.libraries)
-    source = step.source_digest() if isinstance(step, ReadsSource) else None
-    key = value_sha256(
-        {
-            "step": [step.name, step.code_version],
-            "settings": key_settings(step, settings),
-            "parent": candidate.digest,
-            "incumbent": context.incumbent.digest,
-            "data": context.data.digest if step.reads_data else None,
-            "seed": context.seed,
-            "versions": {k: v for k, v in versions.items() if k != "jettison"},
-            **({} if source is None else {"source": source}),
-        }
-    )[:20]
-    folder = cache / key
-    if (found := _finished(folder)) is not None:
-        return replace_name(found, name)
+    whole = cache / _key(step, settings, versions, candidate, context)
+    deadline = None if context.deadline is None else context.deadline.earlier(0.0)
+    # What turns out to be cut short stays where no run of another budget looks.
+    cut = whole if deadline is None else cache / f"{whole.name}-within-{deadline.budget}"
+    for folder in (whole, cut) if deadline is not None and deadline.budget else (whole,):
+        if (found := _finished(folder)) is not None:
+            return replace_name(found, name)
+    if deadline is not None and deadline.is_over():
+        raise OutOfTime(f"step {step.name!r} must begin before the deadline, got no time left.")
     started = time.perf_counter()
-    with folder_atomic(folder) as partial:
-        made = step.make(candidate, replace(context, folder=partial))
+    with folder_atomic(cut) as partial:
+        made = step.make(candidate, replace(context, folder=partial, deadline=deadline))
+        is_cut = deadline is not None and deadline.has_cut
         applied = AppliedStep(
             step=step.name,
             settings={**settings, **made.resolved},
@@ -178,7 +178,7 @@ def apply_step(
             parents=(candidate.digest,),
             data_digest=context.data.digest if step.reads_data else None,
             duration_s=time.perf_counter() - started,
-            notes=made.notes,
+            notes={**made.notes, CUT_NOTE: True} if is_cut else made.notes,
         )
         write_candidate(
             partial,
@@ -190,7 +190,34 @@ def apply_step(
             licence=made.licence or candidate.licence,
             lineage=(*candidate.lineage, applied),
         )
-    return Candidate.at(folder)
+    if is_cut or deadline is None:
+        return Candidate.at(cut)
+    with contextlib.suppress(OSError):  # another process has made the same meanwhile
+        cut.rename(whole)
+    return Candidate.at(whole)
+
+
+def _key(
+    step: Step,
+    settings: dict[str, Any],
+    versions: dict[str, str],
+    candidate: Candidate,
+    context: StepContext,
+) -> str:
+    """Identity of what a step makes of its ingredients, when it is given the time."""
+    source = step.source_digest() if isinstance(step, ReadsSource) else None
+    return value_sha256(
+        {
+            "step": [step.name, step.code_version],
+            "settings": key_settings(step, settings),
+            "parent": candidate.digest,
+            "incumbent": context.incumbent.digest,
+            "data": context.data.digest if step.reads_data else None,
+            "seed": context.seed,
+            "versions": {k: v for k, v in versions.items() if k != "jettison"},
+            **({} if source is None else {"source": source}),
+        }
+    )[:20]
 
 
 def key_settings(step: Step, settings: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,8 +13,9 @@ from jettison.backends.ask import check_answered
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate
 from jettison.compress.checkpoint import bfloat16_is_fast
+from jettison.compress.deadline import Deadline
 from jettison.compress.step import StepContext
-from jettison.errors import StepFailed
+from jettison.errors import OutOfTime, StepFailed
 from jettison.files import write_atomic
 from jettison.model import Output
 
@@ -36,8 +36,23 @@ def teacher_logits(context: StepContext, texts: Sequence[str]) -> np.ndarray:
     return np.stack(_rows(context, texts, until=None)) if texts else np.empty((0, 0), np.float32)
 
 
-def teacher_logits_until(context: StepContext, texts: Sequence[str], until: float | None) -> np.ndarray:
-    """The same for as many of the first texts as `time.monotonic()` lets it before `until`."""
+def teacher_logits_in_time(context: StepContext, texts: Sequence[str]) -> np.ndarray:
+    """The same before the context's deadline, where it has one.
+
+    Raises:
+        OutOfTime: It is over before all texts are answered; what was is kept for the next run.
+        StepFailed: The incumbent fails on a text.
+    """
+    found = teacher_logits_until(context, texts, context.deadline)
+    if len(found) < len(texts):
+        raise OutOfTime(
+            f"a teacher must answer {len(texts)} texts before the deadline, got {len(found)} answers."
+        )
+    return found
+
+
+def teacher_logits_until(context: StepContext, texts: Sequence[str], until: Deadline | None) -> np.ndarray:
+    """The same for as many of the first texts as there is time for before `until`."""
     rows = _rows(context, texts, until=until)
     return np.stack(rows) if rows else np.empty((0, len(context.incumbent.labels)), np.float32)
 
@@ -69,7 +84,7 @@ def _folder(workspace: Path, teacher: Candidate) -> Path:
     return workspace / "teacher" / f"{digest[:20]}-{teacher.settings.get('dtype', 'as-is')}"
 
 
-def _rows(context: StepContext, texts: Sequence[str], until: float | None) -> list[np.ndarray]:
+def _rows(context: StepContext, texts: Sequence[str], until: Deadline | None) -> list[np.ndarray]:
     """Logits of the texts, or of the first of them where time ran out."""
     teacher = _as_teacher(context.incumbent, context.threads)
     folder = _folder(context.workspace, teacher)
@@ -89,14 +104,14 @@ def _rows(context: StepContext, texts: Sequence[str], until: float | None) -> li
 
 
 def _answers(
-    teacher: Candidate, context: StepContext, wanted: dict[bytes, str], until: float | None
+    teacher: Candidate, context: StepContext, wanted: dict[bytes, str], until: Deadline | None
 ) -> Iterator[dict[bytes, np.ndarray]]:
     """Ask the incumbent chunk by chunk; the model sorts each by length."""
     model = open_model(teacher)
     digests = list(wanted)
     try:
         for start in range(0, len(digests), CHUNK):
-            if until is not None and time.monotonic() > until:
+            if until is not None and until.is_over():
                 return
             chunk = digests[start : start + CHUNK]
             outputs = model.predict([wanted[digest] for digest in chunk])

@@ -1,7 +1,6 @@
 """The training loop of fine-tuning and distillation: sorted batches, one-cycle, early stopping."""
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,8 @@ import msgspec
 import numpy as np
 
 from jettison.backends.text import length_sorted_batches, load_tokenizer
+from jettison.compress.deadline import Deadline
+from jettison.compress.pace import Pace
 from jettison.compress.passes import Passes
 from jettison.compress.step import check_time_left
 from jettison.errors import StepFailed
@@ -78,7 +79,7 @@ def fit(
     *,
     pad_id: int,
     seed: int,
-    deadline: float | None = None,
+    deadline: Deadline | None = None,
     progress: Callable[[str, float | None], None],
 ) -> FitLog:
     """Train a module in place and leave it, in eval mode, as it was when it was best.
@@ -92,11 +93,12 @@ def fit(
         settings: Epochs, learning rate and so on.
         pad_id: Token that fills short rows.
         seed: Of the batches; dropout takes torch's own state.
-        deadline: `time.monotonic()` after which it ends with the best so far.
+        deadline: When it ends with the best so far.
         progress: Called with a phrase and the share done.
 
     Raises:
-        StepFailed: The loss became infinite or no number, or the deadline is over before it starts.
+        StepFailed: The loss became infinite or no number.
+        OutOfTime: The deadline is over before it starts.
     """
     import torch
 
@@ -121,11 +123,11 @@ def fit(
     losses: list[float] = []
     running: list[float] = []
     stopped: Literal["finished", "early", "deadline"] = "finished"
-    started, step = time.monotonic(), 0
+    pace, step = Pace(total, deadline), 0
     module.train()
     while step < total and stopped == "finished":
         for index in shuffled_batches(lengths, settings.batch_size, rng):
-            share = share_done(step, total, started, deadline)
+            share = pace.place(step) / total
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * one_cycle(share, settings.warmup_share)
             optimizer.zero_grad(set_to_none=True)
@@ -134,7 +136,7 @@ def fit(
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             step += 1
-            late = deadline is not None and time.monotonic() > deadline
+            late = step < total and deadline is not None and deadline.is_over()
             if step % every == 0 or step == total or late:
                 losses.append(float(np.mean(running)))
                 running = []
@@ -263,14 +265,6 @@ def one_cycle(share: float, warmup_share: float) -> float:
         return max(0.02, share / warmup_share)
     rest = (share - warmup_share) / max(1e-9, 1 - warmup_share)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
-
-
-def share_done(step: int, total: int, started: float, deadline: float | None) -> float:
-    """Share of the work or of the time that is over, whichever is more: the rate falls in time."""
-    by_steps = step / total
-    if deadline is None:
-        return by_steps
-    return min(1.0, max(by_steps, (time.monotonic() - started) / max(1e-9, deadline - started)))
 
 
 def finite_loss(value: float, step: int, settings: FitSettings) -> float:

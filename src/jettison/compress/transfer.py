@@ -8,7 +8,7 @@ import numpy as np
 
 from jettison.compress.augment import augment as made_up
 from jettison.compress.step import StepContext
-from jettison.compress.teacher import teacher_logits, teacher_logits_until
+from jettison.compress.teacher import teacher_logits_in_time, teacher_logits_until
 from jettison.errors import NotEnoughData
 from jettison.task import Example
 
@@ -47,13 +47,13 @@ def transfer_set(context: StepContext, augment: int) -> TransferSet:
         raise NotEnoughData("a student needs train or unlabelled texts to learn from, got none.")
     started = time.monotonic()
     known = [example.input for example in (*train, *unlabelled)]
-    answers = [teacher_logits(context, known)]
+    answers = [teacher_logits_in_time(context, known)]
     if augment:
         labels = [*(example.expected for example in train), *(None for _ in unlabelled)]
         made = made_up(known, augment, seed=context.seed, labels=labels)
         until = None
         if context.deadline is not None:
-            until = time.monotonic() + _TEACHER_SHARE * (context.deadline - time.monotonic())
+            until = context.deadline.share(_TEACHER_SHARE)
         answers.append(teacher_logits_until(context, made, until))
         known += made[: len(answers[-1])]
     gold = np.full(len(known), -1, np.int64)

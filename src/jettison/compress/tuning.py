@@ -11,6 +11,7 @@ from jettison.compress.answer_rows import AnswerRows
 from jettison.compress.answer_training import AnswerLog, Beside, Judge, Loss, answer_loss, fit_answers
 from jettison.compress.causal import device_of, load_causal
 from jettison.compress.checkpoint import bfloat16_is_fast, torch_run
+from jettison.compress.deadline import Deadline
 from jettison.compress.step import StepContext, equal_part
 from jettison.compress.training import FitSettings
 from jettison.registry import need
@@ -66,7 +67,7 @@ def tune(
     context: StepContext,
     *,
     pad_id: int,
-    deadline: float | None,
+    deadline: Deadline | None,
     loss: Loss = answer_loss,
     judge: Judge | None = None,
     beside: Beside | None = None,
@@ -74,7 +75,8 @@ def tune(
     """Train from one or more seeds, and keep the run that is best on dev.
 
     Raises:
-        StepFailed: Training diverged, or there is no time left.
+        OutOfTime: There is no time left.
+        StepFailed: Training diverged.
         MissingExtra: peft is not installed and `mode` is `lora`.
     """
     device = device_of(candidate)
@@ -88,6 +90,8 @@ def tune(
     best: tuple[Any, AnswerLog] | None = None
     reached: list[float] = []
     for number in range(tuning.seeds):
+        if best is not None and deadline is not None and deadline.is_over():
+            break
         seed = context.seed + number
         with torch_run(seed=seed, threads=context.threads):
             model = load_causal(candidate).to(device)
