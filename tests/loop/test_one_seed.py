@@ -51,8 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def decided(folder: Path) -> Decision:
-    """What a run in this folder decides."""
+def decided(folder: Path, budget: str | None) -> Decision:
+    """What a run in this folder decides in this time."""
     config = RunConfig(
         task=str(folder / "task.toml"),
         incumbent=str(folder / "model"),
@@ -66,6 +66,7 @@ def decided(folder: Path) -> Decision:
         n_shown=1,
         safety=False,
         seed=3,
+        budget=budget,
     )
     return run(config).decision
 
@@ -89,9 +90,9 @@ def without_clocks(decision: Decision) -> dict[str, object]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_two_runs_with_one_seed_give_one_decision(folder: Path, tmp_path: Path) -> None:
     found = []
-    for name in ("here", "there"):
+    for name, budget in (("here", None), ("there", "10h")):  # a deadline that nothing comes near
         shutil.copytree(folder, tmp_path / name, ignore=shutil.ignore_patterns("made"))
-        found.append(decided(tmp_path / name))
+        found.append(decided(tmp_path / name, budget))
     here, there = found
     assert without_clocks(here) == without_clocks(there)
     assert here.chosen is not None

@@ -88,14 +88,14 @@ def test_what_two_students_share_is_spent_once(monkeypatch: pytest.MonkeyPatch) 
     """10 + 60 s, then 30 of the second's 90; with 12 of 120 kept there is no room for 20 more."""
     tried: list[tuple[str, float]] = []
     monkeypatch.setattr(
-        searching, "_try", lambda w, i, recipe, *rest: tried.append((recipe.name, recipe.estimate_s))
+        searching, "_try", lambda making, recipe, _: tried.append((recipe.name, recipe.estimate_s))
     )
     monkeypatch.setattr(searching, "time_for_costs", lambda workspace: 0.0)
     clock = Clock(120.0)
     clock.spent_s = lambda: sum(s for _, s in tried)  # type: ignore[method-assign]
     watcher = SimpleNamespace(stage=lambda *_: None, found=lambda *_: None)
-    task, config = SimpleNamespace(n_test=0), SimpleNamespace(budget_s=120.0)
-    workspace = SimpleNamespace(clock=clock, watcher=watcher, task=task, config=config)
+    task, config = SimpleNamespace(n_test=0), SimpleNamespace(budget=120, budget_s=120.0)
+    workspace = SimpleNamespace(clock=clock, watcher=watcher, task=task, config=config, dev=())
     recipes = [
         Recipe(name="linear", steps=(), estimate_s=70.0, shared_s=60.0),
         Recipe(name="static", steps=(), estimate_s=90.0, shared_s=60.0),
@@ -165,15 +165,16 @@ def test_of_four_rivals_two_stay_after_short_training_where_there_is_time_for_it
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looks = {"a": 0.7, "b": 0.9, "c": None, "d": "it ran out of memory"}
-    monkeypatch.setattr(searching, "_short_look", lambda w, i, recipe, *rest: looks[recipe.name])
+    monkeypatch.setattr(searching, "_short_look", lambda making, recipe: looks[recipe.name])
     told: list[str] = []
     steps = ({"step": "distill", "epochs": 8},)
     recipes = [Recipe(name=name, steps=steps, family="own", estimate_s=100.0) for name in looks]
 
     def halved(budget_s: float) -> tuple[list[str], dict[str, tuple[str, float | None, str]]]:
         workspace = SimpleNamespace(clock=Clock(budget_s), watcher=SimpleNamespace(found=told.append))
+        making = searching.Making(workspace=workspace, incumbent=None, threads=1, deadline=None)  # type: ignore[arg-type]
         findings = Findings()
-        planned = searching._halved(workspace, None, recipes, findings, 1, reserve_s=30.0)  # type: ignore[arg-type]
+        planned = searching._halved(making, recipes, findings, reserve_s=30.0)
         return [r.name for r in planned], {
             t.name: (t.status, t.dev_score, t.reason) for t in findings.tried
         }
@@ -202,16 +203,16 @@ def test_three_minutes_on_fifteen_thousand_texts_try_int8_and_both_students(
     clock.spent_s = lambda: sum(spent)  # type: ignore[method-assign]
     tried: list[str] = []
 
-    def take_time(workspace: object, incumbent: object, recipe: Recipe, *rest: object) -> None:
+    def take_time(making: object, recipe: Recipe, findings: object) -> None:
         tried.append(recipe.name)
         spent.append(slowness * recipe.estimate_s)
 
     monkeypatch.setattr(searching, "time", SimpleNamespace(monotonic=clock.spent_s))
     monkeypatch.setattr(searching, "_try", take_time)
-    config = SimpleNamespace(budget_s=180.0, n_shown=5, cost_s=8.0, cost_openings=6)
+    config = SimpleNamespace(budget="3m", budget_s=180.0, n_shown=5, cost_s=8.0, cost_openings=6)
     watcher = SimpleNamespace(stage=lambda *_: None, found=lambda *_: None)
     workspace = SimpleNamespace(
-        clock=clock, watcher=watcher, task=SimpleNamespace(n_test=5500), config=config
+        clock=clock, watcher=watcher, task=SimpleNamespace(n_test=5500), config=config, dev=()
     )
     recipes = auto_recipes(incumbent, around)
     search(workspace, None, recipes, training_threads=1, example_s=0.004)  # type: ignore[arg-type]

@@ -435,7 +435,7 @@ def _decide(
 
 def _why_untested(workspace: Workspace, findings: Findings) -> str:
     """Why nothing was put to the test, where time was what lacked or nothing could be made."""
-    n_late = sum(one.reason == NO_TIME for one in findings.tried)
+    n_late = sum(one.reason.startswith(NO_TIME) for one in findings.tried)
     if not n_late:
         failed = [one for one in findings.tried if one.status == "failed"]
         if not failed or len(failed) < len(findings.tried):

@@ -13,15 +13,16 @@ import numpy as np
 
 from jettison.backends.machine import answering_machine
 from jettison.candidate import Candidate
+from jettison.compress.deadline import Deadline
 from jettison.compress.recipe import Recipe, describe_step
 from jettison.compress.recipe_texts import draw_words
 from jettison.compress.recipe_types import work_of
-from jettison.compress.step import step_from
+from jettison.compress.step import CUT_NOTE, step_from
 from jettison.cost.measure import CUT_SHORT
 from jettison.cost.per_correct import costs_per_correct
 from jettison.decide.report_types import Tried
 from jettison.decision import CostSummary
-from jettison.errors import CannotWrite, JettisonError, Unanswered
+from jettison.errors import CannotWrite, JettisonError, OutOfTime, Unanswered
 from jettison.files import read_json, value_sha256, write_json
 from jettison.loop.remote import costs_of
 from jettison.loop.watcher import Clock
@@ -39,6 +40,8 @@ STUDENTS = ("student",)
 FULL_BUDGET_S = 600.0
 """Budgets under it keep less than a full measurement of costs takes."""
 DECISION_SHARE = 0.1
+LOOK_SHARE = 0.5
+"""Of the incumbent's time for dev, what a candidate takes to be looked at."""
 LEAST_EXAMPLE_S = 1e-4
 READ_TEXT_S = 6e-5
 """CPU-seconds that reading and checking a text of a task takes: 515,000 took 30 s."""
@@ -55,6 +58,17 @@ class Findings:
     arms: list[Contender] = field(default_factory=list)
     """Dropped as candidates of their own, but of use behind a leaner one."""
     tried: list[Tried] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """With what candidates are made."""
+
+    workspace: Workspace
+    incumbent: Contender
+    threads: int
+    deadline: Deadline | None
+    """When their steps must be done."""
 
 
 def search(
@@ -77,7 +91,13 @@ def search(
     findings = Findings()
     rest_s = decision_s(workspace, example_s)
     reserve_s = rest_s + time_for_costs(workspace)
-    planned = _halved(workspace, incumbent, recipes, findings, training_threads, reserve_s=reserve_s)
+    making = Making(
+        workspace=workspace,
+        incumbent=incumbent,
+        threads=training_threads,
+        deadline=_deadline(workspace, reserve_s + LOOK_SHARE * example_s * len(workspace.dev)),
+    )
+    planned = _halved(making, recipes, findings, reserve_s=reserve_s)
     taught_s = 0.0
     for index, recipe in enumerate(planned):
         left_s = workspace.clock.left_s(
@@ -92,7 +112,7 @@ def search(
         if draw := draw_words(fitting):
             workspace.watcher.found(f"{recipe.name}: {draw}")
         started = time.monotonic()
-        _try(workspace, incumbent, fitting, findings, training_threads)
+        _try(making, fitting, findings)
         took_s = time.monotonic() - started
         workspace.clock.learn(estimate_s=fitting.estimate_s, took_s=took_s, work=work_of(fitting))
         taught_s += fitting.shared_s
@@ -107,6 +127,14 @@ def _fitting(clock: Clock, recipe: Recipe, taught_s: float, *, reserve_s: float)
         if clock.has_time_for(rest.estimate_s, work=work_of(rest), reserve_s=reserve_s):
             return rest
     return None
+
+
+def _deadline(workspace: Workspace, reserve_s: float) -> Deadline | None:
+    """When making must end for the budget to hold what follows; None without a budget."""
+    at_s = workspace.clock.ends_at_s(reserve_s=reserve_s)
+    if at_s is None:
+        return None
+    return Deadline(at_s, budget=f"{workspace.config.budget}", clock=workspace.clock.now)
 
 
 def _rest_of(recipe: Recipe, taught_s: float) -> Recipe:
@@ -283,26 +311,20 @@ def traffic_weights(workspace: Workspace) -> list[float]:
 
 
 def _halved(
-    workspace: Workspace,
-    incumbent: Contender,
-    recipes: Sequence[Recipe],
-    findings: Findings,
-    training_threads: int,
-    *,
-    reserve_s: float,
+    making: Making, recipes: Sequence[Recipe], findings: Findings, *, reserve_s: float
 ) -> list[Recipe]:
     """Successive halving: of a family of four or more trained recipes, train each briefly, keep half.
 
     Where the budget has no time for that, all stay, and are tried one after the other as far as it goes.
     """
-    planned = list(recipes)
+    workspace, planned = making.workspace, list(recipes)
     families = {r.family for r in recipes if quick_version(r) is not None}
     for family in sorted(families):
         rivals = [r for r in recipes if r.family == family and quick_version(r) is not None]
         short_s = QUICK_SHARE * sum(recipe.estimate_s for recipe in rivals)
         if len(rivals) < FEWEST_HALVED or not workspace.clock.has_time_for(short_s, reserve_s=reserve_s):
             continue
-        looks = [_short_look(workspace, incumbent, recipe, training_threads) for recipe in rivals]
+        looks = [_short_look(making, recipe) for recipe in rivals]
         ranked = sorted(
             (1.0 if look is None else -look, recipe.name)
             for recipe, look in zip(rivals, looks, strict=True)
@@ -314,7 +336,7 @@ def _halved(
                 continue
             planned.remove(recipe)
             if isinstance(look, str):
-                findings.tried.append(not_tried(recipe, look, status="failed"))
+                findings.tried.append(_not_made(recipe, look))
                 workspace.watcher.found(f"{recipe.name}: {look}")
                 continue
             seen = "not judged" if look is None else f"{look:.1%}"
@@ -323,15 +345,13 @@ def _halved(
     return planned
 
 
-def _short_look(
-    workspace: Workspace, incumbent: Contender, recipe: Recipe, training_threads: int
-) -> float | str | None:
+def _short_look(making: Making, recipe: Recipe) -> float | str | None:
     """First score of what is briefly trained, None where nobody can judge it; or why there is none."""
     quick = quick_version(recipe)
     assert quick is not None
-    workspace.watcher.stage(f"short training of {recipe.name}")
-    made = _made(workspace, incumbent, quick, training_threads)
-    return made if isinstance(made, str) else _first_look(workspace, made)
+    making.workspace.watcher.stage(f"short training of {recipe.name}")
+    made = _made(making, quick)
+    return made if isinstance(made, str) else _first_look(making.workspace, made)
 
 
 def quick_version(recipe: Recipe) -> Recipe | None:
@@ -346,18 +366,16 @@ def quick_version(recipe: Recipe) -> Recipe | None:
     return None
 
 
-def _try(
-    workspace: Workspace,
-    incumbent: Contender,
-    recipe: Recipe,
-    findings: Findings,
-    training_threads: int,
-) -> None:
-    made = _made(workspace, incumbent, recipe, training_threads)
+def _try(making: Making, recipe: Recipe, findings: Findings) -> None:
+    workspace, incumbent = making.workspace, making.incumbent
+    made = _made(making, recipe)
     if isinstance(made, str):
-        findings.tried.append(not_tried(recipe, _with_draw(made, recipe), status="failed"))
+        findings.tried.append(_not_made(recipe, _with_draw(made, recipe)))
         workspace.watcher.found(f"{recipe.name}: {made}")
         return
+    for applied in made.lineage:
+        if CUT_NOTE in applied.notes:
+            workspace.watcher.found(f"{recipe.name}: {applied.step} was cut short by the budget")
     look = _first_look(workspace, made)
     looked_at = first_look(workspace)
     reference = mean_score(incumbent.records_of(looked_at), workspace.scorer)
@@ -374,18 +392,25 @@ def _try(
         workspace.watcher.found(f"{recipe.name}: {score:.1%} on dev ({score - base:+.1%})")
 
 
-def _made(
-    workspace: Workspace, incumbent: Contender, recipe: Recipe, training_threads: int
-) -> Candidate | str:
+def _made(making: Making, recipe: Recipe) -> Candidate | str:
     """The candidate, or why there is none: one recipe's failure does not end the run."""
     try:
-        return workspace.make(recipe, incumbent.candidate, training_threads)
+        return making.workspace.make(
+            recipe, making.incumbent.candidate, making.threads, deadline=making.deadline
+        )
     except Unanswered:
         raise  # what a teacher elsewhere could not say now it may say in the next run
     except CannotWrite:
         raise  # a full disk says nothing of the recipe, and the next would meet it too
+    except OutOfTime as error:
+        return f"{NO_TIME}: {error}"
     except JettisonError as error:
         return str(error)
+
+
+def _not_made(recipe: Recipe, reason: str) -> Tried:
+    """A recipe that there was too little time for, or that failed, as the report tells it."""
+    return not_tried(recipe, reason, status="dropped" if reason.startswith(NO_TIME) else "failed")
 
 
 def first_look(workspace: Workspace) -> tuple[Example, ...]:

@@ -1,6 +1,7 @@
 """How a run tells its watcher where it is; the command line draws it, a library user may ignore it."""
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -37,18 +38,24 @@ OTHER_WORK_S = 30.0
 class Clock:
     """Time spent and left, with estimates corrected by how wrong earlier ones of like work were."""
 
-    def __init__(self, budget_s: float | None) -> None:
-        self._started = time.monotonic()
+    def __init__(self, budget_s: float | None, *, now: Callable[[], float] = time.monotonic) -> None:
+        self.now = now
+        """Seconds since some fixed moment."""
+        self._started = now()
         self._budget_s = budget_s
         self._learned: dict[str, tuple[float, float]] = {}
 
     def spent_s(self) -> float:
         """Seconds since the run began."""
-        return time.monotonic() - self._started
+        return self.now() - self._started
 
     def budget_left_s(self, *, reserve_s: float = 0.0) -> float | None:
         """Seconds left of the budget but for `reserve_s`, 0 where it is spent; None without one."""
         return None if self._budget_s is None else max(0.0, self._budget_s - self.spent_s() - reserve_s)
+
+    def ends_at_s(self, *, reserve_s: float = 0.0) -> float | None:
+        """When, by `now`, the budget but for `reserve_s` is spent; None without one."""
+        return None if self._budget_s is None else self._started + self._budget_s - reserve_s
 
     def learn(self, *, estimate_s: float, took_s: float, work: str = "") -> None:
         """Take in how long a piece of work took against its estimate; cached work teaches nothing."""

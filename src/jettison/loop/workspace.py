@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from jettison.backends.abstain import as_told
 from jettison.backends.cascade import open_cascade
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate
+from jettison.compress.deadline import Deadline
 from jettison.compress.embedder_index import is_embedder
 from jettison.compress.incumbent_language import is_language
 from jettison.compress.recipe import Recipe, lineage_words
@@ -37,6 +38,8 @@ from jettison.model import Model, Output
 from jettison.record import Record, mean_score
 from jettison.task import Example, Input, Task
 
+STEP_S = 5.0
+"""Least time kept for each step that is to follow a training in its recipe."""
 SMALL_BYTES = 500_000_000
 """Artifacts under it are opened once for each core that answers."""
 
@@ -92,6 +95,8 @@ class Workspace:
     clock: Clock
     failing: dict[Path, tuple[Record, ...]] = field(default_factory=dict)
     """Evaluations of this run in which an example failed: it is asked again in the next run, not before."""
+    took_s: dict[str, float] = field(default_factory=dict)
+    """Seconds that a step of each name took when it was last made."""
     suite: Suite | None = None
     """What `[suites]` built; `task` is then the suite's."""
     whole: Task | None = None
@@ -120,10 +125,24 @@ class Workspace:
         """What candidates are chosen by."""
         return self.task.scorers[0]
 
-    def make(self, recipe: Recipe, incumbent: Candidate, training_threads: int) -> Candidate:
+    def make(
+        self,
+        recipe: Recipe,
+        incumbent: Candidate,
+        training_threads: int,
+        *,
+        deadline: Deadline | None = None,
+    ) -> Candidate:
         """Run a recipe's steps, each found again if it was done before, and calibrate the result.
 
+        Args:
+            recipe: What to do.
+            incumbent: What to start from.
+            training_threads: Threads to do it with.
+            deadline: When the last step should be done: a training ends early enough for what follows it.
+
         Raises:
+            OutOfTime: A step could not begin in time; what earlier steps made is kept.
             JettisonError: A step failed; what earlier steps made is kept.
         """
         context = StepContext(
@@ -141,8 +160,16 @@ class Workspace:
             last = index == len(recipe.steps) - 1
             step = step_from(settings)
             name = recipe.name if last else None
+            if deadline is not None:
+                kept_s = self._follow_s(recipe.steps[index + 1 :])
+                context = replace(context, deadline=deadline.earlier(kept_s))
             candidate = apply_step(step, candidate, context, cache=self.cache / "steps", name=name)
+            self.took_s[step.name] = candidate.lineage[-1].duration_s or 0.0
         return self.calibrated(candidate)
+
+    def _follow_s(self, steps: Sequence[dict[str, Any]]) -> float:
+        """Seconds to keep for steps that are to follow: what they took before, and never nothing."""
+        return sum(max(STEP_S, self.took_s.get(step["step"], 0.0)) for step in steps)
 
     def calibrated(
         self, candidate: Candidate, *, scope_rule: ScopeRule = "auto", as_today: bool = False
