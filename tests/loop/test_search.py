@@ -126,13 +126,13 @@ def test_with_less_time_than_planned_a_recipe_learns_from_fewer_texts(
 ) -> None:
     """Of 200 s 20 are kept. 190 s for 40,000 texts do not fit, 100 s for 20,000 do; 90 s more do not."""
     tried: list[Recipe] = []
-    monkeypatch.setattr(searching, "_try", lambda w, i, recipe, *rest: tried.append(recipe))
+    monkeypatch.setattr(searching, "_try", lambda making, recipe, findings: tried.append(recipe))
     monkeypatch.setattr(searching, "time_for_costs", lambda workspace: 5.0)
     clock, told = Clock(200.0), list[str]()
     clock.spent_s = lambda: sum(one.estimate_s for one in tried)  # type: ignore[method-assign]
     watcher = SimpleNamespace(stage=lambda *_: None, found=told.append)
-    task, config = SimpleNamespace(n_test=0), SimpleNamespace(budget_s=200.0)
-    workspace = SimpleNamespace(clock=clock, watcher=watcher, task=task, config=config)
+    task, config = SimpleNamespace(n_test=0), SimpleNamespace(budget_s=200.0, budget="200s")
+    workspace = SimpleNamespace(clock=clock, watcher=watcher, task=task, config=config, dev=())
 
     def recipe(name: str, n_texts: int, estimate_s: float, *fewer: Recipe) -> Recipe:
         return Recipe(
