@@ -1,7 +1,9 @@
 """Narrowing takes neurons away and refits the rest so that the layers give what they gave."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -10,10 +12,10 @@ from jettison.backends.hf import load_torch
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, write_candidate
 from jettison.compress.anatomy import anatomy_of, layers_of
-from jettison.compress.narrow import _refit
+from jettison.compress.narrow import _refit, drawn_answers
 from jettison.compress.prune import keep_neurons
 from jettison.compress.training import pad_rows, tokenize
-from jettison.errors import InvalidInput, StepFailed
+from jettison.errors import InvalidInput, NotEnoughData, StepFailed
 from jettison.task import Development
 from tiny import make_tiny_bert, make_tiny_development, tiny_candidate
 from torch_steps import accuracy, make, trained
@@ -104,7 +106,7 @@ def test_what_goes_around_the_neurons_is_found_in_every_family(
     (folder / "model.safetensors").unlink()
     model.save_pretrained(folder)
     candidate = tiny_candidate(folder, development)
-    narrow = make(tmp_path, candidate, {"step": "narrow", "width": 0.5, "n_examples": 16})
+    narrow = make(tmp_path, candidate, {"step": "narrow", "width": 0.5})
     assert len(layers_of(load_torch(narrow), anatomy)) == 2
     np.testing.assert_allclose(logits(narrow, development), logits(candidate, development), atol=2e-3)
     assert max(narrow.lineage[-1].notes["unexplained_share"]) < 1e-4
@@ -129,3 +131,22 @@ def test_what_cannot_be_narrowed_is_said(tmp_path: Path) -> None:
     fake = write_candidate(folder, name="f", backend="fake", labels=["a", "b"])
     with pytest.raises(StepFailed, match=r"step 'narrow' must start from a candidate of backend 'hf'"):
         make(tmp_path, fake, {"step": "narrow"})
+
+
+def test_no_label_is_needed_to_choose_and_refit(tmp_path: Path) -> None:
+    incumbent, development = trained()
+    bare = tuple(msgspec.structs.replace(example, expected=None) for example in development.train)
+    data = replace(development, train=(), unlabelled=(*bare, *development.unlabelled))
+    narrow = make(tmp_path, incumbent, {"step": "narrow", "width": 0.5}, data=data)
+    assert accuracy(narrow) >= accuracy(incumbent) - 0.02
+    with pytest.raises(NotEnoughData, match="step 'narrow' needs train or unlabelled texts, got none"):
+        make(tmp_path, incumbent, {"step": "narrow"}, data=replace(development, train=(), unlabelled=()))
+
+
+def test_answers_are_drawn_as_likely_as_the_model_finds_them() -> None:
+    logits = np.log(np.tile([0.2, 0.7, 0.1], (20_000, 1)))
+    drawn = drawn_answers(logits, seed=0)
+    np.testing.assert_allclose(np.bincount(drawn, minlength=3) / len(drawn), [0.2, 0.7, 0.1], atol=0.01)
+    np.testing.assert_array_equal(drawn_answers(logits, seed=0), drawn)
+    sure = np.array([[0.0, 50.0], [50.0, 0.0]], np.float32)
+    assert drawn_answers(sure, seed=3).tolist() == [1, 0]

@@ -13,10 +13,11 @@ from jettison.candidate import Candidate
 from jettison.compress.anatomy import Anatomy, anatomy_of, layers_of
 from jettison.compress.checkpoint import check_hf, save_torch, torch_run
 from jettison.compress.importance import divergence
-from jettison.compress.prune import keep_neurons, n_parameters, neurons_to_keep, rows_to_measure
+from jettison.compress.prune import keep_neurons, n_parameters, neurons_to_keep
 from jettison.compress.step import Made, StepContext
-from jettison.compress.training import pad_rows, predict_rows, tokenize
-from jettison.errors import OutOfTime
+from jettison.compress.training import Rows, pad_rows, predict_rows, tokenize
+from jettison.errors import NotEnoughData, OutOfTime
+from jettison.model import softmax
 
 BATCH = 64
 
@@ -34,18 +35,17 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: ClassVar[str] = "narrow"
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     width: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
     """Share of the feed-forward neurons to keep, the same number in every layer."""
     n_tokens: Annotated[int, msgspec.Meta(ge=1)] = 40_000
-    """Tokens that layers are refitted on, half of them of unlabelled texts where there are enough."""
+    """Tokens that importance is measured and layers are refitted on, half of them of unlabelled texts where
+    there are enough."""
     ridge: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
     """Pull towards the weights that were there, as a share of the neurons' mean square."""
-    n_examples: Annotated[int, msgspec.Meta(ge=1)] = 256
-    """Train examples that importance is measured on."""
 
     def make(self, candidate: Candidate, context: StepContext) -> Made:
         """Choose, cut, refit, save.
@@ -53,16 +53,18 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StepFailed: The candidate is no torch checkpoint, or its family is not known.
             OutOfTime: The deadline is over before every layer is refitted.
-            NotEnoughData: There is no labelled train example.
+            NotEnoughData: There is no train or unlabelled text.
         """
         check_hf(candidate, self.name)
         pad_id = int(candidate.settings.get("pad_id", 0))
         with torch_run(seed=context.seed, threads=context.threads):
             whole, module = load_torch(candidate).float(), load_torch(candidate).float()
             anatomy = anatomy_of(module.config)
-            rows = rows_to_measure(candidate, context, self.n_examples, step=self.name)
+            ids = self._texts(candidate, context)
+            reference = predict_rows(whole, ids, pad_id)
+            rows = Rows(ids=ids, targets=drawn_answers(reference, context.seed))
             chosen = neurons_to_keep(whole, anatomy, self.width, rows, pad_id)
-            batches, n_texts = self._batches(candidate, context, pad_id)
+            batches = [pad_rows(ids[at : at + BATCH], pad_id) for at in range(0, len(ids), BATCH)]
             setattr(module.config, anatomy.width, len(chosen[0]))
             left = []
             for number, kept in enumerate(chosen):
@@ -74,10 +76,10 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
                     )
                 keep_neurons(layers_of(module, anatomy)[number], anatomy, kept)
                 left.append(_refit(whole, module, anatomy, number, batches, self.ridge))
-            reference, narrowed = (predict_rows(m, rows.ids, pad_id) for m in (whole, module))
+            narrowed = predict_rows(module, ids, pad_id)
             save_torch(module, context.folder, source=candidate.path)
         notes = {
-            "n_texts": n_texts,
+            "n_texts": len(ids),
             "unexplained_share": [round(share, 5) for share in left],
             "parameters_before": n_parameters(whole),
             "parameters": n_parameters(module),
@@ -86,21 +88,30 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
         }
         return Made(notes=notes, resolved={"neurons": len(chosen[0])})
 
-    def _batches(
-        self, candidate: Candidate, context: StepContext, pad_id: int
-    ) -> tuple[list[tuple[Any, Any]], int]:
-        """Ids and masks of random texts, batched by length, and how many texts they are."""
+    def _texts(self, candidate: Candidate, context: StepContext) -> list[list[int]]:
+        """Token ids of random texts, short ones first."""
         rng, data = np.random.default_rng(context.seed), context.data
         max_tokens = int(candidate.settings.get("max_tokens", 512))
         # In turns, so that traffic of a kind that train lacks counts as much as train does.
         kinds = [[e.input for e in examples] for examples in (data.train, data.unlabelled)]
         shuffled = [[texts[i] for i in rng.permutation(len(texts))] for texts in kinds]
         texts = [text for pair in zip_longest(*shuffled) for text in pair if text is not None]
+        if not texts:
+            raise NotEnoughData("step 'narrow' needs train or unlabelled texts, got none.")
         # No text has fewer than one token, so that more of them are never needed.
         ids = tokenize(candidate.path, texts[: self.n_tokens], max_tokens)
         enough = int(np.searchsorted(np.cumsum([len(row) for row in ids]), self.n_tokens)) + 1
-        ids = sorted(ids[:enough], key=len)
-        return [pad_rows(ids[at : at + BATCH], pad_id) for at in range(0, len(ids), BATCH)], len(ids)
+        return sorted(ids[:enough], key=len)
+
+
+def drawn_answers(logits: np.ndarray, seed: int) -> np.ndarray:
+    """Labels drawn as likely as a model finds them, shape (n,), int64.
+
+    Against them the loss is as steep as its Fisher information says, on texts with a label or without.
+    """
+    shares = softmax(logits).cumsum(axis=1)
+    drawn = (np.random.default_rng(seed).random((len(logits), 1)) > shares[:, :-1]).sum(axis=1)
+    return np.asarray(drawn, np.int64)
 
 
 def _refit(

@@ -414,8 +414,7 @@ def _narrowing_s(around: Surroundings, n_layers: int) -> float:
     step = Narrow()
     n_texts = min(around.of_texts or around.n_train, step.n_tokens / max(1.0, around.tokens_per_text))
     # The texts pass every layer twice, and half of the layers are passed to reach one.
-    passed = n_texts * n_layers + IMPORTANCE_PASSES * min(step.n_examples, around.n_train)
-    return passed * around.example_s
+    return n_texts * (n_layers + IMPORTANCE_PASSES) * around.example_s
 
 
 def _watching_s(around: Surroundings, epochs: int, share: float) -> float:
