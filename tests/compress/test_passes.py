@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import BertConfig, PretrainedConfig
 
 from jettison.backends.hf import load_torch
 from jettison.backends.text import length_sorted_batches
@@ -108,7 +109,7 @@ def test_what_is_beside_is_drawn_by_its_seed(tmp_path: Path) -> None:
 
 
 def test_a_part_has_the_most_rows_that_fit_and_at_least_one() -> None:
-    config = SimpleNamespace(**BERT)
+    config = BertConfig(**BERT)
     module = SimpleNamespace(config=config, modules=list, parameters=lambda: iter([torch.zeros(1)]))
     batch = rows_of([200] * 40 + [450] * 24)
     passes = Passes(module)
@@ -123,8 +124,16 @@ def test_a_part_has_the_most_rows_that_fit_and_at_least_one() -> None:
             assert kept_bytes(config, len(part) + 1, longest, attention_dropout=False) > MOST_BYTES
 
 
+def test_a_batch_stays_whole_where_the_shape_is_not_told() -> None:
+    """A family whose configuration has other names trains as it did, in whole batches."""
+    config = PretrainedConfig(d_model=384)
+    module = SimpleNamespace(config=config, modules=list, parameters=lambda: iter([torch.zeros(1)]))
+    batch = rows_of([450] * 64)
+    assert [len(part) for part in Passes(module).parts(batch)] == [64]
+
+
 def test_the_estimate_says_why_a_batch_of_long_texts_was_too_much() -> None:
-    config = SimpleNamespace(**BERT)
+    config = BertConfig(**BERT)
     assert kept_bytes(config, 64, 450) == pytest.approx(22e9, rel=0.05)
     assert kept_bytes(config, 64, 450, attention_dropout=False) == pytest.approx(7.4e9, rel=0.05)
     assert kept_bytes(config, 64, 24) < MOST_BYTES

@@ -214,6 +214,7 @@ class _Loss:
         if step.label_weight and bool((part.targets >= 0).any()):
             loss = loss + step.label_weight * labels_share(logits, part, batch)
         if self.guide is not None:
+            # Over the tokens of the part; its variance stands for the batch's.
             share = sum(map(len, part.ids)) / sum(map(len, batch.ids))
             loss = loss + step.hidden_weight * share * self.guide.distance(ids, mask, hidden)
         return loss

@@ -38,7 +38,8 @@ class Passes:
     """
 
     def __init__(self, module: Any, most_bytes: int | None = None) -> None:
-        self._config = module.config
+        # Of a model of texts and images this is the part for texts.
+        self._config = module.config.get_text_config()
         self._dropout = _drops_attention(module)
         if most_bytes is None:
             most_bytes = _half_of_free(module) or MOST_BYTES
@@ -47,11 +48,16 @@ class Passes:
     def parts(self, batch: Batch, n_scored: int = 1) -> Iterator[Batch]:
         """The batch's rows in their order, cut where the next one would not fit; at least one a part.
 
+        A batch stays whole where the configuration does not tell the shape that the estimate needs.
+
         Args:
             batch: Rows of a batch, best sorted by length.
             n_scored: Places of each row that get logits.
         """
         lengths = [len(row) for row in batch.ids]
+        if not _tells_its_shape(self._config):
+            yield batch
+            return
         start, longest = 0, 0
         for end, length in enumerate(lengths):
             longest = max(longest, length)
@@ -121,6 +127,12 @@ def leave_out_attention_dropout(module: Any, lengths: Sequence[int] | np.ndarray
     for part, name in _attention_dropouts(module):
         setattr(part, name, 0.0)
     return f"left out, for speed: texts have {mean:.0f} tokens in the mean"
+
+
+def _tells_its_shape(config: Any) -> bool:
+    return all(
+        hasattr(config, name) for name in ("hidden_size", "num_attention_heads", "num_hidden_layers")
+    )
 
 
 def _drops_attention(module: Any) -> bool:

@@ -181,11 +181,11 @@ def lineage_words(candidate: Candidate) -> tuple[str, ...]:
             if isinstance(value, str | int | float | bool) and value not in ("", None)
         }
         is_cascade = applied.step == "cascade"
-        arms = {k: v for k, v in applied.notes.items() if is_cascade and k in ("lean", "fallback")}
+        first = {k: v for k, v in applied.notes.items() if is_cascade and k in ("lean", "fallback")}
         if "most_texts" in shown:  # what was left out of the lesson is told before its settings
-            arms["most_texts"] = shown.pop("most_texts")
+            first["most_texts"] = shown.pop("most_texts")
         most = 7 if is_cascade else 4
-        word = describe_step({"step": applied.step, **arms, **dict(list(shown.items())[:most])})
+        word = describe_step({"step": applied.step, **first, **dict(list(shown.items())[:most])})
         words.append(f"{word}, cut short by the budget" if CUT_NOTE in applied.notes else word)
     return tuple(words)
 
