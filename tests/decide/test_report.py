@@ -16,7 +16,6 @@ from jettison.decide import report_view as view
 from jettison.decide.costs import judge_cheaper
 from jettison.decide.render import decision_markdown
 from jettison.decide.report import rewrite_report, write_report
-from jettison.decide.report_labels import Box, place_labels
 from jettison.decide.report_markdown import escaped, markdown_page
 from jettison.decide.report_pages import html_page
 from jettison.decide.report_pareto import quality_against_cost
@@ -330,42 +329,6 @@ def test_of_many_slices_those_that_fail_are_shown_and_the_rest_counted() -> None
     assert len(page.encode()) < 500_000
     assert "128 more slices lose less than the ones shown" in page
     assert "domain: tweets" in Page(page).text.split("Changed answers")[0].split("more slices")[-2]
-
-
-@pytest.mark.parametrize("width", [390, 960])
-def test_labels_of_the_plot_do_not_lie_on_one_another(width: int) -> None:
-    """The texts' boxes, from their places and 6.7 px a character, as far as they can be told."""
-    svg = str(quality_against_cost(example_decision(), width=width, height=420))
-    label = r'<text class="label[^"]*" x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)">([^<]+)<'
-    found = re.findall(label, svg)
-    assert len(found) == 5
-    left = {"start": 0.0, "middle": 3.35, "end": 6.7}
-    lefts = [float(x) - left[anchor] * len(t) for x, _, anchor, t in found]
-    boxes = [
-        Box(x0, float(y) - 11, x0 + 6.7 * len(t), float(y) + 3)
-        for x0, (_, y, _, t) in zip(lefts, found, strict=True)
-    ]
-    assert sum(a.overlap(b) for i, a in enumerate(boxes) for b in boxes[:i]) == 0
-    assert all(box.x0 >= 0 and box.x1 <= width for box in boxes)
-
-
-def test_points_on_one_spot_get_labels_apart() -> None:
-    labels = place_labels(
-        [(200.0, 200.0)] * 5,
-        ["candidate"] * 5,
-        obstacles=[Box(191, 191, 209, 209)],
-        bounds=Box(0, 0, 400, 400),
-    )
-    assert sum(a.box.overlap(b.box) for i, a in enumerate(labels) for b in labels[:i]) == 0
-
-
-def test_a_label_beside_its_point_grows_away_from_it_however_wide_its_font_is() -> None:
-    bounds = Box(0, 0, 600, 400)
-    right, left = place_labels(
-        [(100.0, 50.0), (590.0, 300.0)], ["a", "b"], obstacles=[], bounds=bounds, radii=[12, 8]
-    )
-    assert (right.anchor, right.x) == ("start", 100 + 12 + 4)  # clear of a ring of 12
-    assert (left.anchor, left.x) == ("end", 590 - 12)
 
 
 def gated_by_slice(decision: Decision) -> Decision:

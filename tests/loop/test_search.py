@@ -13,12 +13,10 @@ from jettison.loop.search import (
     N_FIRST_LOOK,
     NO_TIME,
     Findings,
-    example_cpu_s,
     first_look,
-    making_s,
     search,
-    time_for_costs,
 )
+from jettison.loop.time_plan import example_cpu_s, making_s, time_for_costs
 from jettison.loop.watcher import Clock
 from jettison.record import Cost, Record
 from jettison.task import Example

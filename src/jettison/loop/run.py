@@ -43,16 +43,14 @@ from jettison.loop.safety import ON_PROBES, probes_of, safety_gates, safety_reco
 from jettison.loop.search import (
     NO_TIME,
     Findings,
-    decision_s,
-    example_cpu_s,
     first_contender,
-    making_s,
     search,
     with_costs,
 )
 from jettison.loop.suite_evidence import suite_evidence
 from jettison.loop.suite_run import gates_of, with_suites
 from jettison.loop.telling import Answers, report_content
+from jettison.loop.time_plan import decision_s, example_cpu_s, making_s
 from jettison.loop.under_load import load_of
 from jettison.loop.watcher import Clock, Silent, Watcher
 from jettison.loop.workspace import Contender, Workspace

@@ -25,9 +25,10 @@ from jettison.decision import CostSummary
 from jettison.errors import CannotWrite, JettisonError, OutOfTime, Unanswered
 from jettison.files import read_json, value_sha256, write_json
 from jettison.loop.remote import costs_of
+from jettison.loop.time_plan import decision_s, time_for_costs
 from jettison.loop.watcher import Clock
 from jettison.loop.workspace import Contender, Workspace
-from jettison.record import Record, mean_score
+from jettison.record import mean_score
 from jettison.task import Example, Input
 
 Status = Literal["finalist", "dominated", "failed", "dropped"]
@@ -37,14 +38,8 @@ N_FIRST_LOOK = 400
 HOPELESS_LOSS = 0.25
 STUDENTS = ("student",)
 """Families whose errors are so unlike a transformer's that they do not make one needless behind them."""
-FULL_BUDGET_S = 600.0
-"""Budgets under it keep less than a full measurement of costs takes."""
-DECISION_SHARE = 0.1
 LOOK_SHARE = 0.5
 """Of the incumbent's time for dev, what a candidate takes to be looked at."""
-LEAST_EXAMPLE_S = 1e-4
-READ_TEXT_S = 6e-5
-"""CPU-seconds that reading and checking a text of a task takes: 515,000 took 30 s."""
 QUICK_SHARE = 0.25
 FEWEST_HALVED = 4
 """Rivals in a family that is halved: a quarter of the training of three costs as much as it saves."""
@@ -153,53 +148,6 @@ def _work_s(clock: Clock, recipes: Sequence[Recipe], taught_s: float) -> float:
         work_s += clock.corrected_s(rest.estimate_s, work=work_of(rest))
         taught_s += rest.shared_s
     return work_s
-
-
-def example_cpu_s(records: Sequence[Record], *, took_s: float) -> float:
-    """CPU-seconds of one answer, as the records tell: those that were found again took none now.
-
-    Args:
-        records: Of the incumbent on dev.
-        took_s: CPU-seconds of this process to get them, which counts where none tells (an endpoint's).
-    """
-    known = [record.cost.cpu_s for record in records if record.cost.cpu_s is not None]
-    mean_s = sum(known) / len(known) if known else took_s / max(1, len(records))
-    return max(mean_s, LEAST_EXAMPLE_S)
-
-
-def decision_s(workspace: Workspace, example_s: float) -> float:
-    """Seconds to keep of the budget for asking about test, the decision and the report.
-
-    Of a short budget that is a tenth, and what they take longer comes on top: no run is of use without.
-    """
-    takes_s, budget_s = 15.0 + 1.5 * example_s * workspace.task.n_test, workspace.config.budget_s
-    return takes_s if budget_s is None else min(takes_s, DECISION_SHARE * budget_s)
-
-
-def making_s(workspace: Workspace, example_s: float, n_texts: int) -> float | None:
-    """Seconds of the budget that are there for making candidates, by estimates alone; None without one.
-
-    No clock is read, so that a run that goes on plans what it planned before.
-    """
-    budget_s = workspace.config.budget_s
-    if budget_s is None:
-        return None
-    asked_s = len(workspace.dev) * example_s + READ_TEXT_S * n_texts
-    return max(0.0, budget_s - asked_s - decision_s(workspace, example_s) - time_for_costs(workspace))
-
-
-def time_for_costs(workspace: Workspace) -> float:
-    """Seconds to keep of the budget for measuring costs: what it takes in full, much less of a short one.
-
-    A short budget goes to having candidates, not to knowing their costs to the last digit: less is measured
-    of each, and the report says so.
-    """
-    config = workspace.config
-    n_measured = 3 + config.n_shown
-    again_s = 3.0 * (config.cost_openings - 1) * min(n_measured, 5)
-    costs_s = 2.0 * n_measured * (2.0 + config.cost_s) + again_s
-    short = 1.0 if config.budget_s is None else min(1.0, config.budget_s / FULL_BUDGET_S)
-    return costs_s * short**2
 
 
 def first_contender(workspace: Workspace, candidate: Candidate, recipe: Recipe) -> Contender:
