@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, PretrainedConfig
+from transformers import BertConfig, BertForSequenceClassification, PretrainedConfig
 
 from jettison.backends.hf import load_torch
 from jettison.backends.text import length_sorted_batches
@@ -118,10 +118,10 @@ def test_a_part_has_the_most_rows_that_fit_and_at_least_one() -> None:
     assert [ids for part in parts for ids in part.ids] == list(batch.ids)
     for part, after in zip(parts, [*parts[1:], None], strict=True):
         longest = max(map(len, part.ids))
-        assert kept_bytes(config, len(part), longest, attention_dropout=False) <= MOST_BYTES
+        assert kept_bytes(config, len(part), longest, keeps_pairs=False) <= MOST_BYTES
         if after is not None:
             longest = max(longest, len(after.ids[0]))
-            assert kept_bytes(config, len(part) + 1, longest, attention_dropout=False) > MOST_BYTES
+            assert kept_bytes(config, len(part) + 1, longest, keeps_pairs=False) > MOST_BYTES
 
 
 def test_a_batch_stays_whole_where_the_shape_is_not_told() -> None:
@@ -132,10 +132,30 @@ def test_a_batch_stays_whole_where_the_shape_is_not_told() -> None:
     assert [len(part) for part in Passes(module).parts(batch)] == [64]
 
 
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize(("n_rows", "n_tokens"), [(4, 200), (16, 24)])
+def test_the_estimate_is_what_torch_keeps_or_up_to_two_and_a_quarter_of_it(
+    n_rows: int, n_tokens: int, dropout: float, bfloat16: bool
+) -> None:
+    config = BertConfig(**{**BERT, "num_hidden_layers": 2}, attention_probs_dropout_prob=dropout)
+    module = BertForSequenceClassification(config).train()
+    own = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    kept: list[Any] = []
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t), t)[1], lambda t: t)
+    ids = torch.randint(5, 900, (n_rows, n_tokens))
+    with hooks, torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        module(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.sum()
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
+    n_bytes = sum(size for place, size in storages.items() if place not in own)
+    estimated = kept_bytes(config, n_rows, n_tokens, keeps_pairs=dropout > 0)
+    assert n_bytes <= estimated <= 2.25 * n_bytes
+
+
 def test_the_estimate_says_why_a_batch_of_long_texts_was_too_much() -> None:
     config = BertConfig(**BERT)
     assert kept_bytes(config, 64, 450) == pytest.approx(22e9, rel=0.05)
-    assert kept_bytes(config, 64, 450, attention_dropout=False) == pytest.approx(7.4e9, rel=0.05)
+    assert kept_bytes(config, 64, 450, keeps_pairs=False) == pytest.approx(7.4e9, rel=0.05)
     assert kept_bytes(config, 64, 24) < MOST_BYTES
     logits = kept_bytes(config, 8, 100, n_scored=65) - kept_bytes(config, 8, 100, n_scored=1)
     assert logits == pytest.approx(3 * 4 * 8 * 65 * 30522, rel=0.01)
@@ -194,6 +214,18 @@ def test_attention_drops_nothing_in_training_on_long_texts() -> None:
     n_layers = long.config.num_hidden_layers
     assert rates(long).count(0.0) == before.count(0.0) + n_layers
     assert leave_out_attention_dropout(long, [100, 300]) is None
+
+
+def test_attention_without_a_fused_kernel_keeps_its_dropout_and_counts_its_pairs() -> None:
+    shape = {**BERT, "num_hidden_layers": 1}
+    fused, unfused = (
+        BertForSequenceClassification(BertConfig(**shape, attn_implementation=how))
+        for how in ("sdpa", "eager")
+    )
+    batch = rows_of([400] * 64)
+    assert leave_out_attention_dropout(unfused, [400]) is None
+    assert leave_out_attention_dropout(fused, [400]) is not None
+    assert len(list(Passes(unfused).parts(batch))) > len(list(Passes(fused).parts(batch)))
 
 
 def test_batches_of_long_texts_have_fewer_rows() -> None:
