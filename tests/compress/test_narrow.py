@@ -12,9 +12,10 @@ from jettison.backends.hf import load_torch
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, write_candidate
 from jettison.compress.anatomy import anatomy_of, layers_of
-from jettison.compress.narrow import _refit, drawn_answers
+from jettison.compress.checkpoint_facts import loses_heads
+from jettison.compress.narrow import Sum, _refit, drawn_answers
 from jettison.compress.prune import keep_neurons
-from jettison.compress.training import pad_rows, tokenize
+from jettison.compress.training import pad_rows, predict_rows, tokenize
 from jettison.errors import InvalidInput, NotEnoughData, StepFailed
 from jettison.task import Development
 from tiny import make_tiny_bert, make_tiny_development, tiny_candidate
@@ -61,10 +62,11 @@ def test_what_left_is_taken_over_by_those_that_fire_alike() -> None:
             layer.intermediate.dense.bias[32:] = layer.intermediate.dense.bias[:32]
     ids = tokenize(incumbent.path, [example.input for example in development.train], 64)
     batch = pad_rows(ids, 0)
-    keep_neurons(module.body.encoder.layer[1], anatomy_of(module.config), np.arange(32))
+    anatomy = anatomy_of(module.config)
+    keep_neurons(module.body.encoder.layer[1], anatomy, np.arange(32))
     with torch.no_grad():
         wanted, without = whole(*batch), module(*batch)
-    left = _refit(whole, module, anatomy_of(module.config), 1, [batch], 1e-9)
+    left = _refit(whole, module, anatomy, 1, Sum(anatomy.down, anatomy.after), [batch], 1e-9)
     with torch.no_grad():
         refitted = module(*batch)
     assert left < 1e-6
@@ -124,7 +126,7 @@ def test_what_cannot_be_narrowed_is_said(tmp_path: Path) -> None:
     incumbent, _ = trained()
     with pytest.raises(InvalidInput, match=r"step 'narrow': Expected `float` < 1.0"):
         make(tmp_path, incumbent, {"step": "narrow", "width": 1.0})
-    with pytest.raises(StepFailed, match=r"must refit 4 layers before the deadline, got 0. Allow it more"):
+    with pytest.raises(StepFailed, match=r"must refit 4 maps before the deadline, got 0. Allow it more"):
         make(tmp_path, incumbent, {"step": "narrow"}, deadline=over_once_begun())
     folder = tmp_path / "fake"
     folder.mkdir()
@@ -150,3 +152,58 @@ def test_answers_are_drawn_as_likely_as_the_model_finds_them() -> None:
     np.testing.assert_array_equal(drawn_answers(logits, seed=0), drawn)
     sure = np.array([[0.0, 50.0], [50.0, 0.0]], np.float32)
     assert drawn_answers(sure, seed=3).tolist() == [1, 0]
+
+
+def test_heads_leave_the_export_and_the_rest_is_refitted(tmp_path: Path) -> None:
+    """A stock class loads the rest; training leaves heads silent, and the graph is without them."""
+    import onnx
+    from transformers import AutoModelForSequenceClassification
+
+    incumbent, development = trained()
+    step = {"step": "narrow", "width": 0.75, "heads": 0.5}
+    narrow = make(tmp_path, incumbent, step)
+    stock = AutoModelForSequenceClassification.from_pretrained(narrow.path)
+    anatomy = anatomy_of(stock.config)
+    assert anatomy.heads is not None
+    healed = make(tmp_path, narrow, {"step": "distill", "epochs": 1, "hidden_weight": 1.0})
+    n_heads = stock.config.num_attention_heads
+    for candidate in (narrow, healed):
+        for layer in layers_of(load_torch(candidate), anatomy):
+            out = layer.get_submodule(anatomy.heads.out).weight
+            silent = [not part.any() for part in out.chunk(n_heads, dim=1)]
+            assert sum(silent) == n_heads // 2
+        exported = make(tmp_path, candidate, {"step": "export"})
+        nodes = onnx.load(str(exported.path / "model.onnx")).graph.node
+        left = [a.i for node in nodes for a in node.attribute if a.name == "num_heads"]
+        assert left == [n_heads // 2] * 4
+    assert len(narrow.lineage[-1].notes["unexplained_share"]) == 8
+    assert accuracy(narrow) >= accuracy(incumbent) - 0.05
+    wanted = logits(incumbent, development)
+    silenced = load_torch(incumbent).float()
+    for layer, other in zip(
+        layers_of(silenced, anatomy), layers_of(load_torch(narrow), anatomy), strict=True
+    ):
+        kept = other.get_submodule(anatomy.heads.out).weight.abs().sum(0) > 0
+        out = layer.get_submodule(anatomy.heads.out)
+        out.weight.data *= kept
+    ids = tokenize(incumbent.path, [example.input for example in development.dev], 64)
+    off = float(np.abs(predict_rows(silenced, ids, 0) - wanted).mean())
+    assert np.abs(logits(narrow, development) - wanted).mean() < 0.7 * off
+
+
+def test_heads_of_a_family_that_no_export_takes_out_are_refused(tmp_path: Path) -> None:
+    from transformers import MPNetConfig, MPNetForSequenceClassification
+
+    development = make_tiny_development(train=20, dev=12, unlabelled=8)
+    folder = make_tiny_bert(tmp_path / "tiny", development.labels)
+    config = MPNetConfig(
+        hidden_size=32, num_hidden_layers=1, intermediate_size=64, num_attention_heads=2, vocab_size=200,
+        max_position_embeddings=64, num_labels=5,
+    )  # fmt: skip
+    (folder / "model.safetensors").unlink()
+    MPNetForSequenceClassification(config).save_pretrained(folder)
+    candidate = tiny_candidate(folder, development)
+    assert not loses_heads(candidate)
+    with pytest.raises(StepFailed, match="must keep all heads of a model of family 'mpnet'"):
+        make(tmp_path, candidate, {"step": "narrow", "heads": 0.5})
+    assert loses_heads(trained()[0])

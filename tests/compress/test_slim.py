@@ -6,12 +6,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from jettison.backends.hf import HEAD, open_hf
+from jettison.backends.hf import HEAD, load_torch, open_hf
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate
+from jettison.compress.anatomy import anatomy_of, layers_of
+from jettison.compress.checkpoint import save_torch
 from jettison.compress.export import Export
+from jettison.compress.narrow import silence_heads
 from jettison.compress.slim import slim
 from jettison.compress.step import StepContext, apply_step
 from tiny import make_tiny_bert, make_tiny_development, tiny_candidate, write_tiny_tokenizer
@@ -126,3 +130,70 @@ def test_the_pick_moves_only_where_nothing_else_reads(read_twice: bool, axis: in
 def run(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, {"x": x})
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_heads_without_weights_leave_and_the_answers_stay(tmp_path: Path, family: str) -> None:
+    folder = make_tiny_bert(tmp_path / "hf", DATA.labels, layers=2, seed=2)
+    if family == "distilbert":
+        save_tiny_distilbert(folder)
+    candidate = tiny_candidate(folder, DATA)
+    module = load_torch(candidate).float()
+    anatomy = anatomy_of(module.config)
+    assert anatomy.heads is not None
+    first = layers_of(module, anatomy)[0]
+    n_heads = getattr(module.config, anatomy.heads.count)
+    silence_heads(first, anatomy.heads, n_heads, np.array([1]))
+    save_torch(module, folder, source=folder)
+    made, _ = export_fused(candidate, tmp_path)
+    assert made.lineage[-1].notes["heads_left"] == [n_heads - 1]
+    assert heads_of(made) == [n_heads - 1, n_heads]
+    assert_same_answers(made, candidate)
+
+
+def test_heads_stay_where_one_weight_of_their_values_is_left(tmp_path: Path) -> None:
+    candidate = tiny_candidate(make_tiny_bert(tmp_path / "hf", DATA.labels, layers=1, seed=2), DATA)
+    module = load_torch(candidate).float()
+    anatomy = anatomy_of(module.config)
+    assert anatomy.heads is not None
+    (layer,) = layers_of(module, anatomy)
+    silence_heads(layer, anatomy.heads, 2, np.array([0, 1]))
+    with torch.no_grad():
+        layer.attention.self.value.bias[3] = 0.5
+        layer.attention.output.dense.weight[2, 3] = 0.5
+    save_torch(module, candidate.path, source=candidate.path)
+    made, _ = export_fused(candidate, tmp_path)
+    assert heads_of(made) == [1]
+    assert_same_answers(made, candidate)
+
+
+def test_an_attention_without_any_weights_keeps_one_head(tmp_path: Path) -> None:
+    candidate = tiny_candidate(make_tiny_bert(tmp_path / "hf", DATA.labels, layers=1, seed=2), DATA)
+    module = load_torch(candidate).float()
+    anatomy = anatomy_of(module.config)
+    assert anatomy.heads is not None
+    silence_heads(layers_of(module, anatomy)[0], anatomy.heads, 2, np.array([0, 1]))
+    save_torch(module, candidate.path, source=candidate.path)
+    made, _ = export_fused(candidate, tmp_path)
+    assert heads_of(made) == [1]
+    assert_same_answers(made, candidate)
+
+
+def heads_of(candidate: Candidate) -> list[int]:
+    """Heads of each attention node, in the graph's order."""
+    nodes = onnx.load(str(candidate.path / "model.onnx")).graph.node
+    attributes = [a for node in nodes if node.op_type == "Attention" for a in node.attribute]
+    return [a.i for a in attributes if a.name == "num_heads"]
+
+
+def save_tiny_distilbert(folder: Path) -> None:
+    """Put a DistilBERT in the folder's place, its tokenizer kept."""
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    torch.manual_seed(1)
+    config = DistilBertConfig(
+        dim=32, hidden_dim=64, n_layers=2, n_heads=4, num_labels=5, vocab_size=250,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    (folder / "model.safetensors").unlink()
+    DistilBertForSequenceClassification(config).save_pretrained(folder)

@@ -7,6 +7,21 @@ from jettison.errors import StepFailed
 
 
 @dataclass(frozen=True, kw_only=True)
+class Heads:
+    """Where a layer keeps its attention heads. None can leave a stock checkpoint alone: there the size of a
+    head is hidden size / heads. One without weights leaves with the export."""
+
+    count: str
+    """Heads of each layer, in the configuration."""
+    reads: tuple[str, ...]
+    """Paths, in a layer, of the linear maps into queries, keys and values."""
+    out: str
+    """Path, in a layer, of the linear map out of the heads."""
+    after: str
+    """Path, in a layer, of the norm that reads the sum of `out` and what goes around the heads."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Anatomy:
     """The parts of an encoder that can be removed so that a stock class still loads it."""
 
@@ -29,6 +44,8 @@ class Anatomy:
     """Whether layer 0 is built unlike the others, and so must stay."""
     adapted: tuple[str, ...] = ("query", "value")
     """Names of the linear maps that LoRA adapts."""
+    heads: Heads | None = None
+    """None where no export takes heads without weights out."""
 
 
 _BERT = Anatomy(
@@ -37,6 +54,12 @@ _BERT = Anatomy(
     width="intermediate_size",
     up="intermediate.dense",
     down="output.dense",
+    heads=Heads(
+        count="num_attention_heads",
+        reads=("attention.self.query", "attention.self.key", "attention.self.value"),
+        out="attention.output.dense",
+        after="attention.output.LayerNorm",
+    ),
 )
 _DISTILBERT = Anatomy(
     layers="transformer.layer",
@@ -46,6 +69,12 @@ _DISTILBERT = Anatomy(
     down="ffn.lin2",
     after="output_layer_norm",
     adapted=("q_lin", "v_lin"),
+    heads=Heads(
+        count="n_heads",
+        reads=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+        out="attention.out_lin",
+        after="sa_layer_norm",
+    ),
 )
 _MODERNBERT = Anatomy(
     layers="layers",

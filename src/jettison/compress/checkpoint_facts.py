@@ -8,6 +8,8 @@ import msgspec
 
 from jettison.backends.hf import POOLINGS
 from jettison.backends.text import load_tokenizer
+from jettison.candidate import Candidate
+from jettison.compress.anatomy import FAMILIES
 from jettison.compress.checkpoint import LICENCE_FILES
 from jettison.errors import BrokenArtifact, InvalidInput
 from jettison.files import is_disk_full
@@ -31,6 +33,14 @@ def _read_object(path: Path) -> dict[str, Any]:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BrokenArtifact(f"{path} must be a JSON object: {error}.") from error
+
+
+def loses_heads(candidate: Candidate) -> bool:
+    """Whether an export of a candidate leaves out attention heads without weights."""
+    if candidate.backend != "hf" or not (candidate.path / "config.json").is_file():
+        return False
+    known = FAMILIES.get(str(read_config(candidate.path).get("model_type")))
+    return known is not None and known.heads is not None
 
 
 def has_head(folder: Path, config: dict[str, Any]) -> bool:

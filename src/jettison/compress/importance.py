@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from jettison.compress.anatomy import Anatomy, layers_of, set_layers
+from jettison.compress.anatomy import Anatomy, Heads, layers_of, set_layers
 from jettison.compress.passes import Passes
 from jettison.compress.training import Rows, pad_rows, predict_rows
 from jettison.model import softmax
@@ -89,16 +89,36 @@ def neuron_importance(module: Any, anatomy: Anatomy, rows: Rows, pad_id: int) ->
     Source:
         Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", eq. 8.
     """
+    return _importance(module, anatomy, anatomy.down, rows, pad_id, size=1)
+
+
+def head_importance(
+    module: Any, anatomy: Anatomy, heads: Heads, rows: Rows, pad_id: int
+) -> list[np.ndarray]:
+    """The same of each attention head, what it gives taken together; shape (n_heads,) for each layer.
+
+    Source:
+        Michel et al. 2019, "Are Sixteen Heads Really Better than One?", eq. 2.
+    """
+    out = layers_of(module, anatomy)[0].get_submodule(heads.out)
+    size = out.in_features // int(getattr(module.config, heads.count))
+    return _importance(module, anatomy, heads.out, rows, pad_id, size=size)
+
+
+def _importance(
+    module: Any, anatomy: Anatomy, path: str, rows: Rows, pad_id: int, *, size: int
+) -> list[np.ndarray]:
+    """Of what the linear map at `path` reads in each layer, `size` values together."""
     import torch
 
-    downs = [layer.get_submodule(anatomy.down) for layer in layers_of(module, anatomy)]
+    readers = [layer.get_submodule(path) for layer in layers_of(module, anatomy)]
     seen: dict[int, Any] = {}
     passes = Passes(module)
     handles = [
-        down.register_forward_pre_hook(lambda _, inputs, i=i: seen.__setitem__(i, inputs[0]))
-        for i, down in enumerate(downs)
+        reader.register_forward_pre_hook(lambda _, inputs, i=i: seen.__setitem__(i, inputs[0]))
+        for i, reader in enumerate(readers)
     ]
-    totals = [np.zeros(down.in_features) for down in downs]
+    totals = [np.zeros(reader.in_features // size) for reader in readers]
     try:
         batches = (rows.take(np.arange(i, min(i + 32, len(rows)))) for i in range(0, len(rows), 32))
         for batch in (part for whole in batches for part in passes.parts(whole)):
@@ -106,11 +126,12 @@ def neuron_importance(module: Any, anatomy: Anatomy, rows: Rows, pad_id: int) ->
             loss = torch.nn.functional.cross_entropy(
                 module(ids, mask), torch.from_numpy(batch.targets), ignore_index=-1, reduction="sum"
             )
-            activations = [seen[i] for i in range(len(downs))]
+            activations = [seen[i] for i in range(len(readers))]
             gradients = torch.autograd.grad(loss, activations)
             for i, (activation, gradient) in enumerate(zip(activations, gradients, strict=True)):
                 change = (activation * gradient).reshape(len(batch), -1, activation.shape[-1]).sum(1)
-                totals[i] += change.abs().sum(0).detach().numpy()
+                together = change.reshape(len(batch), -1, size).sum(-1)
+                totals[i] += together.abs().sum(0).detach().numpy()
     finally:
         for handle in handles:
             handle.remove()

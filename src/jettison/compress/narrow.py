@@ -1,33 +1,35 @@
-"""Step `narrow`: fewer feed-forward neurons, and what is left refitted to give what all of them gave."""
+"""Step `narrow`: fewer neurons and heads, and what is left refitted to give what all of them gave."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import zip_longest
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import msgspec
 import numpy as np
 
 from jettison.backends.hf import load_torch
 from jettison.candidate import Candidate
-from jettison.compress.anatomy import Anatomy, anatomy_of, layers_of
+from jettison.compress.anatomy import Anatomy, Heads, anatomy_of, layers_of
 from jettison.compress.checkpoint import check_hf, save_torch, torch_run
-from jettison.compress.importance import divergence
+from jettison.compress.importance import divergence, head_importance
 from jettison.compress.prune import keep_neurons, n_parameters, neurons_to_keep
 from jettison.compress.step import Made, StepContext
 from jettison.compress.training import Rows, pad_rows, predict_rows, tokenize
-from jettison.errors import NotEnoughData, OutOfTime
+from jettison.errors import NotEnoughData, OutOfTime, StepFailed
 from jettison.model import softmax
 
 BATCH = 64
 
 
 class Narrow(msgspec.Struct, frozen=True, kw_only=True):
-    """Cut the width of every feed-forward block, then solve for the best map out of what is left.
+    """Cut the width of feed-forward blocks and attention, then solve for the best map out of what is left.
 
     Nothing is trained: layer by layer, least squares finds the weights with which the kept
-    neurons come nearest to what the whole layer gave on the team's own texts, earlier
-    layers' errors included. It takes seconds to minutes, and a stock class loads the result.
+    heads and neurons come nearest to what all of them gave on the team's own texts, errors of
+    what comes before included. It takes seconds to minutes, and a stock class loads the result:
+    heads stay in it with all weights zero, and leave when it is exported.
 
     Source:
         Layer-wise reconstruction as of Kurtic et al. 2023, "ZipLM", with the neurons chosen
@@ -38,9 +40,12 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
     code_version: ClassVar[int] = 3
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    later_settings: ClassVar[tuple[str, ...]] = ("heads",)
 
     width: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
     """Share of the feed-forward neurons to keep, the same number in every layer."""
+    heads: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
+    """Share of the attention heads to keep, the same number in every layer; None keeps all."""
     n_tokens: Annotated[int, msgspec.Meta(ge=1)] = 40_000
     """Tokens that importance is measured and layers are refitted on, half of them of unlabelled texts where
     there are enough."""
@@ -63,19 +68,18 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
             ids = self._texts(candidate, context)
             reference = predict_rows(whole, ids, pad_id)
             rows = Rows(ids=ids, targets=drawn_answers(reference, context.seed))
-            chosen = neurons_to_keep(whole, anatomy, self.width, rows, pad_id)
+            cuts = self._cuts(whole, module, anatomy, rows, pad_id)
             batches = [pad_rows(ids[at : at + BATCH], pad_id) for at in range(0, len(ids), BATCH)]
-            setattr(module.config, anatomy.width, len(chosen[0]))
             left = []
-            for number, kept in enumerate(chosen):
-                context.progress("refitting layers", number / len(chosen))
+            for number, (layer, cut, place) in enumerate(cuts):
+                context.progress("refitting layers", number / len(cuts))
                 if context.deadline is not None and context.deadline.is_over():
                     raise OutOfTime(
-                        f"step 'narrow' must refit {len(chosen)} layers before the deadline, got "
+                        f"step 'narrow' must refit {len(cuts)} maps before the deadline, got "
                         f"{number}. Allow it more time, or fewer n_tokens."
                     )
-                keep_neurons(layers_of(module, anatomy)[number], anatomy, kept)
-                left.append(_refit(whole, module, anatomy, number, batches, self.ridge))
+                cut(layers_of(module, anatomy)[layer])
+                left.append(_refit(whole, module, anatomy, layer, place, batches, self.ridge))
             narrowed = predict_rows(module, ids, pad_id)
             save_torch(module, context.folder, source=candidate.path)
         notes = {
@@ -86,7 +90,38 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
             "divergence": divergence(reference, narrowed),
             "same_answer_share": float((reference.argmax(1) == narrowed.argmax(1)).mean()),
         }
-        return Made(notes=notes, resolved={"neurons": len(chosen[0])})
+        resolved = {"neurons": int(getattr(module.config, anatomy.width))}
+        return Made(notes=notes, resolved=resolved)
+
+    def _cuts(
+        self, whole: Any, module: Any, anatomy: Anatomy, rows: Rows, pad_id: int
+    ) -> list[tuple[int, Callable[[Any], None], "Sum"]]:
+        """What to cut, in the order of the layers: number of the layer, what cuts it, and where to refit.
+
+        Raises:
+            StepFailed: The family's heads cannot leave.
+        """
+        neurons = neurons_to_keep(whole, anatomy, self.width, rows, pad_id)
+        setattr(module.config, anatomy.width, len(neurons[0]))
+        cuts: list[tuple[int, Callable[[Any], None], Sum]] = []
+        if self.heads is not None:
+            if anatomy.heads is None:
+                raise StepFailed(
+                    f"step 'narrow' must keep all heads of a model of family {module.config.model_type!r}, "
+                    f"whose export takes none out, got heads = {self.heads:g}. Leave the setting out."
+                )
+            importance = head_importance(whole, anatomy, anatomy.heads, rows, pad_id)
+            for number, scores in enumerate(importance):
+                least = np.argsort(scores, kind="stable")[
+                    : len(scores) - max(1, round(self.heads * len(scores)))
+                ]
+                silence = partial(silence_heads, heads=anatomy.heads, n_heads=len(scores), least=least)
+                cuts.append((number, silence, Sum(anatomy.heads.out, anatomy.heads.after)))
+        for number, kept in enumerate(neurons):
+            keep = partial(keep_neurons, anatomy=anatomy, kept=kept)
+            cuts.append((number, keep, Sum(anatomy.down, anatomy.after)))
+        # Heads come before neurons in a layer, and were put first: the order among equals stays.
+        return sorted(cuts, key=lambda cut: cut[0])
 
     def _texts(self, candidate: Candidate, context: StepContext) -> list[list[int]]:
         """Token ids of random texts, short ones first."""
@@ -114,30 +149,68 @@ def drawn_answers(logits: np.ndarray, seed: int) -> np.ndarray:
     return np.asarray(drawn, np.int64)
 
 
+class Sum(NamedTuple):
+    """Where, in a layer, a linear map's output is added to what goes around it."""
+
+    out: str
+    """Path of the map."""
+    after: str
+    """Path of the norm that reads the sum; empty where the sum is what the layer gives."""
+
+
+def silence_heads(layer: Any, heads: Heads, n_heads: int, least: np.ndarray) -> None:
+    """Set all weights of some heads of a layer to zero, where training leaves them.
+
+    Args:
+        layer: Of a module of `load_torch`.
+        heads: Where its family keeps them.
+        n_heads: How many the layer has.
+        least: Numbers of those to silence.
+    """
+    import torch
+
+    out = layer.get_submodule(heads.out)
+    size = out.in_features // n_heads
+    places = torch.from_numpy((least[:, None] * size + np.arange(size)).reshape(-1))
+    with torch.no_grad():
+        for path in heads.reads:
+            read = layer.get_submodule(path)
+            read.weight[places] = 0.0
+            if read.bias is not None:
+                read.bias[places] = 0.0
+        out.weight[:, places] = 0.0
+
+
 def _refit(
-    whole: Any, module: Any, anatomy: Anatomy, number: int, batches: list[tuple[Any, Any]], ridge: float
+    whole: Any,
+    module: Any,
+    anatomy: Anatomy,
+    number: int,
+    place: Sum,
+    batches: list[tuple[Any, Any]],
+    ridge: float,
 ) -> float:
-    """Solve for one layer's map out of its neurons, in place.
+    """Solve for one map out of a layer's neurons or heads, in place.
 
     Returns:
         The share of what the whole layer gave that the refitted one does not, in squares.
     """
     import torch
 
-    down = layers_of(module, anatomy)[number].get_submodule(anatomy.down)
+    down = layers_of(module, anatomy)[number].get_submodule(place.out)
     has_bias = down.bias is not None
     size = down.in_features + has_bias
     products = torch.zeros(size, size, dtype=torch.float64)
     cross = torch.zeros(size, down.out_features, dtype=torch.float64)
     squares = 0.0
-    with torch.no_grad(), _watched(whole, anatomy, number) as of_whole:
-        with _watched(module, anatomy, number) as of_module:
+    with torch.no_grad(), _watched(whole, anatomy, number, place) as of_whole:
+        with _watched(module, anatomy, number, place) as of_module:
             for ids, mask in batches:
                 _, _, wanted = of_whole(ids, mask)
                 read, gave, total = of_module(ids, mask)
                 if has_bias:
                     read = torch.cat([read, torch.ones(len(read), 1)], dim=1)
-                # What goes around the neurons has errors too, which they can make good for.
+                # What goes around has errors too, which the map can make good for.
                 target = wanted - (total - gave)
                 products += (read.T @ read).double()
                 cross += (read.T @ target).double()
@@ -160,11 +233,11 @@ class _Reached(Exception):
 
 
 @contextmanager
-def _watched(module: Any, anatomy: Anatomy, number: int) -> Iterator[Any]:
+def _watched(module: Any, anatomy: Anatomy, number: int, place: Sum) -> Iterator[Any]:
     """A function of ids and mask that runs a module up to one layer.
 
-    It gives, for each real token, what the map out of the neurons read and gave, and the sum of
-    that with what goes around: shapes (n, n_neurons), (n, hidden), (n, hidden).
+    It gives, for each real token, what the map at `place` read and gave, and the sum of that with
+    what goes around: shapes (n, n_in), (n, hidden), (n, hidden).
     """
     layer = layers_of(module, anatomy)[number]
     seen: dict[str, Any] = {}
@@ -183,9 +256,9 @@ def _watched(module: Any, anatomy: Anatomy, number: int) -> Iterator[Any]:
         real = mask.bool().reshape(-1)
         return tuple(seen[name].reshape(len(real), -1)[real] for name in ("read", "gave", "sum"))
 
-    handles = [layer.get_submodule(anatomy.down).register_forward_hook(keep_down)]
-    if anatomy.after:
-        handles.append(layer.get_submodule(anatomy.after).register_forward_pre_hook(keep_sum))
+    handles = [layer.get_submodule(place.out).register_forward_hook(keep_down)]
+    if place.after:
+        handles.append(layer.get_submodule(place.after).register_forward_pre_hook(keep_sum))
     else:
         handles.append(layer.register_forward_hook(keep_sum))
     try:
