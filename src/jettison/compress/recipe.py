@@ -11,6 +11,7 @@ from jettison.compress.embedder_index import is_embedder
 from jettison.compress.incumbent_language import LANGUAGE_BACKENDS
 from jettison.compress.recipe_embedder import embedder_recipes
 from jettison.compress.recipe_language import language_recipes
+from jettison.compress.recipe_narrowed import narrowed_recipes, watching_s
 from jettison.compress.recipe_texts import counts_below, draw_where_short
 from jettison.compress.recipe_types import Recipe as Recipe
 from jettison.compress.recipe_types import Surroundings as Surroundings
@@ -32,8 +33,6 @@ FULL_TEXTS_BUDGET_S = 600
 """Budgets under it show it fewer texts yet, so that it is tried at all."""
 HEALING_TEXTS = 120_000
 """Texts that a pruned transformer is shown, repetitions included."""
-REFINING_TEXTS = 40_000
-"""Texts that a narrowed one is shown: refitted, it is right nearly as often as the whole already."""
 STUDENT_TEXTS = 15_000
 """Texts that the fixed times of the students hold for."""
 LINEAR_TEXT_S = 4e-4
@@ -42,8 +41,6 @@ STATIC_TEXTS = 360_000
 """Texts that the static student is shown in the time that is estimated; three passes may show more."""
 READING_TEXT_S = 2e-5
 """CPU-seconds that `max_tokens = "data"` takes for a text."""
-IMPORTANCE_PASSES = 5
-"""What an example costs that importance is measured on, gradients and both checks included, in answers."""
 ANSWER_SHARE = {
     "free": 1.0,
     "quantized": 0.6,
@@ -104,7 +101,7 @@ def _all_recipes(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
     else:
         recipes = [*_free(incumbent, around), *_quantized(incumbent, around)]
         recipes += _students(around, _short_training(around))
-        recipes += [*_narrowed(incumbent, around), *_pruned(incumbent, around)]
+        recipes += [*narrowed_recipes(incumbent, around), *_pruned(incumbent, around)]
     return [
         msgspec.structs.replace(recipe, estimate_s=recipe.estimate_s + _around_making_s(recipe, around))
         for recipe in recipes
@@ -381,83 +378,6 @@ def _static_s(around: Surroundings, training: dict[str, Any] | None) -> float:
     return 15.0 + 15.0 * shown + beside_s
 
 
-def _narrowed(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
-    if incumbent.backend != "hf" or not {"torch", "onnx"} <= around.installed or around.n_layers is None:
-        return []
-    return [
-        Recipe(
-            name=f"narrow-{word}-int8",
-            steps=(
-                {"step": "narrow", "width": width},
-                {"step": "export", "target": "onnx"},
-                {"step": "quantize", "method": "dynamic"},
-                {"step": "settings", "max_tokens": "data"},
-            ),
-            family="narrowed",
-            worth=0.3,
-            estimate_s=40 + _narrowing_s(around, around.n_layers),
-            why=f"{share} of the feed-forward neurons, refitted without training to give what all "
-            "gave, in int8",
-        )
-        for word, share, width in (
-            ("two-thirds", "two thirds", 2 / 3),
-            ("half", "half", 0.5),
-            ("third", "a third", 1 / 3),
-        )
-    ] + [_narrowed_and_healed(around, around.n_layers)]
-
-
-def _narrowing_s(around: Surroundings, n_layers: int) -> float:
-    """Seconds to choose neurons and refit what is left: the step takes a number of tokens, not of texts."""
-    from jettison.compress.narrow import Narrow
-
-    step = Narrow()
-    n_texts = min(around.of_texts or around.n_train, step.n_tokens / max(1.0, around.tokens_per_text))
-    # The texts pass every layer twice, and half of the layers are passed to reach one.
-    return n_texts * (n_layers + IMPORTANCE_PASSES) * around.example_s
-
-
-def _watching_s(around: Surroundings, epochs: int, share: float) -> float:
-    """Seconds for early stopping to ask half of dev after each epoch, of a model of a share of the work."""
-    return 0.5 * epochs * around.n_dev * around.example_s * share
-
-
-def _narrowed_and_healed(around: Surroundings, n_layers: int) -> Recipe:
-    """A third of the neurons, then trained gently: more or bolder training only moves it away again."""
-    pass_s = around.n_train * around.example_s
-    epochs = refining_epochs(around.n_train)
-    return Recipe(
-        name="narrow-third-healed-int8",
-        steps=(
-            {"step": "narrow", "width": 1 / 3},
-            {
-                "step": "distill",
-                "epochs": epochs,
-                "learning_rate": 5e-5,
-                "hidden_weight": 1.0,
-                "label_weight": 0.0,
-            },
-            {"step": "export", "target": "onnx"},
-            {"step": "quantize", "method": "dynamic"},
-            {"step": "settings", "max_tokens": "data"},
-        ),
-        family="narrowed",
-        worth=0.4,
-        # Half of the products of the whole model are left, and the teacher is asked at every batch.
-        estimate_s=80
-        + _narrowing_s(around, n_layers)
-        + 1.2 * epochs * pass_s
-        + _watching_s(around, epochs, 0.6),
-        why="a third of the feed-forward neurons, refitted, then taught the incumbent's answers and hidden "
-        "states, in int8",
-    )
-
-
-def refining_epochs(n_train: int) -> int:
-    """Passes over `n_train` texts and as many made-up ones that show about 40,000."""
-    return min(4, max(1, round(REFINING_TEXTS / (2 * max(1, n_train)))))
-
-
 def healing_epochs(n_train: int) -> int:
     """Passes over `n_train` texts and as many made-up ones that show about 120,000: little data is shown
     more often."""
@@ -492,7 +412,7 @@ def _pruned(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
             worth=0.3,
             estimate_s=40
             + 0.9 * epochs * pass_s * work * shape["depth"] / around.n_layers
-            + _watching_s(around, epochs, work * shape["depth"] / around.n_layers),
+            + watching_s(around, epochs, work * shape["depth"] / around.n_layers),
             why=f"{shape['depth']} of {around.n_layers} layers with {neurons}, healed by the incumbent's "
             "own answers, in int8",
         )

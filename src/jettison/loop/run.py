@@ -11,6 +11,7 @@ import numpy as np
 
 from jettison.backends.answer_cache import answers_kept_in
 from jettison.backends.machine import answering_machine, describe_machine
+from jettison.compress.checkpoint_facts import loses_heads
 from jettison.compress.incumbent import take_in
 from jettison.compress.recipe import (
     EXTRAS,
@@ -334,6 +335,7 @@ def _auto(workspace: Workspace, incumbent: Contender, example_s: float) -> tuple
         n_dev=len(data.dev),
         tokens_per_text=mean_tokens(incumbent.candidate, data),
         n_layers=incumbent.candidate.settings.get("n_layers"),
+        loses_heads=loses_heads(incumbent.candidate),
         example_s=example_s,
         has_bfloat16="avx512_bf16" in describe_machine().get("features", ""),
         kind=data.kind,
@@ -343,7 +345,9 @@ def _auto(workspace: Workspace, incumbent: Contender, example_s: float) -> tuple
         n_workers=training_threads(workspace.config),
     )
     recipes = auto_recipes(incumbent.candidate, around)
-    everywhere = msgspec.structs.replace(around, installed=frozenset(EXTRAS), has_bfloat16=True)
+    everywhere = msgspec.structs.replace(
+        around, installed=frozenset(EXTRAS), has_bfloat16=True, loses_heads=True
+    )
     known = {recipe.name for recipe in (*recipes, *auto_recipes(incumbent.candidate, everywhere))}
     unknown = next((name for name in workspace.config.skip if name not in known), None)
     if unknown is not None:
