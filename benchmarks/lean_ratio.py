@@ -128,7 +128,10 @@ def sentiment(folder: Path, turn: float = 0.0) -> RunConfig:
         '["all"]', '["domain=movies", "domain=tweets", "domain=products", "domain=news"]'
     )
     # Left out for the time they take.
-    skip = '\n  "pruned-2-int8", "pruned-3-int8", "narrow-two-thirds-int8", "narrow-half-int8",'
+    skip = (
+        '\n  "pruned-2-int8", "pruned-3-int8", "narrow-two-thirds-int8", "narrow-half-int8",'
+        '\n  "narrow-third-healed-int8",'
+    )
     (folder / "jettison.toml").write_text(
         SETTINGS.format(incumbent=incumbent.as_posix(), gates=BOLDER + gates, skip=skip)
     )
