@@ -74,7 +74,7 @@ skip = [
   "onnx-int8-mixed", "onnx-int8-trimmed", "openvino-int8", "openvino-float32", "openvino-bfloat16",
   "pruned-2-int8", "pruned-3-int8", "pruned-3-narrow-int8",
   "narrow-two-thirds-int8", "narrow-half-int8", "narrow-third-int8",
-  "narrow-third-healed-int8",
+  "narrow-third-half-heads-int8", "narrow-sixth-half-heads-int8", "narrow-third-healed-int8",
 ]
 
 [[gates]]
