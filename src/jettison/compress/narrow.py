@@ -45,7 +45,7 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
     width: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
     """Share of the feed-forward neurons to keep, the same number in every layer."""
     heads: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
-    """Share of the attention heads to keep, the same number in every layer; None keeps all."""
+    """Share of all attention heads to keep, the most needed, at least one in each layer; None keeps all."""
     n_tokens: Annotated[int, msgspec.Meta(ge=1)] = 40_000
     """Tokens that importance is measured and layers are refitted on, half of them of unlabelled texts where
     there are enough."""
@@ -110,12 +110,10 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
                     f"step 'narrow' must keep all heads of a model of family {module.config.model_type!r}, "
                     f"whose export takes none out, got heads = {self.heads:g}. Leave the setting out."
                 )
-            importance = head_importance(whole, anatomy, anatomy.heads, rows, pad_id)
-            for number, scores in enumerate(importance):
-                least = np.argsort(scores, kind="stable")[
-                    : len(scores) - max(1, round(self.heads * len(scores)))
-                ]
-                silence = partial(silence_heads, heads=anatomy.heads, n_heads=len(scores), least=least)
+            importance = np.stack(head_importance(whole, anatomy, anatomy.heads, rows, pad_id))
+            for number, needed in enumerate(most_needed(importance, self.heads)):
+                others = np.flatnonzero(~needed)
+                silence = partial(silence_heads, heads=anatomy.heads, n_heads=len(needed), silent=others)
                 cuts.append((number, silence, Sum(anatomy.heads.out, anatomy.heads.after)))
         for number, kept in enumerate(neurons):
             keep = partial(keep_neurons, anatomy=anatomy, kept=kept)
@@ -158,20 +156,38 @@ class Sum(NamedTuple):
     """Path of the norm that reads the sum; empty where the sum is what the layer gives."""
 
 
-def silence_heads(layer: Any, heads: Heads, n_heads: int, least: np.ndarray) -> None:
+def most_needed(importance: np.ndarray, share: float) -> np.ndarray:
+    """Which parts to keep, over all layers together, at least one of each layer.
+
+    Args:
+        importance: Of each part to the loss, shape (n_layers, n_parts).
+        share: To keep, in 0-1.
+
+    Returns:
+        Booleans, of the same shape.
+    """
+    kept = np.zeros(importance.shape, bool)
+    kept[np.arange(len(importance)), importance.argmax(axis=1)] = True
+    n_more = round(share * importance.size) - len(importance)
+    others = np.argsort(np.where(kept, np.inf, -importance), axis=None, kind="stable")
+    kept.flat[others[: max(0, n_more)]] = True
+    return kept
+
+
+def silence_heads(layer: Any, heads: Heads, n_heads: int, silent: np.ndarray) -> None:
     """Set all weights of some heads of a layer to zero, where training leaves them.
 
     Args:
         layer: Of a module of `load_torch`.
         heads: Where its family keeps them.
         n_heads: How many the layer has.
-        least: Numbers of those to silence.
+        silent: Numbers of those to silence.
     """
     import torch
 
     out = layer.get_submodule(heads.out)
     size = out.in_features // n_heads
-    places = torch.from_numpy((least[:, None] * size + np.arange(size)).reshape(-1))
+    places = torch.from_numpy((silent[:, None] * size + np.arange(size)).reshape(-1))
     with torch.no_grad():
         for path in heads.reads:
             read = layer.get_submodule(path)
