@@ -1,19 +1,23 @@
 """Narrowing takes neurons away and refits the rest so that the layers give what they gave."""
 
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+import torch
 
 from clocks import over_once_begun
 from jettison.backends.hf import load_torch
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, write_candidate
 from jettison.compress.anatomy import anatomy_of, layers_of
-from jettison.compress.checkpoint_facts import loses_heads
-from jettison.compress.narrow import Sum, _refit, drawn_answers, most_needed
+from jettison.compress.checkpoint import save_torch
+from jettison.compress.checkpoint_facts import loses_parts
+from jettison.compress.narrow import Cut, _refit, drawn_answers, most_needed
 from jettison.compress.prune import keep_neurons
 from jettison.compress.training import pad_rows, predict_rows, tokenize
 from jettison.errors import InvalidInput, NotEnoughData, StepFailed
@@ -63,10 +67,11 @@ def test_what_left_is_taken_over_by_those_that_fire_alike() -> None:
     ids = tokenize(incumbent.path, [example.input for example in development.train], 64)
     batch = pad_rows(ids, 0)
     anatomy = anatomy_of(module.config)
-    keep_neurons(module.body.encoder.layer[1], anatomy, np.arange(32))
+    cut = Cut(1, partial(keep_neurons, anatomy=anatomy, kept=np.arange(32)), anatomy.down, anatomy.after)
+    cut.make(module.body.encoder.layer[1])
     with torch.no_grad():
         wanted, without = whole(*batch), module(*batch)
-    left = _refit(whole, module, anatomy, 1, Sum(anatomy.down, anatomy.after), [batch], 1e-9)
+    left = _refit(whole, module, anatomy, cut, [batch], 1e-9)
     with torch.no_grad():
         refitted = module(*batch)
     assert left < 1e-6
@@ -193,7 +198,7 @@ def test_heads_leave_the_export_and_the_rest_is_refitted(tmp_path: Path) -> None
     assert np.abs(logits(narrow, development) - wanted).mean() < 0.7 * off
 
 
-def test_heads_of_a_family_that_no_export_takes_out_are_refused(tmp_path: Path) -> None:
+def test_what_no_export_takes_out_is_refused(tmp_path: Path) -> None:
     from transformers import MPNetConfig, MPNetForSequenceClassification
 
     development = make_tiny_development(train=20, dev=12, unlabelled=8)
@@ -205,10 +210,13 @@ def test_heads_of_a_family_that_no_export_takes_out_are_refused(tmp_path: Path) 
     (folder / "model.safetensors").unlink()
     MPNetForSequenceClassification(config).save_pretrained(folder)
     candidate = tiny_candidate(folder, development)
-    assert not loses_heads(candidate)
-    with pytest.raises(StepFailed, match="must keep all heads of a model of family 'mpnet'"):
-        make(tmp_path, candidate, {"step": "narrow", "heads": 0.5})
-    assert loses_heads(trained()[0])
+    assert not loses_parts(candidate)
+    for setting in ({"heads": 0.5}, {"uneven": True}):
+        with pytest.raises(
+            StepFailed, match="must have neither heads nor uneven for a model of family 'mpnet'"
+        ):
+            make(tmp_path, candidate, {"step": "narrow", **setting})
+    assert loses_parts(trained()[0])
 
 
 def test_the_most_needed_are_kept_of_all_layers_and_one_of_each() -> None:
@@ -220,3 +228,45 @@ def test_the_most_needed_are_kept_of_all_layers_and_one_of_each() -> None:
         [True, True, True, False],
         [True, False, False, False],
     ]
+
+
+def test_layers_keep_what_they_need_and_the_rest_leaves_the_export(tmp_path: Path) -> None:
+    """As many neurons in all as with even layers; a stock class loads them, and training adds none."""
+    import onnx
+    from transformers import AutoModelForSequenceClassification
+
+    incumbent, _ = trained()
+    module = load_torch(incumbent).float()
+    anatomy = anatomy_of(module.config)
+    # Nothing reads half of the neurons of the last layer, so that the others need them more.
+    with torch.no_grad():
+        layers_of(module, anatomy)[3].get_submodule(anatomy.down).weight[:, 32:] = 0.0
+    lopsided = tiny_candidate(copied(incumbent, tmp_path / "lopsided"), trained()[1])
+    save_torch(module, lopsided.path, source=lopsided.path)
+    narrow = make(tmp_path, lopsided, {"step": "narrow", "width": 0.75, "uneven": True})
+    notes = narrow.lineage[-1].notes
+    counts = notes["neurons_by_layer"]
+    assert counts[3] == 32
+    assert max(counts) == 64
+    assert all(count % 32 == 0 for count in counts)
+    stock = AutoModelForSequenceClassification.from_pretrained(narrow.path)
+    assert stock.config.intermediate_size == 64
+    healed = make(tmp_path, narrow, {"step": "distill", "epochs": 1, "hidden_weight": 1.0})
+    for candidate in (narrow, healed):
+        exported = make(tmp_path, candidate, {"step": "export"})
+        graph = onnx.load(str(exported.path / "model.onnx")).graph
+        shapes = {tuple(t.dims) for t in graph.initializer}
+        assert (32, 32) in shapes
+        assert exported.lineage[-1].notes["neurons_left"] == [count for count in counts if count < 64]
+        found, wanted = (
+            open_model(c).logits([e.input for e in trained()[1].dev])  # type: ignore[attr-defined]
+            for c in (exported, candidate)
+        )
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def copied(candidate: Candidate, folder: Path) -> Path:
+    """A copy of a candidate's checkpoint."""
+    shutil.copytree(candidate.path, folder)
+    (folder / "candidate.json").unlink(missing_ok=True)
+    return folder

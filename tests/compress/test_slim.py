@@ -1,5 +1,6 @@
 """What is taken out of a fused graph changes no logit; what could, stays."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +198,23 @@ def save_tiny_distilbert(folder: Path) -> None:
     )  # fmt: skip
     (folder / "model.safetensors").unlink()
     DistilBertForSequenceClassification(config).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_neurons_that_nothing_reads_or_that_read_nothing_leave(tmp_path: Path, activation: str) -> None:
+    folder = make_tiny_bert(tmp_path / "hf", DATA.labels, layers=2, seed=2)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_act": activation}))
+    candidate = tiny_candidate(folder, DATA)
+    module = load_torch(candidate).float()
+    first, second = module.body.encoder.layer
+    with torch.no_grad():
+        first.output.dense.weight[:, :10] = 0.0
+        first.intermediate.dense.weight[20:25] = 0.0
+        first.intermediate.dense.bias[20:25] = 0.0
+        second.intermediate.dense.weight[5:10] = 0.0  # their biases still make something
+        second.intermediate.dense.bias[5:10] = 0.3
+    save_torch(module, folder, source=folder)
+    made, _ = export_fused(candidate, tmp_path)
+    assert made.lineage[-1].notes["neurons_left"] == [64 - 15]
+    assert_same_answers(made, candidate)

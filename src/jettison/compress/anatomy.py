@@ -45,7 +45,7 @@ class Anatomy:
     adapted: tuple[str, ...] = ("query", "value")
     """Names of the linear maps that LoRA adapts."""
     heads: Heads | None = None
-    """None where no export takes heads without weights out."""
+    """None where no export takes heads and neurons without weights out."""
 
 
 _BERT = Anatomy(

@@ -35,8 +35,8 @@ def _read_object(path: Path) -> dict[str, Any]:
         raise BrokenArtifact(f"{path} must be a JSON object: {error}.") from error
 
 
-def loses_heads(candidate: Candidate) -> bool:
-    """Whether an export of a candidate leaves out attention heads without weights."""
+def loses_parts(candidate: Candidate) -> bool:
+    """Whether an export of a candidate leaves out attention heads and neurons without weights."""
     if candidate.backend != "hf" or not (candidate.path / "config.json").is_file():
         return False
     known = FAMILIES.get(str(read_config(candidate.path).get("model_type")))

@@ -11,10 +11,10 @@ import numpy as np
 
 from jettison.backends.hf import load_torch
 from jettison.candidate import Candidate
-from jettison.compress.anatomy import Anatomy, Heads, anatomy_of, layers_of
+from jettison.compress.anatomy import FAMILIES, Anatomy, Heads, anatomy_of, layers_of
 from jettison.compress.checkpoint import check_hf, save_torch, torch_run
-from jettison.compress.importance import divergence, head_importance
-from jettison.compress.prune import keep_neurons, n_parameters, neurons_to_keep
+from jettison.compress.importance import divergence, head_importance, neuron_importance
+from jettison.compress.prune import MULTIPLE, keep_neurons, n_parameters, neurons_to_keep
 from jettison.compress.step import Made, StepContext
 from jettison.compress.training import Rows, pad_rows, predict_rows, tokenize
 from jettison.errors import NotEnoughData, OutOfTime, StepFailed
@@ -40,10 +40,12 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
     code_version: ClassVar[int] = 3
     reads_data: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
-    later_settings: ClassVar[tuple[str, ...]] = ("heads",)
+    later_settings: ClassVar[tuple[str, ...]] = ("heads", "uneven")
 
     width: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
     """Share of the feed-forward neurons to keep, the same number in every layer."""
+    uneven: bool | None = None
+    """Whether layers may keep neurons in different numbers, the most needed over all layers together."""
     heads: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
     """Share of all attention heads to keep, the most needed, at least one in each layer; None keeps all."""
     n_tokens: Annotated[int, msgspec.Meta(ge=1)] = 40_000
@@ -68,58 +70,62 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
             ids = self._texts(candidate, context)
             reference = predict_rows(whole, ids, pad_id)
             rows = Rows(ids=ids, targets=drawn_answers(reference, context.seed))
-            cuts = self._cuts(whole, module, anatomy, rows, pad_id)
+            cuts = self._cuts(whole, anatomy, rows, pad_id)
             batches = [pad_rows(ids[at : at + BATCH], pad_id) for at in range(0, len(ids), BATCH)]
             left = []
-            for number, (layer, cut, place) in enumerate(cuts):
+            for number, cut in enumerate(cuts):
                 context.progress("refitting layers", number / len(cuts))
                 if context.deadline is not None and context.deadline.is_over():
                     raise OutOfTime(
                         f"step 'narrow' must refit {len(cuts)} maps before the deadline, got "
                         f"{number}. Allow it more time, or fewer n_tokens."
                     )
-                cut(layers_of(module, anatomy)[layer])
-                left.append(_refit(whole, module, anatomy, layer, place, batches, self.ridge))
+                cut.make(layers_of(module, anatomy)[cut.layer])
+                left.append(_refit(whole, module, anatomy, cut, batches, self.ridge))
             narrowed = predict_rows(module, ids, pad_id)
+            n_left = n_parameters(module)
+            neurons = even_out(layers_of(module, anatomy), anatomy)
+            setattr(module.config, anatomy.width, max(neurons))
             save_torch(module, context.folder, source=candidate.path)
         notes = {
             "n_texts": len(ids),
             "unexplained_share": [round(share, 5) for share in left],
             "parameters_before": n_parameters(whole),
-            "parameters": n_parameters(module),
+            "parameters": n_left,
             "divergence": divergence(reference, narrowed),
             "same_answer_share": float((reference.argmax(1) == narrowed.argmax(1)).mean()),
         }
-        resolved = {"neurons": int(getattr(module.config, anatomy.width))}
-        return Made(notes=notes, resolved=resolved)
+        if self.uneven:
+            notes["neurons_by_layer"] = neurons
+        return Made(notes=notes, resolved={"neurons": max(neurons)})
 
-    def _cuts(
-        self, whole: Any, module: Any, anatomy: Anatomy, rows: Rows, pad_id: int
-    ) -> list[tuple[int, Callable[[Any], None], "Sum"]]:
-        """What to cut, in the order of the layers: number of the layer, what cuts it, and where to refit.
+    def _cuts(self, whole: Any, anatomy: Anatomy, rows: Rows, pad_id: int) -> list["Cut"]:
+        """What to cut, in the order of the layers.
 
         Raises:
-            StepFailed: The family's heads cannot leave.
+            StepFailed: What the settings ask to go cannot leave a model of the family.
         """
-        neurons = neurons_to_keep(whole, anatomy, self.width, rows, pad_id)
-        setattr(module.config, anatomy.width, len(neurons[0]))
-        cuts: list[tuple[int, Callable[[Any], None], Sum]] = []
-        if self.heads is not None:
-            if anatomy.heads is None:
-                raise StepFailed(
-                    f"step 'narrow' must keep all heads of a model of family {module.config.model_type!r}, "
-                    f"whose export takes none out, got heads = {self.heads:g}. Leave the setting out."
-                )
-            importance = np.stack(head_importance(whole, anatomy, anatomy.heads, rows, pad_id))
-            for number, needed in enumerate(most_needed(importance, self.heads)):
+        if anatomy.heads is None and (self.heads is not None or self.uneven):
+            raise StepFailed(
+                f"step 'narrow' must have neither heads nor uneven for a model of family "
+                f"{whole.config.model_type!r}: what goes by them leaves the exports of "
+                f"{sorted(name for name, known in FAMILIES.items() if known.heads)} alone."
+            )
+        cuts = []
+        if self.heads is not None and anatomy.heads is not None:
+            importance = head_importance(whole, anatomy, anatomy.heads, rows, pad_id)
+            for number, needed in enumerate(most_needed(np.stack(importance), self.heads)):
                 others = np.flatnonzero(~needed)
                 silence = partial(silence_heads, heads=anatomy.heads, n_heads=len(needed), silent=others)
-                cuts.append((number, silence, Sum(anatomy.heads.out, anatomy.heads.after)))
+                cuts.append(Cut(number, silence, anatomy.heads.out, anatomy.heads.after))
+        neurons = (uneven_neurons if self.uneven else neurons_to_keep)(
+            whole, anatomy, self.width, rows, pad_id
+        )
         for number, kept in enumerate(neurons):
             keep = partial(keep_neurons, anatomy=anatomy, kept=kept)
-            cuts.append((number, keep, Sum(anatomy.down, anatomy.after)))
-        # Heads come before neurons in a layer, and were put first: the order among equals stays.
-        return sorted(cuts, key=lambda cut: cut[0])
+            cuts.append(Cut(number, keep, anatomy.down, anatomy.after))
+        # A layer's heads come before its neurons, and were put first: equals stay in their order.
+        return sorted(cuts, key=lambda cut: cut.layer)
 
     def _texts(self, candidate: Candidate, context: StepContext) -> list[list[int]]:
         """Token ids of random texts, short ones first."""
@@ -147,9 +153,13 @@ def drawn_answers(logits: np.ndarray, seed: int) -> np.ndarray:
     return np.asarray(drawn, np.int64)
 
 
-class Sum(NamedTuple):
-    """Where, in a layer, a linear map's output is added to what goes around it."""
+class Cut(NamedTuple):
+    """What goes in a layer, and the linear map to refit, whose output is added to what goes around."""
 
+    layer: int
+    """Its number."""
+    make: Callable[[Any], None]
+    """Cuts the layer, in place."""
     out: str
     """Path of the map."""
     after: str
@@ -172,6 +182,42 @@ def most_needed(importance: np.ndarray, share: float) -> np.ndarray:
     others = np.argsort(np.where(kept, np.inf, -importance), axis=None, kind="stable")
     kept.flat[others[: max(0, n_more)]] = True
     return kept
+
+
+def uneven_neurons(
+    module: Any, anatomy: Anatomy, width: float, rows: Rows, pad_id: int
+) -> list[np.ndarray]:
+    """Numbers of the neurons most important over all layers together, ascending, for each layer."""
+    importance = np.stack(neuron_importance(module, anatomy, rows, pad_id))
+    counts = most_needed(importance, width).sum(axis=1)
+    counts = np.clip(np.round(counts / MULTIPLE).astype(int) * MULTIPLE, MULTIPLE, importance.shape[1])
+    return [
+        np.sort(np.argsort(-scores, kind="stable")[:n])
+        for scores, n in zip(importance, counts, strict=True)
+    ]
+
+
+def even_out(layers: Any, anatomy: Anatomy) -> list[int]:
+    """Give every layer as many neurons as the widest, in place, those added without weights.
+
+    Returns:
+        How many each had.
+    """
+    import torch
+
+    counts = [layer.get_submodule(anatomy.down).in_features for layer in layers]
+    for layer, count in zip(layers, counts, strict=True):
+        up, down = layer.get_submodule(anatomy.up), layer.get_submodule(anatomy.down)
+        n_more = max(counts) - count
+        if n_more == 0:
+            continue
+        with torch.no_grad():
+            up.weight = torch.nn.Parameter(torch.nn.functional.pad(up.weight, (0, 0, 0, n_more)))
+            down.weight = torch.nn.Parameter(torch.nn.functional.pad(down.weight, (0, n_more)))
+            if up.bias is not None:
+                up.bias = torch.nn.Parameter(torch.nn.functional.pad(up.bias, (0, n_more)))
+        up.out_features = down.in_features = max(counts)
+    return counts
 
 
 def silence_heads(layer: Any, heads: Heads, n_heads: int, silent: np.ndarray) -> None:
@@ -201,8 +247,7 @@ def _refit(
     whole: Any,
     module: Any,
     anatomy: Anatomy,
-    number: int,
-    place: Sum,
+    cut: Cut,
     batches: list[tuple[Any, Any]],
     ridge: float,
 ) -> float:
@@ -213,14 +258,14 @@ def _refit(
     """
     import torch
 
-    down = layers_of(module, anatomy)[number].get_submodule(place.out)
+    down = layers_of(module, anatomy)[cut.layer].get_submodule(cut.out)
     has_bias = down.bias is not None
     size = down.in_features + has_bias
     products = torch.zeros(size, size, dtype=torch.float64)
     cross = torch.zeros(size, down.out_features, dtype=torch.float64)
     squares = 0.0
-    with torch.no_grad(), _watched(whole, anatomy, number, place) as of_whole:
-        with _watched(module, anatomy, number, place) as of_module:
+    with torch.no_grad(), _watched(whole, anatomy, cut) as of_whole:
+        with _watched(module, anatomy, cut) as of_module:
             for ids, mask in batches:
                 _, _, wanted = of_whole(ids, mask)
                 read, gave, total = of_module(ids, mask)
@@ -249,13 +294,13 @@ class _Reached(Exception):
 
 
 @contextmanager
-def _watched(module: Any, anatomy: Anatomy, number: int, place: Sum) -> Iterator[Any]:
+def _watched(module: Any, anatomy: Anatomy, cut: Cut) -> Iterator[Any]:
     """A function of ids and mask that runs a module up to one layer.
 
-    It gives, for each real token, what the map at `place` read and gave, and the sum of that with
+    It gives, for each real token, what the map to refit read and gave, and the sum of that with
     what goes around: shapes (n, n_in), (n, hidden), (n, hidden).
     """
-    layer = layers_of(module, anatomy)[number]
+    layer = layers_of(module, anatomy)[cut.layer]
     seen: dict[str, Any] = {}
 
     def keep_down(_: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -272,9 +317,9 @@ def _watched(module: Any, anatomy: Anatomy, number: int, place: Sum) -> Iterator
         real = mask.bool().reshape(-1)
         return tuple(seen[name].reshape(len(real), -1)[real] for name in ("read", "gave", "sum"))
 
-    handles = [layer.get_submodule(place.out).register_forward_hook(keep_down)]
-    if place.after:
-        handles.append(layer.get_submodule(place.after).register_forward_pre_hook(keep_sum))
+    handles = [layer.get_submodule(cut.out).register_forward_hook(keep_down)]
+    if cut.after:
+        handles.append(layer.get_submodule(cut.after).register_forward_pre_hook(keep_sum))
     else:
         handles.append(layer.register_forward_hook(keep_sum))
     try:

@@ -25,10 +25,11 @@ def narrowed_recipes(incumbent: Candidate, around: Surroundings) -> list[Recipe]
     if incumbent.backend != "hf" or not {"torch", "onnx"} <= around.installed or around.n_layers is None:
         return []
     narrowing_s = _narrowing_s(around, around.n_layers)
+    uneven = {"uneven": True} if around.loses_parts else {}
     found = [
         Recipe(
             name=f"narrow-{word}-int8",
-            steps=({"step": "narrow", "width": width}, *TO_INT8),
+            steps=({"step": "narrow", "width": width, **uneven}, *TO_INT8),
             family="narrowed",
             worth=0.3,
             estimate_s=40 + narrowing_s,
@@ -37,11 +38,11 @@ def narrowed_recipes(incumbent: Candidate, around: Surroundings) -> list[Recipe]
         )
         for word, share, width in WIDTHS
     ]
-    if around.loses_heads:
+    if around.loses_parts:
         found += [
             Recipe(
                 name=f"narrow-{word}-half-heads-int8",
-                steps=({"step": "narrow", "width": width, "heads": 0.5}, *TO_INT8),
+                steps=({"step": "narrow", "width": width, "heads": 0.5, **uneven}, *TO_INT8),
                 family="narrowed",
                 worth=0.5,
                 # Heads are weighed and refitted as neurons are.
@@ -51,7 +52,7 @@ def narrowed_recipes(incumbent: Candidate, around: Surroundings) -> list[Recipe]
             )
             for word, share, width in FEW_HEADS
         ]
-    return [*found, _narrowed_and_healed(around, narrowing_s)]
+    return [*found, _narrowed_and_healed(around, narrowing_s, uneven)]
 
 
 def _narrowing_s(around: Surroundings, n_layers: int) -> float:
@@ -67,7 +68,7 @@ def watching_s(around: Surroundings, epochs: int, share: float) -> float:
     return 0.5 * epochs * around.n_dev * around.example_s * share
 
 
-def _narrowed_and_healed(around: Surroundings, narrowing_s: float) -> Recipe:
+def _narrowed_and_healed(around: Surroundings, narrowing_s: float, uneven: dict[str, Any]) -> Recipe:
     """A third of the neurons, then trained gently: more or bolder training only moves it away again."""
     pass_s = around.n_train * around.example_s
     epochs = refining_epochs(around.n_train)
@@ -80,7 +81,7 @@ def _narrowed_and_healed(around: Surroundings, narrowing_s: float) -> Recipe:
     }
     return Recipe(
         name="narrow-third-healed-int8",
-        steps=({"step": "narrow", "width": 1 / 3}, healing, *TO_INT8),
+        steps=({"step": "narrow", "width": 1 / 3, **uneven}, healing, *TO_INT8),
         family="narrowed",
         worth=0.4,
         # Half of the products of the whole model are left, and the teacher is asked at every batch.

@@ -65,8 +65,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """Mean of the incumbent's tokens, as it cuts texts."""
     n_layers: int | None
     """Transformer layers of the incumbent, when it is a transformer with weights at hand."""
-    loses_heads: bool = False
-    """Whether an export of the incumbent leaves out attention heads without weights."""
+    loses_parts: bool = False
+    """Whether an export of the incumbent leaves out attention heads and neurons without weights."""
     example_s: float
     """CPU time of the incumbent for one input in a batch."""
     has_bfloat16: bool = False

@@ -1,16 +1,16 @@
 """Takes work that cannot change the logits out of a fused encoder's graph.
 
-Heads without weights leave. Positions and token types that nobody passes in are rows of one constant
-table: the dozens of nodes that a trace spends on finding them are not needed. A classifier that reads
-the first token alone needs no other after the last attention, most of that layer's work. And a bias
-next to its product is added by the product itself once it is int8.
+Heads and neurons without weights leave. Positions and token types that nobody passes in are rows of
+one constant table: the dozens of nodes that a trace spends on finding them are not needed. A classifier
+that reads the first token alone needs no other after the last attention, most of that layer's work. And
+a bias next to its product is added by the product itself once it is int8.
 """
 
 from typing import Any
 
 import numpy as np
 
-from jettison.compress.dead_heads import drop_dead_heads
+from jettison.compress.dead_parts import drop_dead_heads, drop_dead_neurons
 from jettison.registry import need
 
 POSITIONS, TYPES = "position_embeddings.weight", "token_type_embeddings.weight"
@@ -31,14 +31,14 @@ def slim(model: Any, model_type: str) -> dict[str, Any]:
         model_type: Of its `config.json`.
     """
     graph = model.graph
-    heads = drop_dead_heads(graph)
+    cut = {"heads_left": drop_dead_heads(graph), "neurons_left": drop_dead_neurons(graph)}
     notes: dict[str, Any] = {
         "fixed_positions": model_type in PLAIN_POSITIONS and _fix_positions(graph),
         "first_token_nodes": _keep_first_token(graph),
     }
     _part_residuals(graph)
     _drop_unused(graph)
-    return {**notes, "heads_left": heads} if heads else notes
+    return notes | {name: left for name, left in cut.items() if left}
 
 
 def _fix_positions(graph: Any) -> bool:
