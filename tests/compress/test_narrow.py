@@ -17,8 +17,9 @@ from jettison.candidate import Candidate, write_candidate
 from jettison.compress.anatomy import anatomy_of, layers_of
 from jettison.compress.checkpoint import save_torch
 from jettison.compress.checkpoint_facts import loses_parts
-from jettison.compress.narrow import Cut, _refit, drawn_answers, most_needed
+from jettison.compress.narrow import drawn_answers, most_needed
 from jettison.compress.prune import keep_neurons
+from jettison.compress.refit import Cut, Waiting, refit
 from jettison.compress.training import pad_rows, predict_rows, tokenize
 from jettison.errors import InvalidInput, NotEnoughData, StepFailed
 from jettison.task import Development
@@ -71,7 +72,7 @@ def test_what_left_is_taken_over_by_those_that_fire_alike() -> None:
     cut.make(module.body.encoder.layer[1])
     with torch.no_grad():
         wanted, without = whole(*batch), module(*batch)
-    left = _refit(whole, module, anatomy, cut, [batch], 1e-9)
+    left = refit(*(Waiting(one, anatomy, [batch]) for one in (whole, module)), cut, 1e-9)
     with torch.no_grad():
         refitted = module(*batch)
     assert left < 1e-6
@@ -115,6 +116,7 @@ def test_what_goes_around_the_neurons_is_found_in_every_family(
     candidate = tiny_candidate(folder, development)
     narrow = make(tmp_path, candidate, {"step": "narrow", "width": 0.5})
     assert len(layers_of(load_torch(narrow), anatomy)) == 2
+    assert_looks_alike(candidate, development, follows=True)
     np.testing.assert_allclose(logits(narrow, development), logits(candidate, development), atol=2e-3)
     assert max(narrow.lineage[-1].notes["unexplained_share"]) < 1e-4
 
@@ -270,3 +272,38 @@ def copied(candidate: Candidate, folder: Path) -> Path:
     shutil.copytree(candidate.path, folder)
     (folder / "candidate.json").unlink(missing_ok=True)
     return folder
+
+
+def test_layers_that_do_not_simply_follow_each_other_are_looked_at_from_the_tokens_on(
+    tmp_path: Path,
+) -> None:
+    """A convolution of the tokens is added to what the first layer gives."""
+    from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
+
+    development = make_tiny_development(train=20, dev=12, unlabelled=8)
+    folder = make_tiny_bert(tmp_path / "tiny", development.labels)
+    config = DebertaV2Config(
+        hidden_size=32, num_hidden_layers=3, intermediate_size=64, num_attention_heads=2, vocab_size=200,
+        max_position_embeddings=64, num_labels=5, conv_kernel_size=3, conv_act="gelu",
+    )  # fmt: skip
+    (folder / "model.safetensors").unlink()
+    DebertaV2ForSequenceClassification(config).save_pretrained(folder)
+    assert_looks_alike(tiny_candidate(folder, development), development, follows=False)
+
+
+def assert_looks_alike(candidate: Candidate, development: Development, *, follows: bool) -> None:
+    """Texts that wait before the last layer give what they give on their way from the tokens."""
+    module = load_torch(candidate).float()
+    anatomy = anatomy_of(module.config)
+    ids = tokenize(candidate.path, [example.input for example in development.train], 64)
+    batches = [pad_rows(ids[:8], 0), pad_rows(ids[8:20], 0)]
+    waiting, anew = Waiting(module, anatomy, batches), Waiting(module, anatomy, batches)
+    assert waiting._follow is follows
+    anew._follow = False
+    last = len(waiting.layers) - 1
+    cut = Cut(last, lambda _: None, anatomy.down, anatomy.after)
+    with torch.no_grad():
+        looks = [list(one.look(cut)) for one in (waiting, anew)]
+        for one, other in zip(*looks, strict=True):
+            for found, wanted in zip(one, other, strict=True):
+                np.testing.assert_allclose(found, wanted, atol=1e-6)

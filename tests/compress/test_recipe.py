@@ -133,3 +133,16 @@ def test_a_cascade_says_who_answers_in_it_and_its_threshold_without_a_dozen_digi
     assert lineage_words(cascade) == (
         "cascade (lean static, fallback onnx-int8, epsilon 0.01, threshold 0.8487)",
     )
+
+
+def test_heads_and_layers_of_their_own_width_are_tried_where_an_export_takes_them_out(
+    incumbent: Candidate,
+) -> None:
+    even = methods(incumbent, AROUND)
+    assert not any("half-heads" in name for name in even)
+    assert even["narrow-third-int8"][0] == {"step": "narrow", "width": 1 / 3}
+    uneven = methods(incumbent, msgspec.structs.replace(AROUND, loses_parts=True))
+    assert set(uneven) - set(even) == {"narrow-third-half-heads-int8", "narrow-sixth-half-heads-int8"}
+    for name in (name for name in uneven if name.startswith("narrow-")):
+        assert uneven[name][0]["uneven"] is True
+        assert uneven[name][0].get("heads") == (0.5 if "half-heads" in name else None)

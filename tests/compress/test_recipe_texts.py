@@ -92,7 +92,7 @@ def test_an_estimate_counts_that_dev_is_asked(incumbent: Candidate) -> None:
 
 
 def test_narrowing_takes_as_long_as_its_tokens(incumbent: Candidate) -> None:
-    """40,000 tokens of 25 are 1,600 texts through six layers, of 200 they are 200, and each counts
+    """40,000 tokens of 25 are 1,600 texts, of 200 they are 200, and each counts 6 times for the refit and
     5 times for its importance. At 1 ms: 40 + 9.6 + 8 and 40 + 1.2 + 1 s, and 2 s to count the tokens of
     100,000 texts.
     """

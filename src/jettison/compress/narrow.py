@@ -1,10 +1,8 @@
 """Step `narrow`: fewer neurons and heads, and what is left refitted to give what all of them gave."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import zip_longest
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -15,6 +13,7 @@ from jettison.compress.anatomy import FAMILIES, Anatomy, Heads, anatomy_of, laye
 from jettison.compress.checkpoint import check_hf, save_torch, torch_run
 from jettison.compress.importance import divergence, head_importance, neuron_importance
 from jettison.compress.prune import MULTIPLE, keep_neurons, n_parameters, neurons_to_keep
+from jettison.compress.refit import Cut, Waiting, refit
 from jettison.compress.step import Made, StepContext
 from jettison.compress.training import Rows, pad_rows, predict_rows, tokenize
 from jettison.errors import NotEnoughData, OutOfTime, StepFailed
@@ -72,6 +71,7 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
             rows = Rows(ids=ids, targets=drawn_answers(reference, context.seed))
             cuts = self._cuts(whole, anatomy, rows, pad_id)
             batches = [pad_rows(ids[at : at + BATCH], pad_id) for at in range(0, len(ids), BATCH)]
+            of_whole, of_rest = (Waiting(one, anatomy, batches) for one in (whole, module))
             left = []
             for number, cut in enumerate(cuts):
                 context.progress("refitting layers", number / len(cuts))
@@ -80,8 +80,8 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
                         f"step 'narrow' must refit {len(cuts)} maps before the deadline, got "
                         f"{number}. Allow it more time, or fewer n_tokens."
                     )
-                cut.make(layers_of(module, anatomy)[cut.layer])
-                left.append(_refit(whole, module, anatomy, cut, batches, self.ridge))
+                cut.make(of_rest.layers[cut.layer])
+                left.append(refit(of_whole, of_rest, cut, self.ridge))
             narrowed = predict_rows(module, ids, pad_id)
             n_left = n_parameters(module)
             neurons = even_out(layers_of(module, anatomy), anatomy)
@@ -99,7 +99,7 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
             notes["neurons_by_layer"] = neurons
         return Made(notes=notes, resolved={"neurons": max(neurons)})
 
-    def _cuts(self, whole: Any, anatomy: Anatomy, rows: Rows, pad_id: int) -> list["Cut"]:
+    def _cuts(self, whole: Any, anatomy: Anatomy, rows: Rows, pad_id: int) -> list[Cut]:
         """What to cut, in the order of the layers.
 
         Raises:
@@ -151,19 +151,6 @@ def drawn_answers(logits: np.ndarray, seed: int) -> np.ndarray:
     shares = softmax(logits).cumsum(axis=1)
     drawn = (np.random.default_rng(seed).random((len(logits), 1)) > shares[:, :-1]).sum(axis=1)
     return np.asarray(drawn, np.int64)
-
-
-class Cut(NamedTuple):
-    """What goes in a layer, and the linear map to refit, whose output is added to what goes around."""
-
-    layer: int
-    """Its number."""
-    make: Callable[[Any], None]
-    """Cuts the layer, in place."""
-    out: str
-    """Path of the map."""
-    after: str
-    """Path of the norm that reads the sum; empty where the sum is what the layer gives."""
 
 
 def most_needed(importance: np.ndarray, share: float) -> np.ndarray:
@@ -241,89 +228,3 @@ def silence_heads(layer: Any, heads: Heads, n_heads: int, silent: np.ndarray) ->
             if read.bias is not None:
                 read.bias[places] = 0.0
         out.weight[:, places] = 0.0
-
-
-def _refit(
-    whole: Any,
-    module: Any,
-    anatomy: Anatomy,
-    cut: Cut,
-    batches: list[tuple[Any, Any]],
-    ridge: float,
-) -> float:
-    """Solve for one map out of a layer's neurons or heads, in place.
-
-    Returns:
-        The share of what the whole layer gave that the refitted one does not, in squares.
-    """
-    import torch
-
-    down = layers_of(module, anatomy)[cut.layer].get_submodule(cut.out)
-    has_bias = down.bias is not None
-    size = down.in_features + has_bias
-    products = torch.zeros(size, size, dtype=torch.float64)
-    cross = torch.zeros(size, down.out_features, dtype=torch.float64)
-    squares = 0.0
-    with torch.no_grad(), _watched(whole, anatomy, cut) as of_whole:
-        with _watched(module, anatomy, cut) as of_module:
-            for ids, mask in batches:
-                _, _, wanted = of_whole(ids, mask)
-                read, gave, total = of_module(ids, mask)
-                if has_bias:
-                    read = torch.cat([read, torch.ones(len(read), 1)], dim=1)
-                # What goes around has errors too, which the map can make good for.
-                target = wanted - (total - gave)
-                products += (read.T @ read).double()
-                cross += (read.T @ target).double()
-                squares += float((target.double() ** 2).sum())
-        parts = [down.weight.T, down.bias[None]] if has_bias else [down.weight.T]
-        before = torch.cat(parts).double()
-        pull = torch.full((size,), ridge, dtype=torch.float64)
-        pull *= products.diagonal()[: down.in_features].mean().clamp(min=1e-12)
-        pull[down.in_features :] = 0.0
-        solved = torch.linalg.solve(products + torch.diag(pull), cross + pull[:, None] * before)
-        explained = 2 * (solved * cross).sum() - (solved * (products @ solved)).sum()
-        down.weight.copy_(solved[: down.in_features].T.float())
-        if has_bias:
-            down.bias.copy_(solved[-1].float())
-    return max(0.0, 1.0 - float(explained) / max(squares, 1e-12))
-
-
-class _Reached(Exception):
-    """The layer that was asked for has been computed; the rest need not be."""
-
-
-@contextmanager
-def _watched(module: Any, anatomy: Anatomy, cut: Cut) -> Iterator[Any]:
-    """A function of ids and mask that runs a module up to one layer.
-
-    It gives, for each real token, what the map to refit read and gave, and the sum of that with
-    what goes around: shapes (n, n_in), (n, hidden), (n, hidden).
-    """
-    layer = layers_of(module, anatomy)[cut.layer]
-    seen: dict[str, Any] = {}
-
-    def keep_down(_: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        seen["read"], seen["gave"] = inputs[0], output
-
-    def keep_sum(_: Any, inputs: tuple[Any, ...], *output: Any) -> None:
-        value = output[0] if output else inputs[0]
-        seen["sum"] = value[0] if isinstance(value, tuple) else value
-        raise _Reached
-
-    def run(ids: Any, mask: Any) -> tuple[Any, Any, Any]:
-        with suppress(_Reached):
-            module(ids, mask)
-        real = mask.bool().reshape(-1)
-        return tuple(seen[name].reshape(len(real), -1)[real] for name in ("read", "gave", "sum"))
-
-    handles = [layer.get_submodule(cut.out).register_forward_hook(keep_down)]
-    if cut.after:
-        handles.append(layer.get_submodule(cut.after).register_forward_pre_hook(keep_sum))
-    else:
-        handles.append(layer.register_forward_hook(keep_sum))
-    try:
-        yield run
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -10,6 +10,10 @@ REFINING_TEXTS = 40_000
 """Texts that a narrowed one is shown: refitted, it is right nearly as often as the whole already."""
 IMPORTANCE_PASSES = 5
 """What an example costs that importance is measured on, gradients and both checks included, in answers."""
+REFIT_PASSES = 6
+"""The same of a refit: both models are passed to see what layers are given, for each look, and to go on."""
+HEADS_SHARE = 0.5
+"""Time that heads take beside neurons, over the time for neurons."""
 WIDTHS = (("two-thirds", "two thirds", 2 / 3), ("half", "half", 0.5), ("third", "a third", 1 / 3))
 FEW_HEADS = (("third", "a third", 1 / 3), ("sixth", "a sixth", 1 / 6))
 """Shares of the neurons that half of the heads are left with."""
@@ -24,7 +28,7 @@ def narrowed_recipes(incumbent: Candidate, around: Surroundings) -> list[Recipe]
     """Fewer neurons, fewer heads too where an export takes them out, and a third of the neurons healed."""
     if incumbent.backend != "hf" or not {"torch", "onnx"} <= around.installed or around.n_layers is None:
         return []
-    narrowing_s = _narrowing_s(around, around.n_layers)
+    narrowing_s = _narrowing_s(around)
     uneven = {"uneven": True} if around.loses_parts else {}
     found = [
         Recipe(
@@ -45,8 +49,7 @@ def narrowed_recipes(incumbent: Candidate, around: Surroundings) -> list[Recipe]
                 steps=({"step": "narrow", "width": width, "heads": 0.5, **uneven}, *TO_INT8),
                 family="narrowed",
                 worth=0.5,
-                # Heads are weighed and refitted as neurons are.
-                estimate_s=40 + 2 * narrowing_s,
+                estimate_s=40 + (1 + HEADS_SHARE) * narrowing_s,
                 why=f"half of the attention heads and {share} of the feed-forward neurons, refitted "
                 "without training to give what all gave, in int8",
             )
@@ -55,12 +58,11 @@ def narrowed_recipes(incumbent: Candidate, around: Surroundings) -> list[Recipe]
     return [*found, _narrowed_and_healed(around, narrowing_s, uneven)]
 
 
-def _narrowing_s(around: Surroundings, n_layers: int) -> float:
+def _narrowing_s(around: Surroundings) -> float:
     """Seconds to choose neurons and refit what is left: the step takes a number of tokens, not of texts."""
     step = Narrow()
     n_texts = min(around.of_texts or around.n_train, step.n_tokens / max(1.0, around.tokens_per_text))
-    # The texts pass every layer twice, and half of the layers are passed to reach one.
-    return n_texts * (n_layers + IMPORTANCE_PASSES) * around.example_s
+    return n_texts * (REFIT_PASSES + IMPORTANCE_PASSES) * around.example_s
 
 
 def watching_s(around: Surroundings, epochs: int, share: float) -> float:
