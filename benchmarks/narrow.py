@@ -1,11 +1,11 @@
-"""How many answers change when feed-forward neurons leave: pruned alone, and refitted in closed form.
+"""How many answers change when neurons and heads leave: pruned alone, and refitted in closed form.
 
     python benchmarks/narrow.py [--width 0.5] [--texts 1033] [--tokens 20000] [--folder F]
 
 narrows CLINC150's incumbent and compares it with the incumbent on texts of the val split, evenly
 spaced, which neither reads. Nothing here reads the test split. Layers are refitted on half of the
 tokens that the step takes by default. F keeps what was made. Prints one JSON object a figure; about
-four minutes of one core.
+ten minutes of one core.
 """
 
 import argparse
@@ -50,6 +50,8 @@ def main(folder: Path, widths: list[float], n_texts: int, n_tokens: int) -> None
         steps: dict[str, Step] = {
             "pruned": Prune(width=width),
             "narrowed": Narrow(width=width, n_tokens=n_tokens),
+            "uneven": Narrow(width=width, n_tokens=n_tokens, uneven=True),
+            "half_heads": Narrow(width=width, n_tokens=n_tokens, uneven=True, heads=0.5),
         }
         for name, step in steps.items():
             started = time.process_time()
@@ -62,7 +64,7 @@ def main(folder: Path, widths: list[float], n_texts: int, n_tokens: int) -> None
                 figure(f"{name}_{width:g}_changed_share", value, seen.low, seen.high, "share", "incumbent"),
                 flush=True,
             )
-        print(figure(f"narrowed_{width:g}_cpu_s", took, took, took, "s", "CPU, one thread"), flush=True)
+            print(figure(f"{name}_{width:g}_cpu_s", took, took, took, "s", "CPU, one thread"), flush=True)
 
 
 if __name__ == "__main__":
