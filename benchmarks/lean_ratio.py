@@ -139,24 +139,23 @@ def sentiment(folder: Path, turn: float = 0.0) -> RunConfig:
 
 
 def _sentiment_split(domain: str, place: float) -> str:
-    """Dev as in the rehearsals; test is what was train or traffic until 2026-11-27.
+    """Dev as in the rehearsals; test is what was train or traffic until 2026-11-27, and more.
 
     Decisions before then were made on the sentences of movies from 0.8 on, and of the others from 0.2 to
-    0.65. Those are train and traffic now.
+    0.65. Three after them had test from 0.65 on and lacked evidence: what is from 0.45 on is test since then.
     """
     if domain == "movies":
         return "test" if place < 0.2 else "dev" if 0.7 <= place < 0.8 else "train"
-    return "dev" if place < 0.2 else "unlabelled" if place < 0.65 else "test"
+    return "dev" if place < 0.2 else "unlabelled" if place < 0.45 else "test"
 
 
 TIMING = "timing of a finished release"
 WARM = 2000
 """Dev texts that each subject answers before it is timed on test texts."""
 BOLDER = """\
-nominate_at = 0.65
 epsilons = [0.003, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.02]
 """
-"""Four gates, a thousand or two of test sentences each: on dev no candidate had a chance of 0.8 to pass."""
+"""More thresholds to choose from than a run takes by default."""
 TASKS = {
     "clinc150": clinc150,
     "banking77": banking77,
