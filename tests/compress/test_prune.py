@@ -194,3 +194,13 @@ def test_pruning_twice_gives_the_same_files(tmp_path: Path) -> None:
     step = {"step": "prune", "depth": 2, "width": 0.5}
     assert make(tmp_path / "a", incumbent, step).digest == make(tmp_path / "b", incumbent, step).digest
     assert accuracy(make(tmp_path / "a", incumbent, step)) > 0.2
+
+
+def test_a_model_without_layers_is_said(tmp_path: Path) -> None:
+    development = make_tiny_development(train=20, dev=12, unlabelled=8)
+    candidate = tiny_candidate(make_tiny_bert(tmp_path / "tiny", development.labels, layers=0), development)
+    for step in ({"step": "prune", "width": 0.5}, {"step": "narrow"}):
+        with pytest.raises(
+            StepFailed, match=r"num_hidden_layers of the model must be at least 1 .*, got 0"
+        ):
+            make(tmp_path, candidate, step)

@@ -114,12 +114,16 @@ def anatomy_of(config: Any) -> Anatomy:
     """The anatomy of a checkpoint's family.
 
     Raises:
-        StepFailed: The family is not known.
+        StepFailed: The family is not known, or the configuration has no layer.
     """
     family = str(config.model_type)
     if family not in FAMILIES:
         raise StepFailed(f"the model's family must be one of {sorted(FAMILIES)} to be cut, got {family!r}.")
-    return FAMILIES[family]
+    found = FAMILIES[family]
+    n_layers = int(getattr(config, found.depth))
+    if n_layers < 1:
+        raise StepFailed(f"{found.depth} of the model must be at least 1 for it to be cut, got {n_layers}.")
+    return found
 
 
 def layers_of(module: Any, anatomy: Anatomy) -> Any:

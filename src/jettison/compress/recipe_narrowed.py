@@ -26,7 +26,7 @@ TO_INT8: tuple[dict[str, Any], ...] = (
 
 def narrowed_recipes(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
     """Fewer neurons, fewer heads too where an export takes them out, and a third of the neurons healed."""
-    if incumbent.backend != "hf" or not {"torch", "onnx"} <= around.installed or around.n_layers is None:
+    if incumbent.backend != "hf" or not {"torch", "onnx"} <= around.installed or not around.n_layers:
         return []
     narrowing_s = _narrowing_s(around)
     uneven = {"uneven": True} if around.loses_parts else {}
