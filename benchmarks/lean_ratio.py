@@ -142,7 +142,7 @@ def _sentiment_split(domain: str, place: float) -> str:
     """Dev as in the rehearsals; test is what was train or traffic until 2026-11-27, and more.
 
     Decisions before then were made on the sentences of movies from 0.8 on, and of the others from 0.2 to
-    0.65. Three after them had test from 0.65 on and lacked evidence: what is from 0.45 on is test since then.
+    0.65. Three after them had test from 0.65 on and lacked evidence: since then it starts at 0.45.
     """
     if domain == "movies":
         return "test" if place < 0.2 else "dev" if 0.7 <= place < 0.8 else "train"

@@ -185,6 +185,8 @@ def test_heads_leave_the_export_and_the_rest_is_refitted(tmp_path: Path) -> None
         nodes = onnx.load(str(exported.path / "model.onnx")).graph.node
         left = [a.i for node in nodes for a in node.attribute if a.name == "num_heads"]
         assert left == n_left
+        lean = make(tmp_path, exported, {"step": "quantize", "method": "dynamic"})
+        assert accuracy(lean) >= accuracy(candidate) - 0.05
     assert len(narrow.lineage[-1].notes["unexplained_share"]) == 8
     assert accuracy(narrow) >= accuracy(incumbent) - 0.05
     wanted = logits(incumbent, development)
