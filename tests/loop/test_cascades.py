@@ -95,33 +95,11 @@ def test_a_fallback_that_is_as_right_but_changes_more_answers_replaces_none(work
     assert ("tiny", "incumbent") not in names
 
 
-@pytest.mark.parametrize(
-    ("ratio", "n_worse", "stays"), [(0.3, 2, False), (0.3, 3, True), (0.45, 8, False), (0.45, 9, True)]
-)
-def test_a_fallback_stays_unless_a_cheaper_one_is_hardly_oftener_worse(arms, ratio, n_worse, stays):
-    """Of 800 dev examples 2 are allowed, and 8 for less than half of the cost."""
-    incumbent = arms["incumbent"]
-
-    def at(name, ratio, records):
-        cost = CostSummary(cpu_ratio=Interval(value=ratio, low=ratio, high=ratio))
-        candidate = msgspec.structs.replace(incumbent.candidate, name=name)
-        return replace(incumbent, candidate=candidate, records=records, cost=cost)
-
-    turned = {
-        record.example_id
-        for score in (0.0, 1.0)
-        for record in [r for r in incumbent.records if r.scores["label"] == score][:n_worse]
-    }
-    other = tuple(
-        msgspec.structs.replace(r, scores={**r.scores, "label": 1.0 - r.scores["label"]})
-        if r.example_id in turned
-        else r
-        for r in incumbent.records
-    )
-    cheaper, whole = at("cheaper", 0.2, other), at("whole", ratio, incumbent.records)
-    assert cheaper.dev_score == incumbent.dev_score
-    pairs = cascade_pairs([arms["tiny"], cheaper, whole], incumbent, "label")
-    assert (("tiny", "whole") in {(a.name, b.name) for a, b in pairs}) is stays
+def test_a_fallback_of_twice_the_cost_of_one_as_right_is_left_out(workspace, arms):
+    near = contender(workspace, "near", 0.16, accuracy=0.97)
+    twin = contender(workspace, "twin", 0.45, accuracy=0.97, seed=9)
+    pairs = cascade_pairs([arms["tiny"], near, twin, arms["incumbent"]], twin, "label")
+    assert {fallback.name for _, fallback in pairs} == {"near"}
 
 
 def test_every_much_leaner_arm_is_put_in_front_of_a_cascade(workspace, arms):

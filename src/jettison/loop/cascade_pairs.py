@@ -9,10 +9,8 @@ LEANER = 0.5
 """Cost of the arm in front over the cost of the one behind, at most."""
 LEANER_TWIN = 0.75
 """The same where both are transformers: they agree on so much that few inputs are passed on."""
-SAME_HARM = 0.0025
+SAME_HARM = 0.005
 """Share of dev answers by which two arms count as equally often worse than the incumbent."""
-LIKE_HARM = 0.01
-"""The same where one costs less than half of the other."""
 
 
 def cascade_pairs(
@@ -20,11 +18,11 @@ def cascade_pairs(
 ) -> list[tuple[Contender, Contender]]:
     """Pairs of a lean arm and a fallback worth joining, of arms in order of cost.
 
-    An arm that another beats by a hundredth on dev at no greater cost is no use in front; one that another
-    equals for clearly less, and no oftener worse than the incumbent, is no use behind: of two models that
-    are right equally often, the gate wants the one that changes fewer answers. For less than half of the
-    cost another may be worse somewhat oftener. A fallback need not be better than the lean arm overall:
-    their errors differ, and the mean of both is often better than either.
+    An arm that another beats by a hundredth on dev at no greater cost is no use in front; one
+    that another equals for less than half, or for clearly less and no oftener worse than the incumbent, is
+    no use behind: of two models that are right equally often at like cost, the gate wants the one that
+    changes fewer answers. A fallback need not be better than the lean arm overall: their errors differ,
+    and the mean of both is often better than either.
     """
     front = [
         a for a in arms if not any(cost_ratio(o) <= cost_ratio(a) and _gain(o, a) > 0.01 for o in arms)
@@ -34,9 +32,11 @@ def cascade_pairs(
 
     def is_equalled(arm: Contender) -> bool:
         return any(
-            cost_ratio(o) < 0.9 * cost_ratio(arm)
-            and _gain(o, arm) > -0.0005
-            and harm[o.name] <= harm[arm.name] + _harm_allowed(o, arm)
+            _gain(o, arm) > -0.0005
+            and (
+                cost_ratio(o) < LEANER * cost_ratio(arm)
+                or (cost_ratio(o) < 0.9 * cost_ratio(arm) and harm[o.name] <= harm[arm.name] + SAME_HARM)
+            )
             for o in transformers
         )
 
@@ -54,11 +54,6 @@ def _leaner(lean: Contender, fallback: Contender, incumbent: Contender) -> float
     """How much leaner the arm in front must be; with the incumbent behind, always much."""
     are_twins = lean.recipe.family not in STUDENTS and fallback.name != incumbent.name
     return LEANER_TWIN if are_twins else LEANER
-
-
-def _harm_allowed(one: Contender, other: Contender) -> float:
-    """By how much oftener the cheaper of two arms may be worse and still count as equal to the other."""
-    return LIKE_HARM if cost_ratio(one) < LEANER * cost_ratio(other) else SAME_HARM
 
 
 def _gain(one: Contender, other: Contender) -> float:
