@@ -152,28 +152,19 @@ def test_heads_without_weights_leave_and_the_answers_stay(tmp_path: Path, family
     assert_same_answers(made, candidate)
 
 
-def test_heads_stay_where_one_weight_of_their_values_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [False, True], ids=["no weights", "one weight of its values is left"])
+def test_an_attention_keeps_one_head_at_least_and_any_with_weights(tmp_path: Path, left: bool) -> None:
     candidate = tiny_candidate(make_tiny_bert(tmp_path / "hf", DATA.labels, layers=1, seed=2), DATA)
     module = load_torch(candidate).float()
-    anatomy = anatomy_of(module.config)
-    assert anatomy.heads is not None
-    (layer,) = layers_of(module, anatomy)
-    silence_heads(layer, anatomy.heads, 2, np.array([0, 1]))
-    with torch.no_grad():
-        layer.attention.self.value.bias[3] = 0.5
-        layer.attention.output.dense.weight[2, 3] = 0.5
-    save_torch(module, candidate.path, source=candidate.path)
-    made, _ = export_fused(candidate, tmp_path)
-    assert heads_of(made) == [1]
-    assert_same_answers(made, candidate)
-
-
-def test_an_attention_without_any_weights_keeps_one_head(tmp_path: Path) -> None:
-    candidate = tiny_candidate(make_tiny_bert(tmp_path / "hf", DATA.labels, layers=1, seed=2), DATA)
-    module = load_torch(candidate).float()
-    anatomy = anatomy_of(module.config)
-    assert anatomy.heads is not None
-    silence_heads(layers_of(module, anatomy)[0], anatomy.heads, 2, np.array([0, 1]))
+    heads = anatomy_of(module.config).heads
+    assert heads is not None
+    (layer,) = module.body.encoder.layer
+    n_heads = module.config.num_attention_heads
+    silence_heads(layer, heads, n_heads, np.arange(n_heads))
+    if left:  # of the last head
+        with torch.no_grad():
+            layer.attention.self.value.bias[-1] = 0.5
+            layer.attention.output.dense.weight[2, -1] = 0.5
     save_torch(module, candidate.path, source=candidate.path)
     made, _ = export_fused(candidate, tmp_path)
     assert heads_of(made) == [1]

@@ -28,7 +28,10 @@ def drop_dead_heads(graph: Any) -> list[int]:
     for node in [node for node in graph.node if node.op_type == "Attention"]:
         after = _only_product_after(graph, node, tensors)
         attributes = {attribute.name: attribute for attribute in node.attribute}
-        if after is None or not set(node.input[1:3]) <= set(tensors) or "qkv_hidden_sizes" in attributes:
+        # What is given for each head (a bias of the scores, a past) would have to be cut, too.
+        if after is None or "qkv_hidden_sizes" in attributes or any(node.input[4:]):
+            continue
+        if not set(node.input[1:3]) <= set(tensors):
             continue
         weight, bias, out = (helper.to_array(tensors[name]) for name in (*node.input[1:3], after.input[1]))
         n_heads = int(attributes["num_heads"].i)
