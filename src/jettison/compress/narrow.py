@@ -91,7 +91,7 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
             "n_texts": len(ids),
             "unexplained_share": [round(share, 5) for share in left],
             "parameters_before": n_parameters(whole),
-            "parameters": n_left,
+            "parameters": n_left,  # heads without weights included: they leave with the export
             "divergence": divergence(reference, narrowed),
             "same_answer_share": float((reference.argmax(1) == narrowed.argmax(1)).mean()),
         }
