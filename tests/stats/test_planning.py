@@ -11,6 +11,7 @@ from jettison.stats.paired import paired_test
 from jettison.stats.planning import (
     gate_passes,
     n_needed,
+    n_needed_as_seen,
     pass_probability,
     smallest_certifiable_margin,
     smallest_passing_n,
@@ -25,6 +26,51 @@ def test_needed_examples_equal_the_planning_formula() -> None:
 
 def test_no_number_of_examples_helps_a_loss_of_the_margin() -> None:
     assert n_needed(0.05, margin=0.01, difference=-0.01) is None
+
+
+@pytest.mark.parametrize(
+    ("beneficial", "harmful", "n", "margin", "alpha"),
+    [
+        (0, 1, 117, 0.05, 0.0125),
+        (0, 2, 150, 0.05, 0.025),
+        (1, 1, 300, 0.01, 0.025),
+        (2, 4, 300, 0.02, 0.025),
+        (5, 6, 600, 0.01, 0.0125),
+        (0, 9, 500, 0.02, 0.025),
+        (30, 35, 600, 0.02, 0.025),
+    ],
+)
+def test_with_as_many_as_needed_the_gate_ships_four_times_of_five(beneficial, harmful, n, margin, alpha):
+    shares = beneficial / n, harmful / n
+    needed = n_needed_as_seen(*shares, margin=margin, alpha=alpha)
+    assert needed is not None
+    drawn = np.random.default_rng(0).multinomial(needed, [*shares, 1 - sum(shares)], 20_000)
+    ships = gate_passes(drawn[:, 0], drawn[:, 1], needed, margin=margin, alpha=alpha).mean()
+    assert 0.78 <= ships <= 0.89  # a flip more or less is a step in the power of few
+
+
+def test_with_fewer_than_needed_the_gate_ships_less_often() -> None:
+    shares, n = (0.0, 1 / 117), 130  # one harmful flip may be, two may not
+    assert n < (n_needed_as_seen(*shares, margin=0.05, alpha=0.0125) or 0)
+    drawn = np.random.default_rng(0).multinomial(n, [*shares, 1 - sum(shares)], 20_000)
+    assert gate_passes(drawn[:, 0], drawn[:, 1], n, margin=0.05, alpha=0.0125).mean() < 0.75
+
+
+def test_without_flips_as_many_are_needed_as_the_smallest_slice_that_passes() -> None:
+    for margin in (0.01, 0.02, 0.05):
+        least = smallest_passing_n(margin)  # the exact test spends 1e-4 besides
+        assert n_needed_as_seen(0.0, 0.0, margin=margin) in (least, least + 1)
+
+
+def test_a_sure_loss_needs_as_many_as_the_mirrored_gain() -> None:
+    needed = n_needed_as_seen(0.15, 0.05, margin=-0.05, alpha=0.025)  # of a candidate that loses 10 points
+    assert needed is not None
+    drawn = np.random.default_rng(0).multinomial(needed, [0.05, 0.15, 0.8], 2000)
+    blocked = [
+        paired_test(int(b), int(c), needed, margin=0.05).p_worse <= 0.025 for b, c, _ in drawn.tolist()
+    ]
+    assert 0.76 <= np.mean(blocked) <= 0.86
+    assert n_needed_as_seen(0.05, 0.05, margin=0.0) is None
 
 
 def test_smallest_slices_follow_from_zero_harmful_flips() -> None:

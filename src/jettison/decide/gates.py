@@ -12,13 +12,18 @@ from jettison.decide.costs import COSTS, judge_at_most, judge_cheaper
 from jettison.decide.pairing import Pair, ScoredPair, count_flips, has_failed, pair_records, score_pairs
 from jettison.decide.slices import ALL, by_slice, expand_slices
 from jettison.decide.words import count, on_slice, share
-from jettison.decision import GateResult, Interval, NotShownWorse, NotWorse, ScorerErrors, Verdict
+from jettison.decision import Flips, GateResult, Interval, NotShownWorse, NotWorse, ScorerErrors, Verdict
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.record import Record
 from jettison.stats.interval import MarginTest
 from jettison.stats.judged import GAIN_ALPHA, JudgeCounts, gain_interval, judged_margin_test
 from jettison.stats.noninferiority import margin_test
-from jettison.stats.planning import n_needed, smallest_certifiable_margin, smallest_passing_n
+from jettison.stats.planning import (
+    n_needed,
+    n_needed_as_seen,
+    smallest_certifiable_margin,
+    smallest_passing_n,
+)
 
 __all__ = [
     "COSTS",
@@ -235,10 +240,10 @@ def _judge_slice(asked: _Asked, scored: Sequence[ScoredPair]) -> GateResult:
     )
     if result.verdict is Verdict.NOT_ENOUGH_DATA:
         single = test.n == test.n_groups and set(weights) == {1.0}
-        flip_share = (flips.harmful + flips.beneficial) / flips.n if single and _binary(scored) else None
         seen = asked.as_seen
         raw = test if seen is asked else _test(seen, scored)
-        result = msgspec.structs.replace(result, n_missing=_n_missing(raw, seen, flip_share))
+        missing = _n_missing(raw, seen, flips if single and _binary(scored) else None)
+        result = msgspec.structs.replace(result, n_missing=missing)
     return msgspec.structs.replace(result, reason=_reason(result, test, asked))
 
 
@@ -270,7 +275,7 @@ def _binary(scored: Sequence[ScoredPair]) -> bool:
     return all(value in (0.0, 1.0) for s in scored for value in (s.incumbent, s.candidate))
 
 
-def _n_missing(test: MarginTest, asked: _Asked, flip_share: float | None) -> int | None:
+def _n_missing(test: MarginTest, asked: _Asked, flips: Flips | None) -> int | None:
     """More examples that would settle it with power 0.8, if the truth is what was seen."""
     interval, n = test.interval, test.n
     if test.smallest_margin is not None:  # betting: examples come with their groups
@@ -278,12 +283,20 @@ def _n_missing(test: MarginTest, asked: _Asked, flip_share: float | None) -> int
             None if test.n_groups_needed is None else math.ceil(test.n_groups_needed * n / test.n_groups)
         )
         return None if needed is None or needed - n > MOST_MISSING else max(needed - n, 1)
-    gap = abs(interval.value + asked.margin)
-    if flip_share is None:  # clusters or grades: the variance per example behind the interval
+    ships = interval.value > -asked.margin
+    if flips is None:  # clusters or grades: the variance per example behind the interval
+        gap = abs(interval.value + asked.margin)
         half = (interval.high - interval.low) / 2
         flip_share = n * (half / float(norm.isf(asked.alpha))) ** 2 + interval.value**2
-    needed = n_needed(flip_share, margin=gap - interval.value, difference=interval.value, alpha=asked.alpha)
-    least = (_zero_flip_gap(n, asked) or 1) if interval.value > -asked.margin else 1
+        needed = n_needed(
+            flip_share, margin=gap - interval.value, difference=interval.value, alpha=asked.alpha
+        )
+    else:
+        shares, margin = (flips.beneficial / n, flips.harmful / n), asked.margin
+        if not ships:  # what settles it is a loss that is surely over the margin
+            shares, margin = shares[::-1], -margin
+        needed = n_needed_as_seen(*shares, margin=margin, alpha=asked.alpha, most=n + MOST_MISSING)
+    least = (_zero_flip_gap(n, asked) or 1) if ships else 1
     missing = None if needed is None else max(needed - n, least)
     return None if missing is None or missing > MOST_MISSING else missing
 

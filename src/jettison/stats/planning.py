@@ -9,6 +9,9 @@ from jettison.errors import InvalidInput
 from jettison.stats.exact import exact_p
 from jettison.stats.paired import FEW_FLIPS, tango_z
 
+RARE = 1e-4
+"""Tables of flips less likely than this are left out of a power, and count as not shipped."""
+
 
 def n_needed(
     flip_share: float,
@@ -38,6 +41,82 @@ def n_needed(
     variance = max(flip_share - difference**2, 0.0)
     floor = smallest_passing_n(margin, alpha=alpha) if margin > 0 else 1
     return max(math.ceil(z**2 * variance / gap**2 - 1e-9), floor if difference <= 0 else 1)
+
+
+def n_needed_as_seen(
+    beneficial_share: float,
+    harmful_share: float,
+    *,
+    margin: float,
+    alpha: float = 0.025,
+    power: float = 0.8,
+    most: int = 1_000_000,
+) -> int | None:
+    """As `n_needed`, for flips whose shares on both sides are known, by the test that the gate uses.
+
+    `n_needed` takes the variance at the true difference; the score test takes it at the margin, where
+    it is larger, and of few flips the exact test asks for more still: with 1 harmful flip in 117, a
+    margin of 5 points and alpha 0.0125 it names 86 examples, with which the gate hardly ever ships.
+
+    Args:
+        beneficial_share: Share of examples with only the candidate right.
+        harmful_share: Share of examples with only the baseline right.
+        margin: As in `n_needed`, or below zero for a gain that has to be shown.
+        alpha: One-sided error probability.
+        power: Probability of SHIP, in (0, 1).
+        most: More than so many are not looked for.
+
+    Returns:
+        The number, or None where no number, or more than `most`, would be enough.
+
+    Source:
+        Nam 1997, Biometrics 53:1422-1430: the sample size of the score test.
+    """
+    flip_share, difference = beneficial_share + harmful_share, beneficial_share - harmful_share
+    first = n_needed(flip_share, margin=margin, difference=difference, alpha=alpha, power=power)
+    if first is None or first > most:
+        return None
+    by_score = _n_of_score_test(flip_share, harmful_share, margin=margin, alpha=alpha, power=power)
+    if flip_share * by_score >= FEW_FLIPS:
+        return max(by_score, first) if max(by_score, first) <= most else None
+
+    def is_enough(n: int) -> bool:
+        return _power(beneficial_share, harmful_share, n, margin=margin, alpha=alpha) >= power
+
+    low, high = first - 1, first
+    while not is_enough(high):
+        low, high = high, math.ceil(1.05 * high)
+        if high > most:
+            return None
+    while high - low > max(1, low // 100):  # power is a saw: one of the first teeth that are enough
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high
+
+
+def _n_of_score_test(
+    flip_share: float, harmful_share: float, *, margin: float, alpha: float, power: float
+) -> int:
+    """Nam's sample size, for a true difference above minus the margin."""
+    difference = flip_share - 2 * harmful_share
+    linear = -flip_share - margin * (2 - difference)
+    root = math.sqrt(max(linear**2 - 8 * harmful_share * margin * (1 + margin), 0.0))
+    at_margin = max((root - linear) / 2 - margin * (1 + margin), 0.0)
+    at_truth = max(flip_share - difference**2, 0.0)
+    spread = stats.norm.isf(alpha) * math.sqrt(at_margin) + stats.norm.isf(1 - power) * math.sqrt(at_truth)
+    return math.ceil((float(spread) / (difference + margin)) ** 2)
+
+
+def _power(beneficial_share: float, harmful_share: float, n: int, *, margin: float, alpha: float) -> float:
+    """Probability that the gate ships n pairs whose flips have these shares."""
+    rest = max(1.0 - beneficial_share - harmful_share, 0.0)
+    most = int(stats.binom.isf(RARE, n, min(beneficial_share + harmful_share, 1.0))) + 1
+    b, c = (flips.ravel() for flips in np.meshgrid(np.arange(most + 1), np.arange(most + 1), indexing="ij"))
+    b, c = b[b + c <= n], c[b + c <= n]
+    tables = np.stack([b, c, n - b - c], axis=-1)
+    chance = stats.multinomial.pmf(tables, n, [beneficial_share, harmful_share, rest])
+    likely = chance > RARE
+    return float(chance[likely] @ gate_passes(b[likely], c[likely], n, margin=margin, alpha=alpha))
 
 
 def smallest_passing_n(margin: float, *, alpha: float = 0.025) -> int:
