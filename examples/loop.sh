@@ -134,7 +134,7 @@ if [ -s alerts.jsonl ]; then fail "an alarm on clean traffic: $(cat alerts.jsonl
 at=$(date +%s.%N)
 switched=$(traffic --texts shop.jsonl travel.jsonl --second-share 0.4 --n 2000 --seed 2 --until alerts.jsonl '"drift"')
 say "drift alarm after $(field n <<<"$switched") requests and $(since "$at") s: $switched"
-mixed=$(traffic --texts shop.jsonl travel.jsonl --second-share 0.4 --n 900 --seed 3)
+mixed=$(traffic --texts shop.jsonl travel.jsonl --second-share 0.4 --n 1800 --seed 3) # enough for a slice in which one wrong answer decides nothing
 jettison drift state --release first/release --last 600 >drift.log && fail "one look finds no drift: $(head -n 1 drift.log)"
 say "one look agrees: $(head -n 1 drift.log)"
 
@@ -158,7 +158,7 @@ say "everybody gets the large model again: $after"
 jettison experiment status desk-1 --state state >status.log && fail "the experiment's status is no rollback"
 
 # 7. What were the failures? A person looks at the modes and accepts one.
-jettison mine state --task task.toml --output state/mined >mined.log
+jettison mine state --task task.toml --rows 600 --output state/mined >mined.log
 mode=$("$python" "$here/accept.py" state/mined travel $words ${labels:+--labels "$labels"}) || fail "no failure mode names travel: $(head -n 20 mined.log)"
 say "mined: $mode"
 
