@@ -56,7 +56,8 @@ def test_the_examples_said_to_be_missing_would_settle_it() -> None:
 def test_after_one_harmful_flip_more_than_one_example_is_missing() -> None:
     (result,) = judged(100, harmful=1, margin=0.05)  # the normal approximation says 72 examples are enough
     assert result.verdict is Verdict.NOT_ENOUGH_DATA
-    assert result.n_missing is not None and 30 <= result.n_missing <= 100
+    assert result.n_missing is not None
+    assert 30 <= result.n_missing <= 100
     n = 100 + result.n_missing
     drawn = np.random.default_rng(0).binomial(n, 0.01, 2000)
     ships = [paired_test(0, int(c), n, margin=0.05).p_not_worse <= 0.025 for c in drawn]
