@@ -16,10 +16,10 @@ shared=$(realpath -m "${JETTISON_SHARED:-$here/../../../shared}")
 case $data in
   made)
     words="travel flight hotel train trip"
-    labels="" margin=0.02 later="shop.jsonl travel.jsonl" least_new=0.95 least_known=0.97 least_lean=0.85 ;;
+    labels="" margin=0.02 later="shop.jsonl travel.jsonl" least_new=0.95 least_known=0.97 least_lean=0.85 n_mixed=1800 ;;
   clinc150)
     words="travel flight flights hotel trip luggage visa plug timezone vaccines vaccine car rental rent translate country"
-    labels=travel-labels.txt margin=0.06 later="shop-later.jsonl travel-later.jsonl" least_new=0.90 least_known=0.93 least_lean=0.5
+    labels=travel-labels.txt margin=0.06 later="shop-later.jsonl travel-later.jsonl" least_new=0.90 least_known=0.93 least_lean=0.5 n_mixed=3600
     if [ ! -d "$shared/data/clinc150" ] || [ ! -d "$shared/models/clinc-minilm" ]; then
       echo "skipped: no data/clinc150 and models/clinc-minilm in $shared. Name their folder in JETTISON_SHARED."; exit 0
     fi ;;
@@ -134,7 +134,7 @@ if [ -s alerts.jsonl ]; then fail "an alarm on clean traffic: $(cat alerts.jsonl
 at=$(date +%s.%N)
 switched=$(traffic --texts shop.jsonl travel.jsonl --second-share 0.4 --n 2000 --seed 2 --until alerts.jsonl '"drift"')
 say "drift alarm after $(field n <<<"$switched") requests and $(since "$at") s: $switched"
-mixed=$(traffic --texts shop.jsonl travel.jsonl --second-share 0.4 --n 1800 --seed 3) # enough for a slice in which one wrong answer decides nothing
+mixed=$(traffic --texts shop.jsonl travel.jsonl --second-share 0.4 --n $n_mixed --seed 3)
 jettison drift state --release first/release --last 600 >drift.log && fail "one look finds no drift: $(head -n 1 drift.log)"
 say "one look agrees: $(head -n 1 drift.log)"
 
