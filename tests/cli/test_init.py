@@ -372,6 +372,11 @@ def test_gates_name_what_can_be_certified_and_list_what_cannot() -> None:
     assert plain.left_out == {"shade": 2}
 
 
+def test_the_values_left_out_are_counted_as_column_star_requires_them() -> None:
+    counts = {"all": 3000, "scope=in": 2000, "scope=out": 1000, "shade=red": 2000, "shade=oos": 1000}
+    assert propose_gates(counts, out_of_scope="oos").left_out == {"shade": 2}
+
+
 def test_a_test_split_too_small_for_any_margin_is_said(tmp_path: Path, model: Path) -> None:
     looked: Looked = look(str(model), write_jsonl(tmp_path / "d.jsonl", orders(5)), out=tmp_path)
     assert looked.proposal.too_small["scope=in"] == 10

@@ -280,7 +280,7 @@ def _gate_comments(proposal: Proposal) -> list[str]:
         lines.append(f"# Not certifiable, too few test examples: {', '.join(shown[:_SHOWN])}{more}.")
     for column, n in proposal.left_out.items():
         lines.append(
-            f"# Reported, not required: the {n} values of {_one_line(column)}. To require each, add "
+            f"# Reported, not required: the {n} values of {_one_line(column)} in test. To require each, add "
             f"{quoted(column + '=*')}."
         )
     return lines

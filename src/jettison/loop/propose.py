@@ -1,5 +1,6 @@
 """Proposes gates that the test split at hand can decide, and says which slices none can certify."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import msgspec
@@ -42,7 +43,7 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     too_small: dict[str, int]
     """Slices that no margin up to 0.10 can be certified on → test examples."""
     left_out: dict[str, int]
-    """Slice columns that are reported but not required → number of values."""
+    """Slice columns that are reported but not required → number of values in test, as `column=*` has them."""
 
 
 def smallest_margin(n: int) -> float | None:
@@ -69,8 +70,10 @@ def propose_gates(
     """
     whole = "all" if out_of_scope is None or not counts.get("scope=in") else "scope=in"
     by_column: dict[str, dict[str, int]] = {}
+    n_values: Counter[str] = Counter()
     for name, n in counts.items():
         column, _, value = name.partition("=")
+        n_values[column] += 1
         if value and column != "scope" and value != out_of_scope:
             by_column.setdefault(column, {})[name] = n
     named = {
@@ -108,5 +111,5 @@ def propose_gates(
         required=gates[0].slices,
         sizes=sizes,
         too_small=too_small,
-        left_out={column: len(values) for column, values in by_column.items() if column not in named},
+        left_out={column: n_values[column] for column in by_column if column not in named},
     )
