@@ -84,6 +84,17 @@ def test_json_holds_the_findings_and_nothing_else_is_printed(
     assert set(told["files"]) == {str(tmp_path / "o" / name) for name in ("task.toml", "jettison.toml")}
 
 
+def test_what_was_seen_in_the_data_stands_in_the_task_as_comments(tmp_path: Path, model: Path) -> None:
+    some = orders()
+    few = {"text": "one of its kind", "label": "by\nname", "part": "train"}
+    data = write_jsonl(tmp_path / "d.jsonl", [*some, {**some[0], "part": "test"}, few])
+    looked = look(str(model), data, out=tmp_path)
+    said = (tmp_path / "task.toml").read_text().replace("\n#   ", " ")
+    assert "# warning: texts of test that are in train too: 1. A model may know them by heart." in said
+    assert "# warning: labels with fewer than 5 examples in train (1): " in said
+    assert read_task(tmp_path / "task.toml").findings == looked.findings
+
+
 def test_files_that_are_there_stay_unless_forced(tmp_path: Path, model: Path, data: Path) -> None:
     (tmp_path / "jettison.toml").write_text("mine")
     with pytest.raises(CannotWrite, match=r"jettison\.toml is there already .* `--force`, or `--out DIR`"):

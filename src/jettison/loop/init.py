@@ -115,7 +115,7 @@ def look(
     proposal = propose_gates(
         task.slice_counts, out_of_scope=task.out_of_scope, scorer=DEFAULT_SCORERS[task.kind]
     )
-    text = task_text(facts, data=_from(data, folder), required=proposal.required)
+    text = task_text(facts, data=_from(data, folder), required=proposal.required, findings=task.findings)
     incumbent = model if found_model.kind == "hub" else _from(Path(model).expanduser(), folder)
     run = run_text(incumbent, found_model, labels, tokens, proposal, task_file=TASK_FILE)
     files = {TASK_FILE: text, RUN_FILE: run}

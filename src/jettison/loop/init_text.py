@@ -11,6 +11,7 @@ from jettison.decision import NotWorse
 from jettison.loop.look_model import LabelLook, ModelLook, TokenLook
 from jettison.loop.propose import FLIP_SHARE, MARGINS, Proposal
 from jettison.stats.planning import smallest_passing_n
+from jettison.task import Finding
 from jettison.task.guess import Guess
 from jettison.task.kinds import DEFAULT_SCORERS
 
@@ -30,13 +31,16 @@ class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
     drop_leaked: bool = False
 
 
-def task_text(facts: TaskFacts, *, data: str, required: Sequence[str]) -> str:
+def task_text(
+    facts: TaskFacts, *, data: str, required: Sequence[str], findings: Sequence[Finding] = ()
+) -> str:
     """`task.toml`.
 
     Args:
         facts: What was found and said.
         data: Path of the data, as seen from the file.
         required: Slices that must each hold.
+        findings: What was seen in the data that is no reason to refuse it.
     """
     guess = facts.guess
     lines = [
@@ -47,6 +51,7 @@ def task_text(facts: TaskFacts, *, data: str, required: Sequence[str]) -> str:
         "",
         "[data]",
         f"# {guess.n_rows} rows{_split_words(guess)}",
+        *_finding_lines(findings),
         f"path = {quoted(data)}",
         *([f"config = {quoted(facts.config)}"] if facts.config else []),
         f"{'' if facts.drop_leaked else '# '}drop_leaked = true    # train loses rows whose text is in "
@@ -172,6 +177,10 @@ def _split_words(guess: Guess) -> str:
     )
 
 
+def _finding_lines(findings: Sequence[Finding]) -> list[str]:
+    return [line for finding in findings for line in _comment(f"{finding.severity}: {finding.message}")]
+
+
 def _column_lines(guess: Guess) -> list[str]:
     columns, lines = guess.columns, []
     for role in ("input", "expected", "id", "split", "group", "weight"):
@@ -280,8 +289,8 @@ def _gate_comments(proposal: Proposal) -> list[str]:
         lines.append(f"# Not certifiable, too few test examples: {', '.join(shown[:_SHOWN])}{more}.")
     for column, n in proposal.left_out.items():
         lines.append(
-            f"# Reported, not required: the {n} values of {_one_line(column)} in test. To require each, add "
-            f"{quoted(column + '=*')}."
+            f"# Reported, not required: the {n} values of {_one_line(column)} in test. To require each, "
+            f"add {quoted(column + '=*')}."
         )
     return lines
 

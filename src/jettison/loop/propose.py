@@ -43,7 +43,7 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     too_small: dict[str, int]
     """Slices that no margin up to 0.10 can be certified on → test examples."""
     left_out: dict[str, int]
-    """Slice columns that are reported but not required → number of values in test, as `column=*` has them."""
+    """Slice columns that are reported but not required → values in test, as `column=*` has them."""
 
 
 def smallest_margin(n: int) -> float | None:
