@@ -52,6 +52,17 @@ def test_two_inspect_logs_are_compared_by_question_and_other_prompts_refused():
         compare_files(INSPECT / "large.eval", INSPECT / "reworded.eval", gate=gate, scorer="includes")
 
 
+def test_tasks_of_lm_eval_with_two_metrics_are_told_how_to_be_judged_one_at_a_time():
+    gate = NotWorse(margin=0.5, slices=("all", "task=*"))
+    with pytest.raises(
+        UnknownName, match="by itself: `--scorer exact_match --slice task=sums_generate`, or a gate"
+    ):
+        compare_files(LM_EVAL / "large", LM_EVAL / "lean", gate=gate)
+    alone = NotWorse(margin=0.5, slices=("all", "task=sums_generate"))
+    found = compare_files(LM_EVAL / "large", LM_EVAL / "lean", gate=alone, scorer="exact_match")
+    assert [result.n for result in found.results] == [26, 26]
+
+
 def test_an_inspect_log_that_cannot_serve_is_refused_in_one_line(tmp_path):
     (tmp_path / "torn.eval").write_bytes((INSPECT / "lean.eval").read_bytes()[:2000])
     with pytest.raises(BrokenArtifact, match=r"torn\.eval must be a log of Inspect"):

@@ -59,7 +59,7 @@ def score_pairs(pairs: Sequence[Pair], scorer: str, *, on: str = "all") -> tuple
     if pairs and not any(scorer in p.incumbent.scores or scorer in p.candidate.scores for p in pairs):
         known = sorted({name for p in pairs for r in (p.incumbent, p.candidate) for name in r.scores})
         where = "" if on == "all" else f" on {on}"
-        way_out = "" if on == "all" else " Judge that slice by itself."
+        way_out = "" if on == "all" or not known else _by_itself(known[0], on)
         raise UnknownName(f"the scorer of a gate must be one of {known}{where}, got {scorer!r}.{way_out}")
     scored = []
     for pair in pairs:
@@ -79,6 +79,10 @@ def score_pairs(pairs: Sequence[Pair], scorer: str, *, on: str = "all") -> tuple
             f"at {failed[0]}. Answer the failed examples again."
         )
     return tuple(scored)
+
+
+def _by_itself(scorer: str, on: str) -> str:
+    return f" Judge that slice by itself: `--scorer {scorer} --slice {on}`, or a gate of its own."
 
 
 def record_score(record: Record, scorer: str) -> float | None:
