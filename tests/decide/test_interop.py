@@ -48,6 +48,10 @@ def test_two_inspect_logs_are_compared_by_question_and_other_prompts_refused():
     gate = NotWorse(margin=0.5)
     found = compare_files(INSPECT / "large.eval", INSPECT / "lean.eval", gate=gate, scorer="includes")
     assert found.results[0].n == 23  # one answer was lost on the way
+    assert found.results[0].reason.endswith(
+        "only what is missing is asked for. "
+        f"Here that is done by `inspect eval-retry {INSPECT / 'lean.eval'}`."
+    )
     with pytest.raises(InvalidInput, match="same prompts, got 24 that differ"):
         compare_files(INSPECT / "large.eval", INSPECT / "reworded.eval", gate=gate, scorer="includes")
 

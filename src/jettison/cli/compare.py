@@ -1,6 +1,7 @@
 """`jettison compare`: judge one model against another, paired, with intervals."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -295,7 +296,7 @@ def _predictions_of(
         completed = complete(side.records, known)
         if files[i] and task.kind != "classify":
             completed = judged_by_task(completed, known, task)
-        sides[i] = Predictions(records=completed, prompts=side.prompts)
+        sides[i] = replace(side, records=completed)
     return sides[0], sides[1]
 
 

@@ -10,6 +10,7 @@ from jettison.decide.gates import judge_not_worse
 from jettison.decide.metrics import slice_counts, summarize
 from jettison.decide.pairing import pair_records
 from jettison.decide.predictions import Predictions, complete, read_predictions
+from jettison.decide.slices import in_slice
 from jettison.decision import GateResult, Interval, NotWorse, Verdict
 from jettison.errors import InvalidInput, UnknownName
 from jettison.record import Record
@@ -66,7 +67,8 @@ def compare_predictions(
     pairs = pair_records(complete(a.records, _by_id(b.records)), complete(b.records, _by_id(a.records)))
     one, other = [pair.incumbent for pair in pairs], [pair.candidate for pair in pairs]
     chosen = msgspec.structs.replace(gate, scorer=scorer or _shared_scorer(one, other))
-    results = judge_not_worse(chosen, one, other, seed=seed)
+    judged = judge_not_worse(chosen, one, other, seed=seed)
+    results = tuple(_with_retry(result, ((a.retry, one), (b.retry, other))) for result in judged)
     verdict = overall([result.verdict for result in results])
     return Comparison(
         verdict=verdict,
@@ -107,6 +109,19 @@ def _check_prompts(a: Mapping[str, str], b: Mapping[str, str]) -> None:
             f"both sides must have been asked with the same prompts, got {len(differing)} that differ at "
             f"{differing[0]}. Run both with one prompt and number of shots."
         )
+
+
+def _with_retry(result: GateResult, sides: Sequence[tuple[str | None, Sequence[Record]]]) -> GateResult:
+    """Say by what command of another tool lost answers are asked for again."""
+    commands = [
+        f"`{retry}`"
+        for retry, records in sides
+        if retry and any(r.unanswered and in_slice(r, result.slice or "all") for r in records)
+    ]
+    if not commands:
+        return result
+    reason = f"{result.reason} Here that is done by {' and '.join(commands)}."
+    return msgspec.structs.replace(result, reason=reason)
 
 
 def _headline(b: str, a: str, verdict: Verdict, results: Sequence[GateResult]) -> str:

@@ -85,7 +85,7 @@ def read_inspect_log(path: Path, *, slice_columns: tuple[str, ...] = ()) -> Pred
             ) from error
     if not any(record.scores for record in records):
         raise InvalidInput(f"{path} must hold scores, got none in {len(records)} samples.")
-    return Predictions(records=tuple(records), prompts=prompts)
+    return Predictions(records=tuple(records), prompts=prompts, retry=f"inspect eval-retry {path}")
 
 
 def _kept(sample: Any, path: Path) -> dict[str, Any]:

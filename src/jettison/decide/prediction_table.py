@@ -23,6 +23,8 @@ class Predictions:
     records: tuple[Record, ...]
     prompts: dict[str, str] = field(default_factory=dict)
     """Digest of the prompt by example, where the source says it: both sides must share it."""
+    retry: str | None = None
+    """The command that asks again for answers that were lost, where another tool asked for them."""
 
 
 def records_of_table(
