@@ -227,3 +227,17 @@ def test_a_folder_without_permission_is_said(folder, capsys):
         pytest.skip("root may write anywhere")
     (folder / "run").mkdir(mode=0o500)
     assert "permission" in refused(capsys, "run", str(folder / "jettison.toml"))
+
+
+def test_report_of_a_release_names_the_folder_of_its_run(tmp_path, capsys):
+    shutil.copytree(GOLDEN, tmp_path / "run" / "release")
+    release = str(tmp_path / "run" / "release")
+    assert "the folder of its run is where `jettison run` wrote it." in refused(capsys, "report", release)
+    (tmp_path / "run" / "report.json").write_text("{}")
+    assert f"the folder of its run is {tmp_path / 'run'}." in refused(capsys, "report", release)
+
+
+def test_a_missing_file_of_texts_is_named_by_the_option_that_was_given(tmp_path, capsys):
+    missing = tmp_path / "missing.txt"
+    said = refused(capsys, "compare", "a", "b", "--texts", str(missing))
+    assert said == f"error: --texts must be a readable file, got {missing}, where there is none."

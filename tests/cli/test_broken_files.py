@@ -307,8 +307,8 @@ BROKEN: dict[str, tuple[Callable[[Path], Arguments], str]] = {
     "init: no data": (lambda f: ["init", str(f / "large"), str(f / "none.csv"), "--out", str(f / "new")], "there is nothing"),
     "init: where no folder can be": (lambda f: ["init", str(f / "large"), str(f / "data.jsonl"), "--out", "/proc/nowhere"], "no folder can be there"),
     "demo: a budget in words": (lambda f: ["demo", "--budget", "soon", "--output", str(f / "new")], "a duration must be above zero"),
-    "report: no run": (lambda f: ["report", str(f)], "report.json must be a file"),
-    "report: of a file": (lambda f: ["report", str(f / "task.toml")], "must be a file, got nothing there"),
+    "report: no run": (lambda f: ["report", str(f)], "must be the folder of a finished run, got "),
+    "report: of a file": (lambda f: ["report", str(f / "task.toml")], "task.toml without report.json"),
     "label: no unlabelled inputs": (lambda f: ["label", str(f / "task.toml"), str(f / "large"), str(f / "large"), "--output", str(f / "new.jsonl")], "unlabelled"),
 }  # fmt: skip
 assert len(BROKEN) >= 40

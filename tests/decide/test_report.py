@@ -281,7 +281,7 @@ def test_the_command_says_where_the_pages_lie_and_what_is_missing(tmp_path: Path
     write_report(tmp_path, example_decision())
     found = CliRunner().invoke(command, [str(tmp_path)], catch_exceptions=False, standalone_mode=False)
     assert str(tmp_path / "report.html") in found.stdout
-    with pytest.raises(InvalidInput, match=r"report.json must be a file, got nothing there"):
+    with pytest.raises(InvalidInput, match=r"folder of a finished run, got .*nowhere without report.json"):
         CliRunner().invoke(
             command, [str(tmp_path / "nowhere")], catch_exceptions=False, standalone_mode=False
         )
