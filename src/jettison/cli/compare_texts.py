@@ -45,5 +45,8 @@ def compare_texts(
 
 def _lines_of(source: Path) -> list[str]:
     from jettison.cli.predict import text_rows
+    from jettison.errors import InvalidInput
 
+    if not source.is_file():
+        raise InvalidInput(f"--texts must be a readable file, got {source}, where there is none.")
     return [row["text"] for row in text_rows((), str(source), "text")]
