@@ -102,9 +102,10 @@ def command(
 ) -> int:
     """Judge whether B may replace A on the same examples.
 
-    A and B are prediction files (JSONL, CSV or Parquet with an example id and an output or a score; samples
-    or the folder of lm-eval; logs of Inspect), or with --task models, candidates or releases, which are
-    asked first. Exit code 0: B is not worse; 1: it is, or too little data; 2: bad input.
+    A and B are predictions (JSONL, JSON, CSV, TSV, Parquet or Arrow with an example id and an output or
+    a score; a data set folder; samples or the folder of a run of lm-eval; logs of Inspect; samples of
+    Every Eval Ever), or with --task models, candidates or releases, which are asked first. Exit code 0:
+    B is not worse; 1: it is, or too little data; 2: bad input.
 
     With --texts nothing needs an answer: how far the next-token probabilities of language model B lie from
     those of A, how often both find the same token likeliest, and the perplexity of each.

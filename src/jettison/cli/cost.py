@@ -38,7 +38,10 @@ def _not_two(context: click.Context, option: click.Parameter, value: int) -> int
 @click.argument("targets", nargs=-1, required=True)
 @click.option("--input", "input_file", type=click.Path(path_type=Path), help="Texts, one a line, or JSONL.")
 @click.option(
-    "--task", "task_file", type=click.Path(path_type=Path), help="A task.toml; its dev texts are used."
+    "--task",
+    "task_file",
+    type=click.Path(path_type=Path),
+    help="A task.toml: texts of unlabelled where it has 100, else of dev; under load always of dev.",
 )
 @click.option(
     "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of each."

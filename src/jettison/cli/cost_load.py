@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 SCENARIOS = ("single-stream", "offline", "server", "trace")
 _OPTIONS = (
-    click.option("--scenario", type=click.Choice(SCENARIOS), help="How requests arrive."),
+    click.option(
+        "--scenario",
+        type=click.Choice(SCENARIOS),
+        help="How requests arrive. [default: single-stream of an address, else without load]",
+    ),
     click.option(
         "--rate",
         type=click.FloatRange(min=0, min_open=True),
@@ -31,11 +35,17 @@ _OPTIONS = (
     click.option("--slo", help="server: find the highest rate that meets it, as p95=20ms."),
     click.option("--trace", type=click.Path(path_type=Path), help="trace: file of arrival times."),
     click.option(
-        "--duration", type=click.FloatRange(min=0, min_open=True), help="Seconds of each target. [60]"
+        "--duration",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Seconds of each target. [default: 60]",
     ),
-    click.option("--max-batch", type=click.IntRange(min=1), help="Waiting requests taken at once. [1]"),
     click.option(
-        "--timeout", type=click.FloatRange(min=0.01), help="Seconds until a request is a miss. [30]"
+        "--max-batch", type=click.IntRange(min=1), help="Waiting requests taken at once. [default: 1]"
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0.01),
+        help="Seconds until a request is a miss. [default: 30]",
     ),
     click.option("--model", help="Address: name of the model there."),
     click.option("--api-key-env", help="Address: environment variable that holds the key."),
@@ -44,10 +54,14 @@ _OPTIONS = (
     click.option("--answer", help="Address: where in its JSON the answer is, as output.label."),
     click.option("--stream", is_flag=True, help="Address: stream, for times to tokens."),
     click.option(
-        "--prices", type=click.Path(path_type=Path), help="Address: TOML of token prices, dated. [bundled]"
+        "--prices",
+        type=click.Path(path_type=Path),
+        help="Address: TOML of token prices, dated. [default: bundled]",
     ),
-    click.option("--max-tokens", type=click.IntRange(min=1), help="Address: of an answer. [64]"),
-    click.option("--concurrency", type=click.IntRange(1, 4096), help="Address, offline: at once. [16]"),
+    click.option("--max-tokens", type=click.IntRange(min=1), help="Address: of an answer. [default: 64]"),
+    click.option(
+        "--concurrency", type=click.IntRange(1, 4096), help="Address, offline: at once. [default: 16]"
+    ),
     click.option("--output", type=click.Path(path_type=Path), help="Folder for cost.json and cost.html."),
 )
 

@@ -10,9 +10,10 @@ import click
     "--output",
     type=click.Path(path_type=Path),
     default=Path("demo-run"),
+    show_default=True,
     help="Folder for model, data and run.",
 )
-@click.option("--budget", default="12m", help="Time for the search.")
+@click.option("--budget", default="12m", show_default=True, help="Time for the search.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def command(output: Path, budget: str, as_json: bool) -> int:
     """Make a sentiment model lean, prove it on four domains, release it, and write the report."""

@@ -35,7 +35,13 @@ def command() -> None:
 @command.command("start")
 @click.argument("name")
 @_STATE
-@click.option("--kind", type=click.Choice(["split", "shadow"]), default="split", show_default=True)
+@click.option(
+    "--kind",
+    type=click.Choice(["split", "shadow"]),
+    default="split",
+    show_default=True,
+    help="Of the comparison.",
+)
 @click.option(
     "--place", default="", help="Of the split or shadow in the route plan; the outermost by default."
 )
@@ -64,7 +70,10 @@ def start(
     promote: bool,
     as_json: bool,
 ) -> int:
-    """Begin experiment NAME: its plan is written down, and treatment gets its first share."""
+    """Begin experiment NAME.
+
+    Its plan is written down, and treatment gets its first share.
+    """
     from jettison.monitor.conduct import start_experiment
     from jettison.monitor.plan import ExperimentPlan
 
@@ -141,7 +150,7 @@ def ramp_by_hand(name: str, share: str, state: Path) -> int:
 @click.argument("name")
 @_STATE
 @click.option("--share", default="0%", show_default=True, help="What treatment keeps.")
-@click.option("--reason", default="stopped by hand", show_default=True)
+@click.option("--reason", default="stopped by hand", show_default=True, help="Kept in the log.")
 def stop(name: str, state: Path, share: str, reason: str) -> int:
     """End experiment NAME; it is not ramped or rolled back any more."""
     from jettison.monitor.conduct import stop_experiment

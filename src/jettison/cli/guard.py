@@ -8,11 +8,15 @@ import click
 
 @click.command("guard")
 @click.option(
-    "--output", type=click.Path(path_type=Path), default=Path("guard"), help="Folder of the guard."
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("guard"),
+    show_default=True,
+    help="Folder of the guard.",
 )
 @click.option(
     "--kind", type=click.Choice(["prompt_injection", "toxicity"]), default="prompt_injection",
-    help="What it is to catch.",
+    show_default=True, help="What it is to catch.",
 )  # fmt: skip
 @click.option(
     "--attacks", "--toxic", "attacks", type=click.Path(path_type=Path), metavar="FILE",
@@ -22,16 +26,16 @@ import click
     "--ordinary", type=click.Path(path_type=Path), metavar="FILE",
     help="Ordinary texts of your own traffic, likewise.",
 )  # fmt: skip
-@click.option("--budget", default="40m", help="Time for the search.")
+@click.option("--budget", default="40m", show_default=True, help="Time for the search.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def command(
     output: Path, kind: str, attacks: Path | None, ordinary: Path | None, budget: str, as_json: bool
 ) -> int:
-    """Train a lean classifier of prompt injections, or toxic texts, and release it, if it is not worse than
-    the encoder.
+    """Make a lean guardrail against prompt injections or toxic texts, and prove it.
 
-    Texts and encoder come as packages, each with a pinned hash. Exit code 0: OUTPUT can be served as
-    guardrail `prompt_injection` or `toxicity`; 1: no candidate may ship; 2: bad input.
+    A classifier is trained, and released if it is not worse than the encoder that taught it. Texts and
+    encoder come as packages, each with a pinned hash. Exit code 0: OUTPUT can be served as guardrail
+    `prompt_injection` or `toxicity`; 1: no candidate may ship; 2: bad input.
     """
     from jettison.cli.run import run_and_tell
     from jettison.loop.config import read_config

@@ -24,7 +24,11 @@ import click
 @click.option("--trust-answers", is_flag=True, help="With --logs: take the answers for the truth.")
 @click.option("--keep-pii", is_flag=True, help="With --logs: do not mask addresses and numbers of persons.")
 @click.option(
-    "--template", type=int, default=1, help="With --logs: which recognised prompt, the most used is 1."
+    "--template",
+    type=int,
+    default=1,
+    show_default=True,
+    help="With --logs: which recognised prompt, the most used is 1.",
 )
 @click.option(
     "--out",
@@ -32,6 +36,7 @@ import click
     "out",
     type=click.Path(path_type=Path),
     default=Path("."),
+    show_default=True,
     help="Folder for the two files.",
 )
 @click.option("--input", "input_", metavar="COLUMN", help="Column of the texts.")

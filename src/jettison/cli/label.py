@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 @click.argument("models", nargs=-1)
 @click.option("--budget", type=click.IntRange(1), default=100, show_default=True, help="Labels to buy.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), default=Path("to-label.jsonl"), show_default=True
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("to-label.jsonl"),
+    show_default=True,
+    help="File of the inputs to label.",
 )
 @click.option("--slice", "column", help="Slice column, each of whose values gets its share.")
 @click.option(
@@ -27,7 +31,13 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--candidate", help="With --undecided: of which candidate; else the nominated ones.")
 @click.option("--serve", is_flag=True, help="Serve a labelling page on loopback.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the page; 0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default=True,
+    help="Of the page; 0 takes a free one.",
+)
 @click.option(
     "--read", "answered", type=click.Path(path_type=Path), help="Read answers back: what they say."
 )

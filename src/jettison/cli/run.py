@@ -36,8 +36,9 @@ def command(
     accepted: Path | None,
     as_json: bool,
 ) -> int:
-    """Compress, evaluate, decide, release, as CONFIG (jettison.toml) says.
+    """Compress, evaluate, decide, release, as CONFIG says (jettison.toml if not given).
 
+    Where an option is not given, what CONFIG says holds.
     Killed at any moment, the same command goes on where it stopped. Exit code 0: a candidate
     may ship; 1: none may; 2: bad input.
     """

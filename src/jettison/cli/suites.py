@@ -23,7 +23,13 @@ def command() -> None:
 
 @command.command("build")
 @click.argument("task", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), default=Path("suite"), show_default=True)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("suite"),
+    show_default=True,
+    help="Folder of the suite, a task.",
+)
 @click.option(
     "--tier", "tiers", multiple=True, type=click.Choice(_TIERS), help="Build only these. Repeatable."
 )
@@ -57,7 +63,9 @@ def command() -> None:
     "--embedder", type=click.Path(path_type=Path),
     help="Folder of an embedder: tells inputs of low density by meaning, not by characters.",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of everything random."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was built as JSON.")
 def build(
     task: Path,
@@ -79,10 +87,11 @@ def build(
     seed: int,
     as_json: bool,
 ) -> int:
-    """Make tiers of TASK: in_domain, long_tail, out_of_domain, perturbed, adversarial, safety.
+    """Make tiers of TASK, which show where a lean model fails.
 
-    OUTPUT is a task folder: point `task` in jettison.toml at it, or compare with --task. An earlier suite
-    there is replaced.
+    They are in_domain, long_tail, out_of_domain, perturbed, adversarial and safety. OUTPUT is a task
+    folder: point `task` in jettison.toml at it, or compare with --task. An earlier suite there is
+    replaced.
     """
     import msgspec
 
@@ -215,11 +224,19 @@ def _show_suite(suite: "Suite") -> None:
 @click.argument("a")
 @click.argument("b")
 @click.option("--task", "task_file", type=click.Path(path_type=Path), required=True, help="task.toml")
-@click.option("--split", type=click.Choice(("dev", "test")), default="dev", show_default=True)
+@click.option(
+    "--split",
+    type=click.Choice(("dev", "test")),
+    default="dev",
+    show_default=True,
+    help="What is searched; a reading of test is counted.",
+)
 @click.option("--scorer", help="Score that is lost; the task's first otherwise.")
 @click.option("--alpha", type=float, default=0.05, show_default=True, help="Chance of any false report.")
 @click.option("--output", type=click.Path(path_type=Path), help="Also write what was found as JSON.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of everything random."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def find(
     a: str,
@@ -232,8 +249,9 @@ def find(
     seed: int,
     as_json: bool,
 ) -> int:
-    """Search for slices where B loses more to A than elsewhere: metadata, labels, words, text clusters.
+    """Search for slices where B loses more to A than elsewhere.
 
+    They are of metadata, labels, words or clusters of texts.
     A and B are models, candidates, releases or prediction files. What is reported was searched on one
     half of the split and confirmed on the other. Exit code 0: nothing found; 1: something.
     """
@@ -316,8 +334,9 @@ def _show_found(found: "FoundSlices") -> None:
 def lint(
     task: Path, records: Path | None, embedder: Path | None, margin: float, alpha: float, as_json: bool
 ) -> int:
-    """Look for what weakens a task: duplicates, leakage, doubtful labels, slices that cannot decide.
+    """Look for what weakens a task.
 
+    That is duplicates, leakage, doubtful labels, slices that are saturated or cannot decide.
     No model is asked. Exit code 0: notes at most; 1: warnings or errors.
     """
     import msgspec
@@ -404,14 +423,20 @@ def _show_tests(found: "dict[str, tuple[BehaviourResult, ...]]") -> None:
 @click.argument("a")
 @click.argument("b")
 @click.option("--task", "task_file", type=click.Path(path_type=Path), required=True, help="task.toml")
-@click.option("--split", type=click.Choice(("dev", "test")), default="dev", show_default=True)
+@click.option(
+    "--split",
+    type=click.Choice(("dev", "test")),
+    default="dev",
+    show_default=True,
+    help="What the prediction learns from.",
+)
 @click.option("--store", type=click.Path(path_type=Path), help="Keep the prediction in this JSONL file.")
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the folds."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the prediction as JSON.")
 def gap(a: str, b: str, task_file: Path, split: str, store: Path | None, seed: int, as_json: bool) -> int:
-    """Predict what models A and B will score on the task's unlabelled traffic, and their difference.
+    """Predict the scores of A and B on unlabelled traffic, and their gap.
 
     A and B are models, candidates or releases. Exit code 0, whatever is predicted.
     """
