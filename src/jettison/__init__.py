@@ -80,8 +80,12 @@ if TYPE_CHECKING:
     from jettison.task import Example, Task
     from jettison.task.read import read_task
 
+    __version__: str
+
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("jettison")
     if name not in _HOME:
         raise AttributeError(f"module 'jettison' has no attribute {name!r}")
     found = getattr(importlib.import_module(_HOME[name]), name)

@@ -13,6 +13,12 @@ def test_every_public_name_can_be_imported():
         assert getattr(jettison, name) is not None
 
 
+def test_the_version_is_that_of_the_command_line():
+    command = [sys.executable, "-m", "jettison.cli", "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.strip().endswith(f" {jettison.__version__}")
+
+
 def test_import_brings_no_library():
     heavy = "('numpy', 'torch', 'scipy', 'pyarrow')"
     code = f"import sys, jettison; print([m for m in {heavy} if m in sys.modules])"
