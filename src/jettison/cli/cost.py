@@ -302,7 +302,13 @@ def _print_table(
     from jettison.decide.report_costs import cost_notes, cost_rows
 
     console = Console(highlight=False)
-    print_costs(console, names, cost_rows(costs, is_narrow=True))
+    rows = [row._replace(name=_of_first(row.name)) for row in cost_rows(costs, is_narrow=True)]
+    print_costs(console, names, rows)
     console.print(f"[dim]On {n_inputs} texts. Ratios are against {escape(names[0])}.[/dim]")
     for note in (*cost_notes(costs, names), *contexts):
-        console.print(f"[dim]{escape(note)}[/dim]")
+        console.print(f"[dim]{escape(_of_first(note))}[/dim]")
+
+
+def _of_first(said: str) -> str:
+    """The words of a run's report, where no target is an incumbent and ratios are against the first."""
+    return said.replace("the incumbent", "the first target")
