@@ -60,6 +60,8 @@ $(VENV)/.core:
 	$(PIP) install -c constraints.txt pip setuptools wheel
 	touch $@
 
+# PyPI's torch brings CUDA on Linux. `PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test` takes
+# the CPU wheel, which pip prefers to it, being +cpu of the same version.
 $(VENV)/.demo: $(VENV)/.core pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt torch
 	$(PIP) install -c constraints.txt -e '.[demo]'
