@@ -336,7 +336,7 @@ def _show(found: "Comparison") -> None:
         )
     console.print(checks)
     values = found.metrics["a"]["all"], found.metrics["b"]["all"]
-    console.print("[dim]-/+/~: answers that B got wrong, got right, got wrong differently[/]")
+    console.print("[dim]-: A right, B wrong; +: A wrong, B right; ~: both wrong, differently[/]")
     for result in found.results:
         if result.verdict.value != "SHIP" and result.reason not in found.headline:
             console.print(result.reason, soft_wrap=True)
