@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from jettison.decide.metrics import per_class, slice_counts, summarize
+from jettison.decide.metrics import per_class, slice_counts, slice_metrics, summarize
 from jettison.record import Record
 from judged_records import records_of
 
@@ -60,3 +60,11 @@ def test_per_class_reads_labels() -> None:
     scores = {c.label: c for c in per_class(records_of([True, True, False], candidate="c", wrong="no"))}
     assert scores["yes"].recall == pytest.approx(2 / 3)
     assert scores["no"].n_expected == 0
+
+
+def test_where_another_scorer_judged_texts_are_not_compared_too() -> None:
+    said = {"candidate": "c", "split": "test", "output": "It is 4.", "expected": "4"}
+    records = [Record(example_id=str(i), scores={"includes": 1.0}, **said) for i in range(4)]
+    found = slice_metrics(records)
+    assert (found["includes"], found["accuracy"], found["macro_f1"]) == (1.0, None, None)
+    assert slice_metrics([msgspec.structs.replace(r, scores={}) for r in records])["accuracy"] == 0.0

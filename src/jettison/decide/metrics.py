@@ -40,9 +40,12 @@ def slice_metrics(records: Sequence[Record]) -> dict[str, float | None]:
     """Metrics of the records given, as one slice."""
     expected, predicted = _labels(records)
     scorers = sorted(set().union(*map(attrgetter("scores"), records)) - {LABEL})
+    # Where another scorer judged, comparing the texts would be a second, stricter opinion beside its own.
+    is_by_text = not scorers or _has(records, LABEL)
+    accuracy = weighted_score(records, LABEL) if _has(records, LABEL) else _accuracy(records)
     return {
-        "accuracy": weighted_score(records, LABEL) if _has(records, LABEL) else _accuracy(records),
-        "macro_f1": classification.macro_f1(expected, predicted) if expected else None,
+        "accuracy": accuracy if is_by_text else None,
+        "macro_f1": classification.macro_f1(expected, predicted) if expected and is_by_text else None,
         **_scope_metrics(records),
         **_confidence_metrics(records),
         "error_share": _share([record.error is not None for record in records if not record.unanswered]),
