@@ -126,6 +126,8 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     """One sentence a product manager understands."""
     n: int | None = None
     n_groups: int | None = None
+    n_groups_to_show: int | None = None
+    """Groups like these in which harm that spoils few of them whole could not hide; None: these do."""
     incumbent: float | None = None
     candidate: float | None = None
     difference: Interval | None = None

@@ -64,6 +64,11 @@ def test_after_one_harmful_flip_more_than_one_example_is_missing() -> None:
     assert np.mean(ships) >= 0.78
 
 
+def test_a_margin_in_points_is_refused_where_scores_are_shares() -> None:
+    with pytest.raises(InvalidInput, match=r"must be under 1 where scores lie in 0-1, got 1\."):
+        judged(100, harmful=1, margin=1)
+
+
 def test_flips_are_told_apart() -> None:
     (result,) = judged(200, harmful=3, beneficial=2, both_wrong=5)
     assert result.flips == Flips(harmful=3, beneficial=2, churn=5, both_right=190, n=200)

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
 from jettison.errors import InvalidInput, NotEnoughData
-from jettison.stats.betting import betting_p, copies_needed, smallest_group_margin
+from jettison.stats.betting import (
+    betting_p,
+    copies_needed,
+    groups_to_show,
+    smallest_group_margin,
+    unseen_loss_p,
+)
 from jettison.stats.clustered import (
     GroupSums,
     effective_groups,
@@ -22,6 +28,7 @@ from jettison.stats.clustered import (
 )
 from jettison.stats.group_jackknife import DIFFERENCE, ONE_SCORE
 from jettison.stats.noninferiority import margin_test
+from jettison.stats.planning import smallest_passing_n
 
 
 def test_two_differences_give_the_interval_worked_by_hand() -> None:
@@ -264,3 +271,54 @@ def test_bad_scores_are_refused_with_their_place() -> None:
         margin_test([5.0, 5.0], [5.0, 4.0], margin=0.1)
     with pytest.raises(NotEnoughData, match="at least 1 example scored for both, got 0"):
         margin_test([], [], margin=0.1)
+
+
+def test_of_groups_of_one_size_as_many_are_needed_as_of_single_examples() -> None:
+    for margin in (0.01, 0.02, 0.05):
+        assert groups_to_show(np.full(40, 7.0), margin) == smallest_passing_n(margin)
+        assert unseen_loss_p(np.full(40, 7.0), margin) == pytest.approx((1 - margin) ** 40)
+
+
+def test_unequal_groups_in_which_harm_could_hide_are_told_though_they_are_many() -> None:
+    sizes = np.r_[np.full(15, 40), np.ones(900, int)]
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    rng = np.random.default_rng(0)
+    lost = rng.random(len(groups))
+    candidate, baseline = (lost >= 0.02).astype(float), (lost < 0.98).astype(float)
+    test = margin_test(candidate, baseline, margin=0.05, groups=groups)
+    assert test.n_groups == 915
+    assert test.n_groups_to_show is not None
+    assert test.n_groups_to_show > 1500
+    alike = margin_test(candidate, baseline, margin=0.05, groups=np.arange(len(groups)) // 2)
+    assert alike.n_groups_to_show is None
+
+
+@pytest.mark.parametrize(
+    ("n_heavy", "weight", "n_light", "margin"), [(15, 40, 900, 0.02), (12, 60, 400, 0.03)]
+)
+def test_heavy_examples_that_are_seldom_lost_do_not_ship_unseen(n_heavy, weight, n_light, margin) -> None:
+    """At the margin, where the whole loss is in heavy examples, and light ones flip either way."""
+    rng = np.random.default_rng(1)
+    weights = np.r_[np.full(n_heavy, float(weight)), np.ones(n_light)]
+    rate = margin * weights.sum() / (n_heavy * weight)
+    n_shipped = 0
+    for _ in range(300):
+        flip = rng.random(len(weights))
+        light = np.arange(len(weights)) >= n_heavy
+        candidate = np.where(light, flip >= 0.03, flip >= rate).astype(float)
+        baseline = np.where(light, flip < 0.97, True).astype(float)
+        n_shipped += margin_test(candidate, baseline, margin=margin, weights=weights).p_not_worse <= 0.025
+    assert (
+        n_shipped <= 15
+    )  # 5 %: at 2.5 % there would be 16 or more in one of 300 tests; t alone ships half
+
+
+def test_scores_in_a_hundred_are_judged_as_scores_in_one() -> None:
+    """A little lost everywhere, and one answer of fifty wholly, in none of these."""
+    rng = np.random.default_rng(2)
+    baseline = np.r_[rng.uniform(0.6, 0.99, 199), 1.0]
+    candidate = np.clip(baseline - 0.005 + rng.uniform(-0.002, 0.002, 200), 0, 1)
+    small = margin_test(candidate, baseline, margin=0.01)
+    large = margin_test(100 * candidate, 100 * baseline, margin=1.0)
+    assert small.p_not_worse > 0.025
+    assert large.p_not_worse == pytest.approx(small.p_not_worse, rel=1e-6)

@@ -32,7 +32,11 @@ METRICS = (
     "--task", type=click.Path(path_type=Path), help="task.toml: asks models, and fills in right answers."
 )
 @click.option(
-    "--margin", type=float, default=0.01, show_default=True, help="Loss that still counts as not worse."
+    "--margin",
+    type=float,
+    default=0.01,
+    show_default=True,
+    help="Loss that still counts as not worse; 0.01 is one point.",
 )
 @click.option(
     "--slice", "slices", multiple=True, help="column=value or column=*; each must hold. Repeatable."

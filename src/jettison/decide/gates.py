@@ -220,6 +220,7 @@ def _judge_slice(asked: _Asked, scored: Sequence[ScoredPair]) -> GateResult:
         n=len(scored),
         alpha=asked.alpha,
     )
+    _check_share(asked.margin, scored)
     try:
         test = _test(asked, scored)
     except NotEnoughData as error:
@@ -231,6 +232,7 @@ def _judge_slice(asked: _Asked, scored: Sequence[ScoredPair]) -> GateResult:
         bare,
         verdict=_verdict(test, asked.alpha),
         n_groups=test.n_groups,
+        n_groups_to_show=test.n_groups_to_show,
         incumbent=_mean([s.incumbent for s in scored], weights),
         candidate=_mean([s.candidate for s in scored], weights),
         difference=_stored(test),
@@ -245,6 +247,15 @@ def _judge_slice(asked: _Asked, scored: Sequence[ScoredPair]) -> GateResult:
         missing = _n_missing(raw, seen, flips if single and _binary(scored) else None)
         result = msgspec.structs.replace(result, n_missing=missing)
     return msgspec.structs.replace(result, reason=_reason(result, test, asked))
+
+
+def _check_share(margin: float, scored: Sequence[ScoredPair]) -> None:
+    """Refuse a margin that no loss can reach, as of somebody who writes one point as 1."""
+    if margin >= 1 and all(0 <= value <= 1 for s in scored for value in (s.incumbent, s.candidate)):
+        raise InvalidInput(
+            f"the margin of a gate must be under 1 where scores lie in 0-1, got {margin:g}. It is a share: "
+            "0.01 is one point."
+        )
 
 
 def _test(asked: _Asked, scored: Sequence[ScoredPair]) -> MarginTest:

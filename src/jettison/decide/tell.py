@@ -88,8 +88,9 @@ def caveats(
         told.append(
             f"The test split has been read for {n_test_reads} decisions. This one spends "
             f"1/{2 ** (n_test_reads - 1):,} of the gates' alpha, so that all of them together err at most "
-            "twice as often as alpha says; it needs more examples for the same verdict. New test examples "
-            "restore it."
+            "twice as often as alpha says, as long as no candidate was picked by what it showed on test; "
+            "it needs more examples for the same verdict. A test split of which nine tenths are new "
+            "restores it."
         )
     told.append(
         "The verdicts hold for inputs like those of the test split; traffic that differs from it, or "
@@ -97,8 +98,9 @@ def caveats(
     )
     if any((report.scores.get("all", {}).get("escalated_share") or 0) > 0 for report in reports):
         told.append(
-            "A cascade's threshold is certified on dev with an error probability of its own; "
-            "the gates above tested the cascade as a whole."
+            "A cascade's threshold is certified on dev with an error probability of its own. The cascade "
+            "that saves most was taken of several, so that its certificate by itself holds less often "
+            "than it says; the gates above tested the cascade as a whole."
         )
     told.extend(_abstentions(reports))
     told.extend(_few_groups(reports))
@@ -159,18 +161,12 @@ def _few_groups(reports: Sequence[CandidateReport]) -> list[str]:
         result.slice: result
         for report in reports
         for result in report.gates
-        if result.n_groups is not None
-        and result.n is not None
-        and result.n_groups < result.n
-        and "betting" not in result.method  # which holds whatever happens within a group
-        and 0 < result.limit < 1
-        and result.n_groups < smallest_passing_n(result.limit, alpha=result.alpha or 0.025)
+        if result.n_groups_to_show is not None and result.gate == "not_worse"
     }
     return [
         f"{on_slice(name or 'all')} the examples come from {result.n_groups:,} groups. The verdict takes "
         "harm to be spread over groups as it is seen here: one that spoils whole groups, and few of them, "
-        f"could go unseen; {smallest_passing_n(result.limit, alpha=result.alpha or 0.025):,} groups would "
-        "show it."
+        f"could go unseen; {result.n_groups_to_show:,} groups like these would show it."
         for name, result in few.items()
     ]
 

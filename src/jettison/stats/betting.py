@@ -47,6 +47,31 @@ def smallest_group_margin(weights: np.ndarray, *, alpha: float = 0.025) -> float
     return high
 
 
+def unseen_loss_p(weights: np.ndarray, loss: float) -> float:
+    """Largest chance that groups of these weights show nothing of a mean loss, however they share it.
+
+    Each is then lost whole or not at all. It is the limit of every test.
+
+    Args:
+        weights: Shape (n_groups,), positive.
+        loss: Mean loss over all weight, in 0-1.
+    """
+    if loss >= 1:
+        return 0.0
+    return math.exp(-_log_unseen(weights, loss))
+
+
+def groups_to_show(weights: np.ndarray, loss: float, *, alpha: float = 0.025) -> int:
+    """Groups like these in which a mean loss, in (0, 1), stays unseen with a chance of alpha at most."""
+    return math.ceil(-math.log(alpha) / _log_unseen(weights, loss) * len(weights) - 1e-9)
+
+
+def _log_unseen(weights: np.ndarray, loss: float) -> float:
+    """Minus the logarithm of the largest chance that the loss stays unseen."""
+    spread, stake = _spread_loss(np.asarray(weights, float), -loss)
+    return float(np.log1p(stake * spread).sum())
+
+
 def copies_needed(by_group: GroupSums, difference: float, *, alpha: float = 0.025) -> float | None:
     """How many times these groups would have to be seen for `betting_p` to reach alpha.
 

@@ -1,16 +1,39 @@
-"""A p-value for graded scores that small changes everywhere cannot fool into overlooking rare harm."""
+"""P-values that small changes everywhere cannot fool into overlooking rare, large harm."""
 
+import numpy as np
+
+from jettison.stats.betting import unseen_loss_p
 from jettison.stats.clustered import GroupSums, skew_corrected_p
 
 
-def graded_p(by_group: GroupSums, difference: float) -> float:
-    """One-sided p-value of "the mean difference is `difference` or less", of scores in [0, 1].
+def graded_p(by_group: GroupSums, difference: float, *, fall: float = 1.0) -> float:
+    """One-sided p-value of "the mean difference is `difference` or less", of graded scores.
 
     The skew-corrected t, but never less than the chance that answers which fall from 1 to 0 stay unseen:
     where F1 changes a little on every example, the variance seen says nothing of a harm that is as rare
     as it is large, and t alone releases it many times too often (`design/graded-scores.md`).
+
+    Args:
+        by_group: Differences, summed by group.
+        difference: Hypothesized mean.
+        fall: The largest loss on one example: 1 of scores in [0, 1].
     """
-    return max(skew_corrected_p(by_group, difference), unseen_harm_p(by_group, difference))
+    p_value = skew_corrected_p(by_group, difference)
+    if fall <= 0:
+        return p_value
+    scaled = GroupSums(sums=by_group.sums / fall, weights=by_group.weights, n=by_group.n)
+    return max(p_value, unseen_harm_p(scaled, difference / fall))
+
+
+def weighted_p(by_group: GroupSums, difference: float) -> float:
+    """The same of right-or-wrong examples, each of a weight of its own.
+
+    Never less than the chance that examples go wrong unseen, were the rest as seen: where many light ones
+    change, t says nothing of a few heavy ones that have not yet.
+    """
+    hidden = by_group.mean - difference
+    unseen = 1.0 if hidden <= 0 else unseen_loss_p(by_group.weights, float(np.clip(hidden, 0.0, 1.0)))
+    return max(skew_corrected_p(by_group, difference), unseen)
 
 
 def unseen_harm_p(by_group: GroupSums, difference: float) -> float:

@@ -34,3 +34,6 @@ class MarginTest:
     """What these groups could certify if nothing had changed; None where the test has no such floor."""
     n_groups_needed: int | None = None
     """Groups like these that would settle it, at what was seen; None: not known, or none would."""
+    n_groups_to_show: int | None = None
+    """Groups like these in which a loss of the margin that spoils few of them whole could not hide; None
+    where these do, or the test holds whatever happens within a group."""

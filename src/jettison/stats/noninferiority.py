@@ -6,7 +6,8 @@
 | under 10 effective groups changed (5 of under 20), or under 100 graded | betting, valid at every size |
 | one of 20 groups or more holds over a tenth of the weight | betting |
 | under 20 groups | sign flips of whole groups, and the next: the larger p-value |
-| else | cluster-robust t, corrected for skewness; graded, never surer than unseen harm allows |
+| else | cluster-robust t, corrected for skewness; graded, unbounded or of examples of their own weights, \
+never surer than unseen harm allows |
 """
 
 import math
@@ -18,9 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jettison.errors import InvalidInput, NotEnoughData
-from jettison.stats.betting import betting_p, copies_needed, smallest_group_margin
+from jettison.stats.betting import betting_p, copies_needed, groups_to_show, smallest_group_margin
 from jettison.stats.clustered import GroupSums, effective_groups, group_sums, sign_flip_p, skew_corrected_p
-from jettison.stats.graded import graded_p
+from jettison.stats.graded import graded_p, weighted_p
 from jettison.stats.interval import Interval, MarginTest
 from jettison.stats.paired import FEW_FLIPS, paired_test
 
@@ -72,23 +73,31 @@ def margin_test(
         return paired_test(beneficial, harmful, by_group.n, margin=margin, alpha=alpha)
 
     bounded = bool(((a >= 0) & (a <= 1) & (b >= 0) & (b <= 1)).all())
-    p_value, method = _choose(by_group, binary=binary, bounded=bounded, alpha=alpha, seed=seed)
+    # What a score can fall by where no bound is known: to nothing, or to the lowest seen.
+    fall = 1.0 if bounded else float(max(a.max(), b.max()) - min(a.min(), b.min(), 0.0))
+    p_value, method = _choose(by_group, binary=binary, bounded=bounded, fall=fall, alpha=alpha, seed=seed)
     if p_value is betting_p:
         return _judge_by_betting(by_group, margin, alpha)
-    return _judge(by_group, margin, alpha, p_value, method)
+    test = _judge(by_group, margin, alpha, p_value, method)
+    if not binary or n_groups == by_group.n or not 0 < margin < 1:
+        return test
+    to_show = groups_to_show(by_group.weights, margin, alpha=alpha)
+    return replace(test, n_groups_to_show=to_show) if to_show > n_groups else test
 
 
-def ships_by_group(by_group: GroupSums, *, margin: float, alpha: float = 0.025, seed: int = 0) -> bool:
-    """Whether `margin_test` ships right-or-wrong answers in groups; quicker, without an interval."""
+def ships_by_group(
+    by_group: GroupSums, *, margin: float, alpha: float = 0.025, binary: bool = True, seed: int = 0
+) -> bool:
+    """Whether `margin_test` ships scores in [0, 1] by groups; quicker, without an interval."""
     try:
-        p_value, _ = _choose(by_group, binary=True, bounded=True, alpha=alpha, seed=seed)
+        p_value, _ = _choose(by_group, binary=binary, bounded=True, fall=1.0, alpha=alpha, seed=seed)
     except NotEnoughData:
         return False
     return p_value(by_group, -margin) <= alpha
 
 
 def _choose(
-    by_group: GroupSums, *, binary: bool, bounded: bool, alpha: float, seed: int
+    by_group: GroupSums, *, binary: bool, bounded: bool, fall: float, alpha: float, seed: int
 ) -> tuple[PValue, str]:
     """The test that the table above names, and what it is called."""
     n_groups = len(by_group.sums)
@@ -109,7 +118,11 @@ def _choose(
             )
         return partial(_few_groups_p, seed=seed), "sign flips of groups"
     name = "cluster-robust t" if n_groups < by_group.n else "paired t"
-    p_value = graded_p if bounded and not binary else skew_corrected_p
+    p_value: PValue
+    if not binary:
+        p_value = graded_p if bounded else partial(graded_p, fall=fall)
+    else:
+        p_value = skew_corrected_p if n_groups < by_group.n else weighted_p
     return p_value, f"{name}, skewness corrected"
 
 
