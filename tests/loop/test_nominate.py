@@ -229,3 +229,23 @@ def test_the_chance_of_grouped_examples_is_that_of_their_groups(tmp_path):
     assert chances[0] > 0.95
     assert chances[1] > 0.9  # 500 groups: 194 would do
     assert chances[2] == 0.0  # 40 groups cannot certify 2 points
+
+
+@pytest.mark.parametrize(("to", "is_likely"), [(0.995, True), (0.9, False)])
+def test_the_chance_of_graded_scores_comes_of_the_scores_and_not_of_who_is_wholly_right(
+    tmp_path, to, is_likely
+):
+    """Half of its answers lose half a point, or ten points: 0.25 or 5 in the mean."""
+    gate = NotWorse(scorer="f1", margin=0.02)
+
+    def graded(name, low):
+        one = contender(name, tmp_path, wrong=0, ratio=0.5)
+        scored = (
+            msgspec.structs.replace(r, scores={"f1": low if i % 2 else 1.0})
+            for i, r in enumerate(one.records)
+        )
+        return replace(one, records=tuple(scored))
+
+    found = outlook(graded("a", to), graded("incumbent", 1.0), (gate,), n_test={"all": 2000}, seed=0)
+    assert (found.chance > 0.9) == is_likely
+    assert (found.chance < 0.1) != is_likely

@@ -141,10 +141,15 @@ def _chances(
 def _chance(scored: Sequence[ScoredPair], *, n_test: int, margin: float, alpha: float, seed: int) -> float:
     """The chance to pass on one slice; examples of one group are drawn together."""
     groups = [s.pair.incumbent.group or f"\0{s.pair.incumbent.example_id}" for s in scored]
-    if len(set(groups)) < len(groups):
-        right = [[float(s.candidate >= 1) for s in scored], [float(s.incumbent >= 1) for s in scored]]
-        dev = group_sums(*right, groups=groups)
-        return pass_probability_by_group(dev, n_test=n_test, margin=margin, alpha=alpha, seed=seed)
+    weights = [s.pair.incumbent.weight for s in scored]
+    scores = [s.candidate for s in scored], [s.incumbent for s in scored]
+    binary = all(value in (0.0, 1.0) for side in scores for value in side)
+    bounded = all(0 <= value <= 1 for side in scores for value in side)
+    if bounded and (not binary or len(set(groups)) < len(groups) or len(set(weights)) > 1):
+        dev = group_sums(*scores, groups=groups, weights=weights)
+        return pass_probability_by_group(
+            dev, n_test=n_test, margin=margin, alpha=alpha, binary=binary, seed=seed
+        )
     flips = count_flips(scored)
     return pass_probability(
         flips.beneficial, flips.harmful, flips.n, n_test=n_test, margin=margin, alpha=alpha, seed=seed

@@ -1,4 +1,4 @@
-"""How likely a candidate is to pass when examples come in groups."""
+"""How likely a candidate is to pass when examples come in groups, or have graded scores or weights."""
 
 import numpy as np
 
@@ -13,6 +13,7 @@ def pass_probability_by_group(
     n_test: int,
     margin: float,
     alpha: float = 0.025,
+    binary: bool = True,
     n_draws: int = 100,
     seed: int = 0,
 ) -> float:
@@ -25,10 +26,11 @@ def pass_probability_by_group(
     average, by one answer where none changed. The gate's own test judges each draw.
 
     Args:
-        dev: Right-or-wrong differences of dev, candidate minus incumbent, by group.
+        dev: Differences of scores in [0, 1] on dev, candidate minus incumbent, by group.
         n_test: Test examples, taken to come in groups as large as those of dev.
         margin: Loss that still counts as not worse.
         alpha: One-sided error probability the gate will spend.
+        binary: False where scores are graded: the gate then judges by another test.
         n_draws: Simulated test splits.
         seed: Of the simulation.
 
@@ -50,10 +52,10 @@ def pass_probability_by_group(
     sums = np.append(dev.sums, [change, -change])
     weights = np.append(dev.weights, [usual, usual])
     prior = np.append(np.ones(len(dev.sums)), [0.5, 0.5])
-    n_groups = max(1, round(n_test * len(dev.weights) / float(dev.weights.sum())))
+    n_groups = max(1, round(n_test * len(dev.weights) / dev.n))
     passed = 0
     for share in rng.dirichlet(prior, n_draws):
         drawn = rng.choice(len(sums), n_groups, p=share)
         test = GroupSums(sums=sums[drawn], weights=weights[drawn], n=n_test)
-        passed += ships_by_group(test, margin=margin, alpha=alpha, seed=seed)
+        passed += ships_by_group(test, margin=margin, alpha=alpha, binary=binary, seed=seed)
     return passed / n_draws
