@@ -375,7 +375,7 @@ def test_gates_name_what_can_be_certified_and_list_what_cannot() -> None:
     proposal = propose_gates(counts, out_of_scope="oos")
     assert proposal.gates == (
         NotWorse(margin=0.01, slices=("scope=in", "domain=web"), margins={"domain=web": 0.02}),
-        NotWorse(scorer="out_of_scope", margin=0.02, slices=("scope=out",)),
+        NotWorse(scorer="out_of_scope", margin=0.02, slices=("scope=out", "scope=in")),
     )
     assert proposal.too_small == {"domain=fax": 20}
     plain = propose_gates({"all": 3000, "shade=red": 1500, "shade=blue": 1500}, out_of_scope=None)

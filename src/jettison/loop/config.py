@@ -291,14 +291,17 @@ def parse_duration(text: str | int | float) -> float:
 def default_gates(
     required_slices: tuple[str, ...], out_of_scope: str | None, scorer: str = "label"
 ) -> tuple[Gate, ...]:
-    """One point of the task's score on every required slice; two of out-of-scope recall."""
+    """One point of the task's score on every required slice; two of out-of-scope recall and false alarms.
+
+    Recall is at each model's own threshold: without the false alarms, what flags everything would pass.
+    """
     if out_of_scope is None:
         return (NotWorse(scorer=scorer, slices=required_slices or ("all",)),)
     inside = [name for name in required_slices if name != "tier=out_of_domain" and name[:4] != "ood="]
     slices = tuple("scope=in" if name == "all" else name for name in inside) or ("scope=in",)
     return (
         NotWorse(slices=slices),
-        NotWorse(scorer="out_of_scope", slices=("scope=out",), margin=0.02),
+        NotWorse(scorer="out_of_scope", slices=("scope=out", "scope=in"), margin=0.02),
     )
 
 

@@ -105,7 +105,15 @@ def propose_gates(
         else:
             sizes["scope=out"] = n_out
             margin = max(margin, 0.02)
-            gates.append(NotWorse(scorer="out_of_scope", margin=margin, slices=("scope=out",)))
+            of_alarms = max(margins[whole], 0.02)
+            gates.append(
+                NotWorse(
+                    scorer="out_of_scope",
+                    margin=margin,
+                    slices=("scope=out", "scope=in"),
+                    margins={} if of_alarms == margin else {"scope=in": of_alarms},
+                )
+            )
     return Proposal(
         gates=tuple(gates),
         required=gates[0].slices,
