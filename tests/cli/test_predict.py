@@ -43,6 +43,15 @@ def test_texts_as_arguments_get_one_json_line_each(release):
     assert done.return_value == 0
 
 
+def test_the_name_of_a_file_is_not_taken_for_a_text(release, tmp_path):
+    path = tmp_path / "a pear.csv"
+    path.write_text("text\na pear\n")
+    with pytest.raises(InvalidInput, match=r"which is a file\. Answer what is in it by `--input '"):
+        run(release, path)
+    (first,) = lines(run(release, f"{path}, please").stdout)
+    assert first["text"].endswith("please")
+
+
 def test_json_lines_keep_their_other_fields(release, tmp_path):
     path = tmp_path / "in.jsonl"
     path.write_text('{"id": 7, "q": "pear", "label": "gold", "deep": {"a": [1]}}\n\n{"q": "apple"}\n')

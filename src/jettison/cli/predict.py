@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import shlex
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -115,6 +116,7 @@ def text_rows(texts: tuple[str, ...], source: str | None, column: str) -> Genera
             f"texts must come as arguments or by --input, got both: {texts[0]!r} and {source!r}."
         )
     if texts:
+        _check_no_files(texts)
         yield from ({column: text} for text in texts)
         return
     if source is None and sys.stdin.isatty():
@@ -132,6 +134,23 @@ def text_rows(texts: tuple[str, ...], source: str | None, column: str) -> Genera
         raise InvalidInput(f"--input must be a readable file, got {path}: {error.strerror}.") from error
     with file:
         yield from _lines(file, str(path), column)
+
+
+def _check_no_files(texts: tuple[str, ...]) -> None:
+    """Refuse a file's name for a text: its content is meant, nearly always."""
+    for text in texts:
+        if _is_file(text):
+            raise InvalidInput(
+                f"TEXTS must be texts, got {text!r}, which is a file. Answer what is in it by `--input "
+                f"{shlex.quote(text)}`; if the name itself is the text, give it on stdin."
+            )
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).suffix != "" and Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a zero byte
+        return False
 
 
 TABLES = (".csv", ".tsv", ".parquet", ".arrow")
