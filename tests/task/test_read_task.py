@@ -80,6 +80,8 @@ def test_the_task_holds_no_test_example_until_one_is_asked_for(tmp_path: Path) -
     assert (tmp_path / ".jettison" / "test_reads.jsonl").exists()
     assert task.read_test(purpose="decision 1").n_reads == 1
     assert task.read_test(purpose="decision 2").n_reads == 2
+    assert task.read_test(purpose="decision 1").n_reads == 1  # asked again, it was the first still
+    assert task.read_test(purpose="decision 3").n_reads == 3
 
 
 def test_a_test_file_changed_after_reading_is_refused(tmp_path: Path) -> None:

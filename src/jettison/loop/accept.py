@@ -18,7 +18,7 @@ from jettison.monitor.failures import Request
 from jettison.stats.planning import smallest_passing_n
 from jettison.task import Example, Task
 from jettison.task.examples import text_key
-from jettison.task.ledger import count_test_read, read_ledger
+from jettison.task.ledger import carry_readings
 from jettison.task.pii import mask
 from jettison.task.read import read_task
 from jettison.task.write import TASK, write_task
@@ -222,14 +222,8 @@ def _absolute(source: str) -> str:
 
 def _carry_readings(old: Task, new: Task) -> None:
     """The new test split is mostly the old one: what has been read of it stays counted."""
-    ledger = old.folder / ".jettison" / "test_reads.jsonl"
-    for line in read_ledger(ledger):
-        if line.test_digest == old.test_digest:
-            count_test_read(
-                new.folder / ".jettison" / "test_reads.jsonl",
-                test_digest=new.test_digest,
-                purpose=line.purpose,
-            )
+    old_ledger, ledger = (task.folder / ".jettison" / "test_reads.jsonl" for task in (old, new))
+    carry_readings(old_ledger, of=old.test_digest, new=ledger, test_digest=new.test_digest)
 
 
 def _notes(rows: dict[str, dict[str, int]], margin: float) -> list[str]:

@@ -205,11 +205,13 @@ class Task:
         from jettison.task.ledger import count_test_read, n_test_reads
 
         path = ledger or self.folder / ".jettison" / "test_reads.jsonl"
+        examples = self._load_test()
+        texts = [example.input for example in examples]
         if not is_choice:
-            n_before = n_test_reads(path, test_digest=self.test_digest)
-            return TestReading(examples=self._load_test(), n_reads=max(1, n_before))
-        n_reads = count_test_read(path, test_digest=self.test_digest, purpose=purpose)
-        return TestReading(examples=self._load_test(), n_reads=n_reads)
+            n_before = n_test_reads(path, test_digest=self.test_digest, texts=texts)
+            return TestReading(examples=examples, n_reads=max(1, n_before))
+        n_reads = count_test_read(path, test_digest=self.test_digest, purpose=purpose, texts=texts)
+        return TestReading(examples=examples, n_reads=n_reads)
 
     def test_for_inspection(self) -> tuple[Example, ...]:
         """The test examples for a look at the data alone, which is not counted.
@@ -226,7 +228,7 @@ class TestReading(msgspec.Struct, frozen=True, kw_only=True):
 
     examples: tuple[Example, ...]
     n_reads: int
-    """Decisions that have read this test split so far, this one included."""
+    """Decisions that had read this test split when this one did first, itself included."""
 
 
 def _half(example: Example) -> int:

@@ -22,7 +22,7 @@ from jettison.files import folder_atomic
 from jettison.stats.betting import smallest_group_margin
 from jettison.stats.planning import smallest_certifiable_margin
 from jettison.task import Example, Task
-from jettison.task.ledger import count_test_read, read_ledger
+from jettison.task.ledger import carry_readings
 from jettison.task.read import read_task
 from jettison.task.write import DATA, SCHEMA, TASK, write_task
 
@@ -90,7 +90,6 @@ def build_suite(task: Task, plan: SuitePlan, folder: Path) -> Suite:
     _check(task, plan)
     check_suite_folder(folder, task)
     old = task.folder / ".jettison" / "test_reads.jsonl"
-    before = [line.purpose for line in read_ledger(old) if line.test_digest == task.test_digest]
     test = task.test_for_inspection()
     label, notes = task.out_of_scope, list[str]()
     wants_label = "out_of_domain" in plan.tiers and (
@@ -103,10 +102,8 @@ def build_suite(task: Task, plan: SuitePlan, folder: Path) -> Suite:
         _write(partial, task, plan, tiers, label)
     required = _required(task, plan, tiers)
     written = read_task(folder / TASK)
-    for purpose in before:
-        count_test_read(
-            folder / ".jettison" / "test_reads.jsonl", test_digest=written.test_digest, purpose=purpose
-        )
+    ledger = folder / ".jettison" / "test_reads.jsonl"
+    carry_readings(old, of=task.test_digest, new=ledger, test_digest=written.test_digest)
     members = defaultdict(list)
     for example in tiers:
         members[example.slices[TIER]].append(example)
