@@ -18,7 +18,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     epsilon: float
     """Largest share of inputs on which the lean answer stands, is wrong, and the reference is right."""
     delta: float
-    """Probability, over draws of the certifying examples, that the bound does not hold."""
+    """Probability, over draws of the certifying examples, that the bound does not hold. It is that of one
+    cascade by itself, and larger where the best of several was taken on the same examples."""
     n_examples: int
     n_harmful: int
     """Examples answered by the lean arm, wrongly, that the reference gets right."""
