@@ -166,6 +166,58 @@ def write_candidate(
     return Candidate.at(folder)
 
 
+CUT_NOTE = "cut_short_by_deadline"
+"""Note of what a deadline made a step leave out or do otherwise."""
+ARMS = ("lean", "fallback")
+"""Folders in a cascade's own that hold its arms, each a whole candidate."""
+
+
+class PartLineage(msgspec.Struct, frozen=True, kw_only=True):
+    """The steps behind one part of a candidate that are behind no part before it."""
+
+    part: str
+    """Its name; empty for what the whole, or several parts, came from."""
+    steps: tuple[AppliedStep, ...]
+
+
+def lineage_by_part(candidate: Candidate) -> tuple[PartLineage, ...]:
+    """Every step behind a candidate, those of a cascade's arms too, which its own lineage has but one of.
+
+    A step that several arms share stands once, before all; the cascade's own come last.
+    """
+    leaves = _leaves(candidate)
+    if len(leaves) < 2:
+        return (PartLineage(part="", steps=candidate.lineage),)
+    behind = [{value_sha256(_undated(step)) for step in steps} for _, steps in leaves]
+    seen: set[str] = set()
+    parts: dict[str, list[AppliedStep]] = {"": []}
+    for name, steps in leaves:
+        for step in steps:
+            key = value_sha256(_undated(step))
+            if key in seen:
+                continue
+            seen.add(key)
+            n_having = sum(key in one for one in behind)
+            parts.setdefault("" if n_having > 1 else name, []).append(step)
+    return tuple(PartLineage(part=part, steps=tuple(steps)) for part, steps in parts.items() if steps)
+
+
+def _leaves(candidate: Candidate) -> list[tuple[str, tuple[AppliedStep, ...]]]:
+    """Name and steps of each arm that is no cascade, of each cascade its steps after its arms'."""
+    arms = [
+        Candidate.at(candidate.path / arm) for arm in ARMS if (candidate.path / arm / MANIFEST).is_file()
+    ]
+    if not arms:
+        return [(candidate.name, candidate.lineage)]
+    own = candidate.lineage[len(arms[0].lineage) :]
+    return [*(leaf for arm in arms for leaf in _leaves(arm)), (candidate.name, own)]
+
+
+def _undated(step: AppliedStep) -> AppliedStep:
+    """Without the readings of a clock, which arms do not keep."""
+    return msgspec.structs.replace(step, duration_s=None, notes={})
+
+
 def verify_candidate(candidate: Candidate) -> None:
     """Check every byte of a candidate against its manifest.
 

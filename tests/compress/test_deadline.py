@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from clocks import clock_of
-from jettison.candidate import Candidate, write_candidate
+from jettison.candidate import CUT_NOTE, Candidate, write_candidate
 from jettison.compress.deadline import Deadline
 from jettison.compress.pace import Pace
 from jettison.compress.recipe import lineage_words
-from jettison.compress.step import CUT_NOTE, Made, StepContext, apply_step
+from jettison.compress.step import Made, StepContext, apply_step
 from jettison.errors import OutOfTime
 from tiny import make_tiny_bert, tiny_candidate
 from torch_steps import context_in, make, trained

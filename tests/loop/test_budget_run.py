@@ -9,8 +9,8 @@ import pytest
 
 from fake_runs import FakeLean, config_at
 from jettison import registry
-from jettison.candidate import Candidate
-from jettison.compress.step import CUT_NOTE, Made, StepContext
+from jettison.candidate import CUT_NOTE, Candidate
+from jettison.compress.step import Made, StepContext
 from jettison.loop.config import RunConfig
 from jettison.loop.run import Outcome, run
 from jettison.loop.watcher import Clock, Silent

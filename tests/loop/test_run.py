@@ -121,6 +121,18 @@ def test_a_second_run_repeats_nothing_and_decides_the_same(finished):
     assert second.release == first.release
 
 
+@pytest.mark.slow
+def test_a_later_run_that_has_more_to_show_and_nominates_the_same_asks_the_same_question(tmp_path):
+    lean = {"name": "lean", "accuracy": 0.968, "latency_s": 0.0002}
+    config = config_at(tmp_path, lean, **FEW_CASCADES)
+    first = run(config)
+    surer = {"name": "surer", "steps": [{"step": "fake_lean", "accuracy": 0.99, "latency_s": 0.0006}]}
+    second = run(msgspec.structs.replace(config, recipes=[*config.recipes, surer]))
+    assert {c.name for c in second.decision.candidates} - {c.name for c in first.decision.candidates}
+    assert second.decision.chosen == first.decision.chosen == "lean"
+    assert second.decision.n_test_reads == 1
+
+
 def test_where_every_recipe_fails_the_decision_says_why(tmp_path):
     broken = {"name": "broken", "steps": [{"step": "export", "target": "onnx"}]}
     config = msgspec.structs.replace(config_at(tmp_path), recipes=[broken])

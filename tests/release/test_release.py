@@ -8,15 +8,16 @@ import pytest
 
 from jettison.backends.open import open_model
 from jettison.backends.released import open_release_model
-from jettison.candidate import Candidate
-from jettison.decision import CostSummary, Interval
+from jettison.candidate import CUT_NOTE, AppliedStep, Candidate, write_candidate
+from jettison.decision import CostSummary, GateResult, Interval, Verdict
 from jettison.errors import BrokenArtifact, InvalidInput
 from jettison.evaluate import evaluate, reference_profile
 from jettison.files import read_json
 from jettison.release import open_release, read_decision, read_profile, verify_release
-from jettison.release.card import _cost_table
+from jettison.release.card import _cost_table, _made_by, model_card
 from jettison.release.profile import token_counts
 from jettison.release.read import list_release_files
+from jettison.release.types import RELEASE_FILE, ReleaseFacts
 from jettison.route import Shadow, Single
 from releasing import EXAMPLES, LABELS, make_candidate, make_decision, make_release
 
@@ -253,8 +254,55 @@ def test_the_model_card_is_read_by_the_hub_library(release):
     assert results["all"].dataset_revision == "d" * 64
     assert results["all"].metric_args["difference_low"] == -0.0041
     assert "95 % interval -0.0041 to +0.0021" in results["all"].metric_name
+    assert set(results) == {"all"}  # no gate asked of length=short: decision.json has it
+
+
+def test_small_numbers_are_yaml_numbers(release):
+    hub = pytest.importorskip("huggingface_hub", reason="reads the card as a model hub does")
+
+    decision = read_decision(release)
+    report = next(r for r in decision.candidates if r.name == decision.chosen)
+    gate = GateResult(
+        gate="not_worse", metric="label", slice="length=short", verdict=Verdict.SHIP, limit=0.01, reason="",
+        difference=Interval(value=0.0, low=-0.001, high=0.001),
+    )  # fmt: skip
+    report = msgspec.structs.replace(report, gates=(*report.gates, gate))
+    candidate = Candidate.at(release.path / "candidates" / "0")
+    card = hub.ModelCard(
+        model_card(read_json(release.path / RELEASE_FILE, ReleaseFacts), candidate, decision, report)
+    )
+    results = {r.metric_args["slice"]: r for r in card.data.eval_results}
     assert results["length=short"].metric_value == 0.00001
     assert len(results) == 2  # what is unknown is left out
+
+
+def test_the_model_card_tells_what_its_users_should_know_besides(tmp_path):
+    note = "Test refutes its confidences."
+    card = (make_release(tmp_path, notes=[note]).path / "README.md").read_text()
+    assert f"## What the evidence cannot tell\n\n- {note}\n- " in card
+
+
+def test_the_model_card_of_a_cascade_tells_how_its_arms_were_made(tmp_path):
+    step = AppliedStep(step="take_in", settings={}, seed=0, versions={}, parents=())
+    lean = msgspec.structs.replace(
+        step, step="distill_static", settings={"epochs": 4}, notes={CUT_NOTE: True}
+    )
+    big = msgspec.structs.replace(step, step="export", settings={"target": "onnx"})
+    joined = msgspec.structs.replace(step, step="cascade")
+    for name, own in (("lean", lean), ("fallback", big)):
+        folder = tmp_path / name
+        folder.mkdir()
+        arm = {"lean": "small", "fallback": "large"}[name]
+        write_candidate(folder, name=arm, backend="fake", labels=("a", "b"), lineage=(step, own))
+    whole = write_candidate(
+        tmp_path, name="both", backend="cascade", labels=("a", "b"), lineage=(step, lean, joined)
+    )
+    assert list(_made_by(whole)) == [
+        "take_in",
+        "small: distill_static (epochs=4), cut short by the budget",
+        "large: export (target=onnx)",
+        "cascade",
+    ]
 
 
 def test_the_model_card_tells_what_was_and_was_not_measured(release):

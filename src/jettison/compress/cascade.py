@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from jettison.candidate import (
+    ARMS,
     MANIFEST,
     AppliedStep,
     Candidate,
@@ -219,7 +220,7 @@ def _write(
     with folder_atomic(folder) as partial:
         link_or_copy_folder(lean.path, partial / "lean")
         link_or_copy_folder(fallback.path, partial / "fallback")
-        for arm in ("lean", "fallback"):
+        for arm in ARMS:
             _drop_clock_readings(partial / arm / MANIFEST)
         applied = AppliedStep(
             step="cascade",

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from jettison import registry
-from jettison.candidate import Candidate
+from jettison.candidate import CUT_NOTE, AppliedStep, Candidate, lineage_by_part
 from jettison.compress.embedder_index import is_embedder
 from jettison.compress.incumbent_language import LANGUAGE_BACKENDS
 from jettison.compress.recipe_embedder import embedder_recipes
@@ -15,7 +15,6 @@ from jettison.compress.recipe_narrowed import narrowed_recipes, watching_s
 from jettison.compress.recipe_texts import counts_below, draw_where_short
 from jettison.compress.recipe_types import Recipe as Recipe
 from jettison.compress.recipe_types import Surroundings as Surroundings
-from jettison.compress.step import CUT_NOTE
 from jettison.errors import InvalidInput, JettisonError
 
 EXTRAS = {
@@ -169,22 +168,32 @@ def describe_step(step: dict[str, Any]) -> str:
 
 
 def lineage_words(candidate: Candidate) -> tuple[str, ...]:
-    """What was done to a candidate, step by step, with the settings that differ from nothing."""
-    words = []
-    for applied in candidate.lineage:
-        shown = {
-            key: value
-            for key, value in applied.settings.items()
-            if isinstance(value, str | int | float | bool) and value not in ("", None)
-        }
-        is_cascade = applied.step == "cascade"
-        first = {k: v for k, v in applied.notes.items() if is_cascade and k in ("lean", "fallback")}
-        if "most_texts" in shown:  # what was left out of the lesson is told before its settings
-            first["most_texts"] = shown.pop("most_texts")
-        most = 7 if is_cascade else 4
-        word = describe_step({"step": applied.step, **first, **dict(list(shown.items())[:most])})
-        words.append(f"{word}, cut short by the budget" if CUT_NOTE in applied.notes else word)
-    return tuple(words)
+    """What was done to a candidate, step by step, with the settings that differ from nothing.
+
+    Of a cascade all arms are told, each step with the arm's name.
+    """
+    return tuple(
+        f"{one.part}: {_step_words(applied)}"
+        if one.part not in ("", candidate.name)
+        else _step_words(applied)
+        for one in lineage_by_part(candidate)
+        for applied in one.steps
+    )
+
+
+def _step_words(applied: AppliedStep) -> str:
+    shown = {
+        key: value
+        for key, value in applied.settings.items()
+        if isinstance(value, str | int | float | bool) and value not in ("", None)
+    }
+    is_cascade = applied.step == "cascade"
+    first = {k: v for k, v in applied.notes.items() if is_cascade and k in ("lean", "fallback")}
+    if "most_texts" in shown:  # what was left out of the lesson is told before its settings
+        first["most_texts"] = shown.pop("most_texts")
+    most = 7 if is_cascade else 4
+    word = describe_step({"step": applied.step, **first, **dict(list(shown.items())[:most])})
+    return f"{word}, cut short by the budget" if CUT_NOTE in applied.notes else word
 
 
 def check_recipe_applies(recipe: Recipe) -> None:

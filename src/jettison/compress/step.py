@@ -11,14 +11,11 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import msgspec
 
 from jettison import registry
-from jettison.candidate import AppliedStep, Candidate, library_versions, write_candidate
+from jettison.candidate import CUT_NOTE, AppliedStep, Candidate, library_versions, write_candidate
 from jettison.compress.deadline import Deadline
 from jettison.errors import InvalidInput, JettisonError, OutOfTime
 from jettison.files import folder_atomic, value_sha256
 from jettison.task import Development
-
-CUT_NOTE = "cut_short_by_deadline"
-"""Note of what a deadline made a step leave out or do otherwise."""
 
 
 def _silent(message: str, share: float | None = None) -> None:

@@ -21,6 +21,7 @@ def release_chosen(
     decision: Decision,
     examples: Sequence[Example],
     keep_logits: bool,
+    notes: Sequence[str] = (),
 ) -> Release | None:
     """Write the release of the chosen candidate, or find the one a finished run wrote.
 
@@ -31,6 +32,7 @@ def release_chosen(
         decision: None is released where it chose none.
         examples: Of the test split, as they were read for the decision.
         keep_logits: As the records of the decision were kept.
+        notes: What its users should know besides, for the model card.
     """
     chosen = next((c for c in finalists if c.name == decision.chosen), None)
     folder = workspace.folder / "release"
@@ -55,6 +57,7 @@ def release_chosen(
             for c in (incumbent, chosen)
         ],
         task_name=workspace.task.name,
+        notes=notes,
         profile=reference_profile(
             chosen.records,
             [e.input for e in workspace.dev],

@@ -27,6 +27,7 @@ from jettison.compress.teacher import keep_answers
 from jettison.decide.decide import Evidence, decide
 from jettison.decide.render import read_decision, write_decision
 from jettison.decide.report import rewrite_report
+from jettison.decide.report_suites import calibration_warnings
 from jettison.decide.report_types import write_report_content
 from jettison.decision import CostSummary, Decision, Gate, NotShownWorse, NotWorse
 from jettison.errors import CannotWrite, InvalidInput, UnknownName
@@ -100,6 +101,7 @@ def _run(config: RunConfig, watcher: Watcher | None) -> Outcome:
         left_s = workspace.clock.budget_left_s(reserve_s=decision_s(workspace, chosen.example_s))
         incumbent, finalists = with_costs(workspace, incumbent, finalists, thorough=True, wall_s=left_s)
     judged = _decide(workspace, incumbent, finalists, ballot, gates, chosen.probes, findings)
+    evidence = suite_evidence(workspace, [incumbent, *finalists], judged.answers, judged.examples)
     release = release_chosen(
         workspace,
         incumbent,
@@ -107,6 +109,7 @@ def _run(config: RunConfig, watcher: Watcher | None) -> Outcome:
         decision=judged.decision,
         examples=judged.examples,
         keep_logits=_reads_logits((incumbent, *finalists)),
+        notes=calibration_warnings([c for c in evidence.curves if c.candidate == judged.decision.chosen]),
     )
     rivals = [c for c in finalists if c.name in (ballot.nominee, ballot.fallback)]
     load = load_of(workspace, [incumbent, *rivals])
@@ -121,7 +124,6 @@ def _run(config: RunConfig, watcher: Watcher | None) -> Outcome:
         judged.answers,
         {example.id: example.input for example in (*judged.examples, *judged.probes)},
     )
-    evidence = suite_evidence(workspace, [incumbent, *finalists], judged.answers, judged.examples)
     content = msgspec.structs.replace(content, load=load, suites=evidence)
     write_report_content(workspace.folder, content)
     pages = rewrite_report(workspace.folder)
@@ -374,11 +376,16 @@ def _decide(
     """Read the test split, once for this question, and decide; a finished decision is kept as it is."""
     task = workspace.task
     contenders = [incumbent, *finalists]
+    # The question is about those that may be released. What else is shown is no part of it: a later run
+    # that found more to show, and nominates the same, asks the same.
+    asked = [incumbent, *(c for c in finalists if c.name in (ballot.nominee, ballot.fallback))]
+    if len(asked) == 1:
+        asked = contenders
     purpose = value_sha256(
         {
             "task": task.development.digest,
             "test": task.test_digest,
-            "candidates": [c.candidate.digest for c in contenders],
+            "candidates": [c.candidate.digest for c in asked],
             "roles": [ballot.nominee, ballot.fallback],
             "gates": gates,
             **({"probes": [probe.id for probe in probes]} if probes else {}),

@@ -12,12 +12,12 @@ import msgspec
 import numpy as np
 
 from jettison.backends.machine import answering_machine
-from jettison.candidate import Candidate
+from jettison.candidate import CUT_NOTE, Candidate
 from jettison.compress.deadline import Deadline
 from jettison.compress.recipe import Recipe, describe_step
 from jettison.compress.recipe_texts import draw_words
 from jettison.compress.recipe_types import work_of
-from jettison.compress.step import CUT_NOTE, step_from
+from jettison.compress.step import step_from
 from jettison.cost.measure import CUT_SHORT
 from jettison.cost.per_correct import costs_per_correct
 from jettison.decide.report_types import Tried

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from jettison.candidate import AppliedStep, lineage_by_part
 from jettison.decide.pairing import count_flips, pair_records, score_pairs
 from jettison.decide.report_types import FlipExample, ReportContent, Tried
 from jettison.decision import Decision
@@ -89,11 +90,23 @@ def report_content(
             for other in answers[1:]
         },
         tried=(*put_to_test, *others, *findings.tried),
-        lineage={c.name: c.candidate.lineage for c in (incumbent, *finalists)},
+        lineage=_lineages([incumbent, *finalists]),
         findings=workspace.task.findings,
         settings=resolved_settings(workspace),
         kind=workspace.task.kind,
     )
+
+
+def _lineages(contenders: Sequence[Contender]) -> dict[str, tuple[AppliedStep, ...]]:
+    """Steps by name; those of a cascade's arms stand by themselves, unless the arm was tested too."""
+    tested = {contender.name for contender in contenders}
+    found: dict[str, tuple[AppliedStep, ...]] = {}
+    for contender in contenders:
+        parts = lineage_by_part(contender.candidate)
+        arms = [one for one in parts if one.part not in ("", contender.name)]
+        found[contender.name] = tuple(step for one in parts if one not in arms for step in one.steps)
+        found |= {f"{contender.name}, its {one.part}": one.steps for one in arms if one.part not in tested}
+    return found
 
 
 def flips_of(

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from jettison.candidate import AppliedStep, Candidate
+from jettison.candidate import CUT_NOTE, Candidate, lineage_by_part
 from jettison.decision import CandidateReport, CostSummary, Decision, GateResult, Interval, ratio_figure
 from jettison.release.types import ReleaseFacts
 
@@ -24,16 +24,24 @@ COSTS = {
 
 
 def model_card(
-    facts: ReleaseFacts, candidate: Candidate, decision: Decision, report: CandidateReport
+    facts: ReleaseFacts,
+    candidate: Candidate,
+    decision: Decision,
+    report: CandidateReport,
+    *,
+    notes: Sequence[str] = (),
 ) -> str:
-    """Markdown with the front matter that model hubs read, `model-index` included."""
+    """Markdown with the front matter that model hubs read, `model-index` included.
+
+    `notes` stand beside the decision's caveats.
+    """
     return "\n".join(
         (
             "---",
             *_yaml(front_matter(facts, decision, report)),
             "---",
             "",
-            *_body(facts, candidate, decision, report),
+            *_body(facts, candidate, decision, report, notes),
             "",
         )
     )
@@ -62,10 +70,12 @@ def front_matter(facts: ReleaseFacts, decision: Decision, report: CandidateRepor
 
 
 def _metrics(report: CandidateReport) -> Iterator[dict[str, Any]]:
+    """On all examples and on what a gate asked of: `decision.json` has every slice."""
     gates = {(gate.metric, gate.slice): gate for gate in report.gates if gate.difference is not None}
+    gated = {slice_name for _, slice_name in gates}
     for slice_name, scores in report.scores.items():
         for metric, value in scores.items():
-            if value is None:
+            if value is None or (slice_name != "all" and slice_name not in gated):
                 continue
             # The label scorer's mean is what everyone else calls accuracy.
             gate = gates.get(("label" if metric == "accuracy" else metric, slice_name))
@@ -103,7 +113,11 @@ def _interval(gate: GateResult | None) -> dict[str, Any]:
 
 
 def _body(
-    facts: ReleaseFacts, candidate: Candidate, decision: Decision, report: CandidateReport
+    facts: ReleaseFacts,
+    candidate: Candidate,
+    decision: Decision,
+    report: CandidateReport,
+    notes: Sequence[str],
 ) -> Iterator[str]:
     yield f"# {facts.name}"
     yield ""
@@ -119,9 +133,9 @@ def _body(
     yield f"On the test split of `{facts.task}`, {reads}, on {facts.proven_on}."
     yield from _gate_table(report)
     yield from _cost_table(report.cost)
-    if decision.caveats:
+    if decision.caveats or notes:
         yield from ("", "## What the evidence cannot tell", "")
-        yield from (f"- {caveat}" for caveat in decision.caveats)
+        yield from (f"- {caveat}" for caveat in (*notes, *decision.caveats))
     yield from ("", "## What it is", "")
     yield f"- candidate `{candidate.name}`, backend `{candidate.backend}`, digest `{candidate.digest}`"
     yield f"- {len(candidate.labels)} labels, out-of-scope label: {candidate.out_of_scope or 'none'}"
@@ -129,7 +143,7 @@ def _body(
     yield "- runs on " + ", ".join(f"{name} {version}" for name, version in facts.requires.items())
     yield f"- measured on {decision.machine.get('cpu', 'an unnamed processor')}"
     yield from ("", "Made by:", "")
-    yield from (f"{i}. {step}" for i, step in enumerate(lineage_in_words(candidate.lineage), 1))
+    yield from (f"{i}. {step}" for i, step in enumerate(_made_by(candidate), 1))
     if not candidate.lineage:
         yield "no step: the model as it came."
 
@@ -200,14 +214,14 @@ def _number(metric: str, value: float | None) -> str:
     return ratio_figure(value) if metric.endswith("_ratio") else f"{value:.4g}"
 
 
-def lineage_in_words(lineage: Sequence[AppliedStep]) -> list[str]:
-    """Each step with the settings it was given."""
-    return [
-        f"{applied.step} ({', '.join(f'{k}={v}' for k, v in applied.settings.items())})"
-        if applied.settings
-        else applied.step
-        for applied in lineage
-    ]
+def _made_by(candidate: Candidate) -> Iterator[str]:
+    """Each step with the settings it was given, the arms' of a cascade first."""
+    for one in lineage_by_part(candidate):
+        for applied in one.steps:
+            settings = ", ".join(f"{k}={v}" for k, v in applied.settings.items())
+            part = f"{one.part}: " if one.part not in ("", candidate.name) else ""
+            cut = ", cut short by the budget" if CUT_NOTE in applied.notes else ""
+            yield f"{part}{applied.step}" + (f" ({settings})" if settings else "") + cut
 
 
 def _yaml(value: Any, indent: str = "") -> Iterator[str]:

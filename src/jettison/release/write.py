@@ -42,6 +42,7 @@ def write_release(
     evidence: Sequence[Path],
     task_name: str,
     profile: Profile,
+    notes: Sequence[str] = (),
     proven_until: str | None = None,
     now: datetime | None = None,
 ) -> Release:
@@ -54,6 +55,7 @@ def write_release(
         evidence: Files of records that the decision was made on, copied.
         task_name: What it is good at.
         profile: Of the reference inputs, for later drift checks.
+        notes: Sentences for the model card, beside the decision's caveats.
         proven_until: ISO date after which the evidence should be gathered anew.
         now: Clock; None reads the system's.
 
@@ -94,7 +96,7 @@ def write_release(
             proven_until=proven_until,
         )
         write_json(partial / RELEASE_FILE, facts)
-        write_atomic(partial / CARD_FILE, model_card(facts, candidate, decision, report))
+        write_atomic(partial / CARD_FILE, model_card(facts, candidate, decision, report, notes=notes))
         _seal(partial)
         _check_new(path)
     return open_release(path)
