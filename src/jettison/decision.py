@@ -293,7 +293,7 @@ class CandidateReport(msgspec.Struct, frozen=True, kw_only=True):
     """slice → examples."""
     cost: CostSummary
     pareto: bool = False
-    """No other candidate is both better on the first gate's score and cheaper."""
+    """No other candidate is both better on the first gate's score, over all examples, and cheaper."""
     steps: tuple[str, ...] = ()
     """The lineage in words."""
 

@@ -156,6 +156,21 @@ def test_the_pareto_set_leaves_out_what_another_beats_on_both() -> None:
     }
 
 
+def test_the_pareto_set_is_of_the_score_over_all_examples_whatever_slice_a_gate_names_first() -> None:
+    """On lang=de `int8` loses to `lean`, over all examples it does not: the picture draws all examples."""
+
+    def right_but(*wrong: int) -> list[bool]:
+        return [i not in wrong for i in range(N)]
+
+    gates = (NotWorse(margin=0.05, slices=("lang=de", "lang=en")),)
+    decision = decided(
+        evidence("int8", right_but(0, 2), role="nominee", ratio=0.3),  # even examples are of lang=de
+        evidence("lean", right_but(0, 1, 3, 5), role="shown", ratio=0.2),
+        gates=gates,
+    )
+    assert {r.name: r.pareto for r in decision.candidates} == {"bert": True, "int8": True, "lean": True}
+
+
 def test_repeated_reading_of_the_test_split_is_a_caveat() -> None:
     once, thrice = (decided(evidence("a", GOOD, role="nominee"), n_test_reads=n) for n in (1, 3))
     assert not any("has been read" in caveat for caveat in once.caveats)

@@ -2,6 +2,7 @@
 
 import re
 
+import msgspec
 import pytest
 
 from jettison.decide.report_labels import Box, place_labels
@@ -44,3 +45,11 @@ def test_a_label_beside_its_point_grows_away_from_it_however_wide_its_font_is() 
     )
     assert (right.anchor, right.x) == ("start", 100 + 12 + 4)  # clear of a ring of 12
     assert (left.anchor, left.x) == ("end", 590 - 12)
+
+
+def test_the_steps_join_what_nothing_drawn_beats_whatever_an_older_decision_marked() -> None:
+    decision = example_decision()
+    unmarked = tuple(msgspec.structs.replace(c, pareto=c.role == "shown") for c in decision.candidates)
+    older = msgspec.structs.replace(decision, candidates=unmarked)
+    drawn = quality_against_cost(older, width=960, height=420)
+    assert drawn == quality_against_cost(decision, width=960, height=420)

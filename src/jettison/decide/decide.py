@@ -15,7 +15,6 @@ from jettison.decide.costs import judge_at_most, judge_cheaper
 from jettison.decide.gates import judge_not_shown_worse, judge_not_worse
 from jettison.decide.metrics import slice_counts, summarize
 from jettison.decide.pareto import mark_pareto
-from jettison.decide.slices import expand_slices
 from jettison.decide.tell import caveats, headline, reasons
 from jettison.decision import (
     AtMost,
@@ -94,8 +93,8 @@ def decide(
         report_candidate(incumbent, evidence, gates, share=shares.get(evidence.role, 1.0), seed=seed)
         for evidence in candidates
     ]
-    scorer, first_slice = _first_score(gates, incumbent)
-    marked = mark_pareto([_incumbent_report(incumbent), *reports], scorer=scorer, on=first_slice)
+    scorer = next(gate.scorer for gate in gates if isinstance(gate, NotWorse))
+    marked = mark_pareto([_incumbent_report(incumbent), *reports], scorer=scorer)
     eligible = [r for role in ("nominee", "fallback") for r in marked if r.role == role]
     chosen = next((r for r in eligible if r.verdict is Verdict.SHIP), None)
     return Decision(
@@ -212,11 +211,6 @@ def _incumbent_report(incumbent: Evidence) -> CandidateReport:
         cost=incumbent.cost,
         steps=tuple(incumbent.steps),
     )
-
-
-def _first_score(gates: Sequence[Gate], incumbent: Evidence) -> tuple[str, str]:
-    gate = next(gate for gate in gates if isinstance(gate, NotWorse))
-    return gate.scorer, expand_slices(gate.slices[:1], incumbent.records)[0]
 
 
 def _verdict(chosen: CandidateReport | None, eligible: Sequence[CandidateReport]) -> Verdict:

@@ -1,24 +1,24 @@
-"""Which candidates no other beats on both score and cost."""
+"""Which candidates no other beats on both score, over all examples, and cost."""
 
 from collections.abc import Sequence
 
 import msgspec
 
 from jettison.decide.metrics import LABEL
+from jettison.decide.slices import ALL
 from jettison.decision import CandidateReport
 
 
-def mark_pareto(reports: Sequence[CandidateReport], *, scorer: str, on: str) -> list[CandidateReport]:
-    """Mark the reports that no other beats on score and CPU-seconds per task.
+def mark_pareto(reports: Sequence[CandidateReport], *, scorer: str) -> list[CandidateReport]:
+    """Mark the reports that no other beats on the score over all examples and CPU-seconds per task.
 
     A candidate whose score or cost is not known is neither marked nor beats another.
 
     Args:
         reports: The incumbent and its candidates.
         scorer: Of the first gate.
-        on: Slice on which the score is read.
     """
-    places = [(score_on(report, scorer, on), _cpu_s(report)) for report in reports]
+    places = [(score_on(report, scorer, ALL), _cpu_s(report)) for report in reports]
     return [
         msgspec.structs.replace(report, pareto=_is_pareto(place, places))
         for report, place in zip(reports, places, strict=True)

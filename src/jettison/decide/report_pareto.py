@@ -8,6 +8,7 @@ from itertools import pairwise
 from markupsafe import Markup, escape
 
 from jettison.decide import report_words as words
+from jettison.decide.pareto import mark_pareto
 from jettison.decide.report_labels import Box, place_labels
 from jettison.decide.report_shapes import SHAPES, nice_step
 from jettison.decide.report_view import (
@@ -180,6 +181,8 @@ class _Frame:
 def _points(decision: Decision) -> list[_Point]:
     """The incumbent first, then every candidate with a score and a CPU cost above zero."""
     metric = main_metric(decision)
+    # Of a decision of before 2026-11-28 the marks are of one slice: they are read off what is drawn here.
+    best = {c.name for c in mark_pareto(decision.candidates, scorer=metric) if c.pareto}
     incumbent = incumbent_of(decision)
     base = score_of(incumbent, metric)
     found = []
@@ -199,7 +202,7 @@ def _points(decision: Decision) -> list[_Point]:
                 score=score,
                 low=base + difference.low if is_known and base is not None and difference else None,
                 high=base + difference.high if is_known and base is not None and difference else None,
-                is_pareto=candidate.pareto,
+                is_pareto=candidate.name in best,
                 is_chosen=candidate.name == decision.chosen,
             )
         )
