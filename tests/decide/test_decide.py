@@ -9,7 +9,7 @@ import pytest
 
 from jettison.decide.decide import Evidence, decide
 from jettison.decide.render import decision_markdown, exit_code, read_decision, write_decision
-from jettison.decide.report_view import overall
+from jettison.decide.report_view import tiles, weakest_check
 from jettison.decide.tell import headline
 from jettison.decision import AtMost, CostSummary, Decision, GateResult, Interval, NotWorse, Verdict
 from jettison.errors import InvalidInput
@@ -70,8 +70,8 @@ def test_the_headline_quotes_the_weakest_of_several_checks() -> None:
     )
     assert decision.verdict is Verdict.SHIP
     assert (
-        "it scores 99.6 % against 100.0 % on domain=b, where it is weakest, and holds the margin of "
-        "2 points on each of 2 required checks" in decision.headline
+        "it scores 99.6 % against 100.0 % on domain=b, where its room to the margin is smallest, and holds "
+        "the margin of 2 points on each of 2 required checks" in decision.headline
     )
 
 
@@ -96,10 +96,42 @@ def test_the_weakest_check_is_the_one_nearest_to_failing() -> None:
     chosen = msgspec.structs.replace(
         decided(evidence("int8", GOOD, role="nominee")).candidates[1], gates=gates
     )
-    assert "80.0 % against 80.0 % on domain=small, where it is weakest" in headline(
+    assert "80.0 % against 80.0 % on domain=small, where its room to the margin is smallest" in headline(
         "bert", chosen, [chosen]
     )
-    assert overall(chosen, "label") is gates[1]
+    assert weakest_check(chosen) is gates[1]
+
+
+def test_headline_and_first_tile_name_the_same_slice_though_all_examples_hold() -> None:
+    """All examples hold with a gain; 3 of the 100 of home are harmed: there the verdict is decided."""
+    rare = evidence("bert", [i >= 60 for i in range(N)], role="incumbent", ratio=1.0, size=99_000_000)
+    lean = evidence("int8", [i < N - 3 for i in range(N)], role="nominee")
+
+    def parted(found: Evidence) -> Evidence:
+        records = tuple(
+            msgspec.structs.replace(r, slices={"domain": "home" if i >= N - 100 else "work"})
+            for i, r in enumerate(found.records)
+        )
+        return replace(found, records=records)
+
+    decision = decide(
+        "support",
+        parted(rare),
+        [parted(lean)],
+        (NotWorse(margin=0.05, slices=("all", "domain=*")),),
+        test_digest="t" * 64,
+        n_test_reads=1,
+        seed=0,
+        machine={"cpu": "x"},
+        created="now",
+    )
+    assert decision.verdict is Verdict.NOT_ENOUGH_DATA
+    assert "int8 is neither proven nor ruled out on domain=home; about " in decision.headline
+    first = tiles(decision)[0]
+    assert (first.title, first.value) == (
+        "Accuracy, in points, on domain=home (smallest room to the margin)",
+        "-3.0",
+    )
 
 
 def test_alpha_is_split_between_nominee_and_fallback_and_not_spent_otherwise() -> None:

@@ -162,7 +162,7 @@ def test_both_pages_tell_what_the_suites_showed_and_cannot(evidence: SuiteEviden
     html, markdown = html_page(content), markdown_page(content).replace("\\", "")
     page = Page(html)
     for said in (
-        "perturbation: typos",
+        "perturbation=typos",
         'word "battery"',
         "25.0 [15.0, 35.0]",
         "30.0 % [21.0, 41.0]",

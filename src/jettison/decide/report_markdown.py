@@ -80,7 +80,7 @@ def _head(content: ReportContent) -> list[str]:
         f"**{escaped(decision.headline)}**",
         about,
         "\n".join(tiles),
-        *(["Weakest slices:", _list(weakest)] if weakest else []),
+        *([f"Slices with the {view.SMALLEST_ROOM}:", _list(weakest)] if weakest else []),
         *(["Why:", _list(decision.reasons)] if decision.reasons else []),
     ]
 
@@ -110,7 +110,7 @@ def _candidates(decision: Decision) -> list[str]:
         ]
         for row in view.candidate_rows(decision)
     ]
-    return ["## Candidates", _table(header, rows)]
+    return ["## Candidates", view.DIFFERENCE_LEAD, _table(header, rows)]
 
 
 def _slices(decision: Decision) -> list[str]:

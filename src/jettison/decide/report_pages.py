@@ -38,6 +38,8 @@ def html_page(content: ReportContent) -> str:
         version=library_versions()["jettison"],
         **_top(content.decision),
         weakest=view.weakest(content),
+        smallest_room=view.SMALLEST_ROOM,
+        difference_lead=view.DIFFERENCE_LEAD,
         **_middle(content),
         **_suites(content),
         **_bottom(content),

@@ -15,9 +15,8 @@ from jettison.decide.report_view import (
     contenders,
     css_of,
     incumbent_of,
-    is_on_all,
     main_metric,
-    overall,
+    result_on_all,
     score_of,
 )
 from jettison.decision import Decision
@@ -190,9 +189,9 @@ def _points(decision: Decision) -> list[_Point]:
         score, cpu = score_of(candidate, metric), candidate.cost.cpu_s
         if score is None or cpu is None or cpu.value <= 0:
             continue
-        result = overall(candidate, metric)
         # A bar around the score on all examples must be of all examples.
-        difference = result.difference if result is not None and is_on_all(result) else None
+        result = result_on_all(candidate, metric)
+        difference = result.difference if result is not None else None
         is_known = candidate is not incumbent and difference is not None and base is not None
         found.append(
             _Point(
@@ -212,8 +211,8 @@ def _points(decision: Decision) -> list[_Point]:
 def margin_on_all(decision: Decision) -> float | None:
     """The margin of the gate on all examples, which the picture draws; None where there is none."""
     metric = main_metric(decision)
-    results = [overall(c, metric) for c in contenders(decision)]
-    return next((r.limit for r in results if r is not None and r.slice in (None, "all")), None)
+    results = [result_on_all(c, metric) for c in contenders(decision)]
+    return next((r.limit for r in results if r is not None), None)
 
 
 def _short(names: Sequence[str], longest: int) -> list[str]:

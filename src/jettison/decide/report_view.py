@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from jettison.decide import report_words as words
 from jettison.decide.report_types import FlipExample, ReportContent
-from jettison.decide.tell import room
+from jettison.decide.tell import by_room
 from jettison.decision import CandidateReport, Decision, GateResult, Interval, NotWorse, Verdict
 
 
@@ -43,6 +43,14 @@ MAX_SCORED = 40
 """Slices in the table of all scores, in the decision's order; report.json has the rest."""
 
 
+SMALLEST_ROOM = "smallest room to the margin"
+"""Why a check is named among several: the lower end of its interval comes nearest to what is allowed."""
+DIFFERENCE_LEAD = (
+    "A difference is of the check that decides: the one with the smallest room between the lower end of "
+    "its interval and the loss that is allowed, of broken ones first."
+)
+
+
 def incumbent_of(decision: Decision) -> CandidateReport:
     """The incumbent's own report."""
     return next(c for c in decision.candidates if c.name == decision.incumbent)
@@ -66,10 +74,19 @@ def main_metric(decision: Decision) -> str:
     return next((gate.scorer for gate in decision.gates if isinstance(gate, NotWorse)), "label")
 
 
-def overall(candidate: CandidateReport, metric: str) -> GateResult | None:
-    """The gate on all examples; without one, the slice on which the candidate has the least room."""
-    found = [r for r in candidate.gates if r.gate == "not_worse" and r.metric == metric]
-    return next((r for r in found if is_on_all(r)), min(found, key=room, default=None))
+def weakest_check(candidate: CandidateReport) -> GateResult | None:
+    """The check that the headline names: of those that decide, the one with the smallest room."""
+    return next(iter(_judged(candidate)), None)
+
+
+def result_on_all(candidate: CandidateReport, metric: str) -> GateResult | None:
+    """The gate on all examples, where there is one."""
+    return next((r for r in _judged(candidate) if r.metric == metric and is_on_all(r)), None)
+
+
+def _judged(candidate: CandidateReport) -> list[GateResult]:
+    """Its checks of scores that have margins: broken, open, held, the smallest room first in each."""
+    return by_room([r for r in candidate.gates if r.gate == "not_worse"])
 
 
 def is_on_all(result: GateResult) -> bool:
@@ -88,14 +105,14 @@ def tiles(decision: Decision) -> list[Tile]:
     candidate, incumbent = spotlight(decision), incumbent_of(decision)
     if candidate is None:
         return []
-    metric = main_metric(decision)
-    result = overall(candidate, metric)
+    result = weakest_check(candidate)
+    metric = result.metric if result is not None else main_metric(decision)
     ratio = candidate.cost.ratio
     noise = candidate.cost.noise_share if candidate.cost.cpu_ratio else None
     smaller = _share(candidate.cost.bytes, incumbent.cost.bytes)
     return [
         Tile(
-            title=f"{words.heading(words.metric_words(metric))}, in points{_where(result)}",
+            title=f"{words.heading(words.metric_words(metric))}, in points{_where(candidate)}",
             value=words.points(result.difference.value if result and result.difference else None),
             detail=_quality_detail(result),
         ),
@@ -135,16 +152,16 @@ _HOLDS = {
 
 
 def weakest(content: ReportContent) -> list[str]:
-    """Where the candidate in the spotlight comes nearest to its margins or breaks them, weakest first.
+    """Where the candidate in the spotlight comes nearest to its margins or breaks them, those first.
 
     Nothing where one gate on one slice is all: the tile above says it.
     """
     candidate = spotlight(content.decision)
     if candidate is None:
         return []
-    judged = [r for r in candidate.gates if r.gate == "not_worse"]
+    judged = _judged(candidate)
     lines = []
-    for result in sorted(judged, key=room)[:N_WEAKEST] if len(judged) > 1 else ():
+    for result in judged[:N_WEAKEST] if len(judged) > 1 else ():
         n = "" if result.n is None else f", {result.n:,} examples"
         where = f"{words.slice_words(result.slice)} ({words.metric_words(result.metric)})"
         lines.append(
@@ -215,7 +232,7 @@ def score_rows(decision: Decision) -> tuple[list[str], list[tuple[str, str, str,
 
 def _candidate_row(candidate: CandidateReport, decision: Decision, metric: str) -> CandidateRow:
     is_incumbent = candidate.name == decision.incumbent
-    result = overall(candidate, metric)
+    result = weakest_check(candidate)
     difference = result.difference if result is not None else None
     ratio = candidate.cost.ratio
     notes = {"shown": "measured, not nominated", "fallback": "nominated second", "nominee": "nominated"}
@@ -229,7 +246,7 @@ def _candidate_row(candidate: CandidateReport, decision: Decision, metric: str) 
         score=words.percent(score_of(candidate, metric)),
         difference="" if is_incumbent else words.points(difference.value if difference else None),
         difference_bounds="" if is_incumbent else words.bounds(difference),
-        difference_where="" if is_incumbent else _where(result).removeprefix(", "),
+        difference_where="" if is_incumbent else _where_of_row(candidate, metric),
         cpu="1" if is_incumbent else words.two_digits(ratio.value) if ratio else words.UNKNOWN,
         cpu_bounds="" if is_incumbent else words.ratio_bounds(ratio),
         size=words.size(candidate.cost.bytes),
@@ -238,11 +255,22 @@ def _candidate_row(candidate: CandidateReport, decision: Decision, metric: str) 
     )
 
 
-def _where(result: GateResult | None) -> str:
-    """The slice that a difference is of, where it is not all examples."""
-    if result is None or is_on_all(result):
+def _where(candidate: CandidateReport) -> str:
+    """The slice that a difference is of, and why that one; nothing where all examples are all there is."""
+    found = _judged(candidate)
+    if not found or (len(found) == 1 and is_on_all(found[0])):
         return ""
-    return f", weakest on {words.slice_words(result.slice or 'all')}"
+    why = f" ({SMALLEST_ROOM})" if len(found) > 1 else ""
+    return f", on {words.slice_words(found[0].slice)}{why}"
+
+
+def _where_of_row(candidate: CandidateReport, metric: str) -> str:
+    """The slice alone, which the heading explains; the scorer too where it is another than the column's."""
+    result = weakest_check(candidate)
+    if result is None or not _where(candidate):
+        return ""
+    scorer = "" if result.metric == metric else f" ({words.metric_words(result.metric)})"
+    return f"on {words.slice_words(result.slice)}{scorer}"
 
 
 def _cost_detail(ratio: Interval, noise: float | None) -> str:

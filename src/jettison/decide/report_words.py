@@ -58,24 +58,19 @@ def heading(text: str) -> str:
 
 
 def slice_words(name: str | None) -> str:
-    """`all` as "all examples", `domain=tweets` as "domain: tweets"."""
+    """`all` as "all examples"; `domain=tweets` as it is, which is how a gate names it."""
     if name is None or name == "all":
         return "all examples"
     if name.endswith("=*"):
         return f"each {name[:-2]}"
     if name == "asked=probe":
         return "all safety probes"
-    return name.replace("=", ": ", 1)
+    return name
 
 
 def slices_words(names: Sequence[str | None]) -> str:
-    """`domain=tweets`, `domain=news` as "domain: tweets, news"; columns apart by semicolons."""
-    columns: dict[str, list[str]] = {}
-    for name in names:
-        column, _, value = ("" if name is None else name).partition("=")
-        columns.setdefault(column if value else slice_words(name), []).extend([value] if value else [])
-    parts = [f"{c}: {', '.join(dict.fromkeys(v))}" if v else c for c, v in columns.items()]
-    return "; ".join(parts)
+    """`all`, `domain=tweets`, `domain=news` as "all examples, domain=tweets, domain=news"; each once."""
+    return ", ".join(dict.fromkeys(slice_words(name) for name in names))
 
 
 def moment(iso: str) -> str:

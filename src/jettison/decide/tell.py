@@ -27,9 +27,9 @@ def headline(
     unsettled = [r for r in eligible if r.verdict is Verdict.NOT_ENOUGH_DATA]
     if unsettled:
         open_one = unsettled[0]
-        missing = _missing(open_one)
-        return f"Keep {incumbent} for now: {open_one.name} is neither proven nor ruled out{missing}."
-    broken = next(g for g in nominee.gates if g.verdict is Verdict.BLOCK)
+        where, missing = _unsettled_on(open_one), _missing(open_one)
+        return f"Keep {incumbent} for now: {open_one.name} is neither proven nor ruled out{where}{missing}."
+    broken = by_room([g for g in nominee.gates if g.verdict is Verdict.BLOCK])[0]
     return f"Keep {incumbent}: {nominee.name} {_failure(broken)}."
 
 
@@ -200,12 +200,12 @@ def _cost_caveats(reports: Sequence[CandidateReport]) -> list[str]:
 
 
 def _quality(results: Sequence[GateResult]) -> str:
-    """What the weakest of the required checks shows: the one that a reader should worry about."""
-    weakest = min(results, key=room)
+    """What the required check with the smallest room to its margin shows."""
+    weakest = by_room(results)[0]
     if weakest.incumbent is None or weakest.candidate is None:
         return "it is not worse than the margin allows"
     scores = f"it scores {share(weakest.candidate)} against {share(weakest.incumbent)}"
-    where = "on all examples" if weakest.slice in (None, "all") else f"on {weakest.slice}"
+    where = _where(weakest)
     if len(results) == 1:
         return f"{scores}, within the margin of {share(weakest.limit, 'point')} {where}"
     margin = (
@@ -213,13 +213,35 @@ def _quality(results: Sequence[GateResult]) -> str:
         if len({result.limit for result in results}) == 1
         else "its margin"
     )
-    checks = count(len(results), "required check")
-    return f"{scores} {where}, where it is weakest, and holds {margin} on each of {checks}"
+    where = f"{where}, where its room to the margin is smallest,"
+    return f"{scores} {where} and holds {margin} on each of {count(len(results), 'required check')}"
 
 
 def room(result: GateResult) -> float:
     """How far the lower bound stays above minus the margin: below zero it does not hold. Unknown: -1."""
     return -1.0 if result.difference is None else result.difference.low + result.limit
+
+
+def by_room(results: Sequence[GateResult]) -> list[GateResult]:
+    """What decides first: broken checks, then open ones, then those that hold, the smallest room first.
+
+    Costs, and what has no margin, come after the checks of scores within each.
+    """
+    severity = (Verdict.BLOCK, Verdict.NOT_ENOUGH_DATA, Verdict.SHIP)
+    return sorted(
+        results,
+        key=lambda r: (severity.index(r.verdict), r.gate != "not_worse", room(r)),
+    )
+
+
+def _where(result: GateResult) -> str:
+    return "on all examples" if result.slice in (None, "all") else f"on {result.slice}"
+
+
+def _unsettled_on(report: CandidateReport) -> str:
+    """The open check with the smallest room to its margin."""
+    first = by_room([g for g in report.gates if g.verdict is Verdict.NOT_ENOUGH_DATA])[0]
+    return f" {_where(first)}" if first.is_of_scores else " on its cost"
 
 
 def _saving(report: CandidateReport) -> str:
