@@ -161,6 +161,15 @@ def test_too_little_data_holds_and_says_what_is_missing() -> None:
     assert "more test examples would settle it" in decision.headline
 
 
+def test_the_headline_asks_for_no_number_of_examples_that_nobody_will_label() -> None:
+    hair = [i >= 31 for i in range(N)]
+    decision = decided(evidence("int8", hair, role="nominee"), gates=(NotWorse(margin=0.0106),))
+    assert decision.headline == (
+        "Keep bert for now: int8 is neither proven nor ruled out on all examples; the loss lies so near "
+        "the margin that no realistic number of examples would settle it."
+    )
+
+
 def test_a_candidate_that_costs_no_less_is_never_released() -> None:
     decision = decided(evidence("same", GOOD, role="nominee", ratio=1.1, size=99_000_000))
     assert (decision.verdict, decision.chosen) == (Verdict.BLOCK, None)

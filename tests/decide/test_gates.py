@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jettison.decide.gates import judge_at_most, judge_cheaper, judge_not_worse
+from jettison.decide.words import about, is_realistic
 from jettison.decision import AtMost, CostSummary, Flips, Interval, NotWorse, ScorerErrors, Verdict
 from jettison.errors import InvalidInput, UnknownName
 from jettison.stats.paired import paired_test
@@ -119,6 +120,34 @@ def test_groups_make_the_verdict_more_careful() -> None:
     assert together.n_groups == 300
 
 
+def test_a_loss_next_to_the_margin_asks_for_no_number_of_examples_that_nobody_will_label() -> None:
+    """At 100 harmful flips of 10,000 the loss is the margin of 1 point but for a hair."""
+    incumbent, candidate = flipped(10_000, harmful=100, beneficial=1)
+    sides = records_of(incumbent, candidate="a"), records_of(candidate, candidate="b")
+    (result,) = judge_not_worse(NotWorse(margin=0.01), *sides)
+    assert result.n_missing is not None
+    assert result.n_missing > 200_000  # decision.json keeps it
+    assert result.reason.endswith(
+        "; the loss lies so near the margin that no realistic number of examples would settle it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "said"),
+    [(1, "1 example"), (999, "999 examples"), (12_345, "12,000 examples"), (5_880, "5,900 examples")],
+)
+def test_an_estimate_of_many_examples_is_told_to_two_digits(n: int, said: str) -> None:
+    assert about(n, "example") == said
+
+
+@pytest.mark.parametrize(
+    ("more", "n", "realistic"),
+    [(100_000, 10, True), (100_001, 10, False), (100_001, 10_000, True), (200_001, 10_000, False)],
+)
+def test_what_is_realistic_grows_with_what_there_is(more: int, n: int, realistic: bool) -> None:
+    assert is_realistic(more, n) is realistic
+
+
 def twin_in_groups(n_groups: int, **gate: object):  # type: ignore[no-untyped-def]
     """One harmful flip among 1,326 examples in groups of one size."""
     incumbent, candidate = flipped(1326, harmful=1, beneficial=0)
@@ -137,8 +166,8 @@ def test_too_few_groups_say_how_many_more() -> None:
     assert result.verdict is Verdict.NOT_ENOUGH_DATA
     assert result.reason.endswith(
         "even if no answer changed, 40 groups, the largest with 2.6 % of the weight, would certify no less "
-        f"than 9.33 points, the margin is 1 point; about 385 more groups like these ({result.n_missing:,} "
-        "examples) would settle it."
+        "than 9.33 points, the margin is 1 point; about 385 more groups like these (13,000 examples) would "
+        "settle it."
     )
     assert result.n_missing == 425 * 1326 // 40 + 1 - 1326
 

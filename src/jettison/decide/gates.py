@@ -11,7 +11,7 @@ from scipy.stats import norm
 from jettison.decide.costs import COSTS, judge_at_most, judge_cheaper
 from jettison.decide.pairing import Pair, ScoredPair, count_flips, has_failed, pair_records, score_pairs
 from jettison.decide.slices import ALL, by_slice, expand_slices
-from jettison.decide.words import count, on_slice, share
+from jettison.decide.words import NONE_REALISTIC, TOO_NEAR, about, count, is_realistic, on_slice, share
 from jettison.decision import Flips, GateResult, Interval, NotShownWorse, NotWorse, ScorerErrors, Verdict
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.record import Record
@@ -355,11 +355,13 @@ def _floor(result: GateResult, test: MarginTest) -> str | None:
 
 def _more(result: GateResult, test: MarginTest) -> str:
     if not result.n_missing:
-        return "no affordable number of examples would settle it"
+        return NONE_REALISTIC
+    if not is_realistic(result.n_missing, result.n or 0):
+        return NONE_REALISTIC if _floor(result, test) else TOO_NEAR
     if test.n_groups_needed is None or test.n_groups == test.n:
-        return f"about {count(result.n_missing, 'more example')} would settle it"
-    groups = count(max(test.n_groups_needed - test.n_groups, 1), "more group")
-    return f"about {groups} like these ({count(result.n_missing, 'example')}) would settle it"
+        return f"about {about(result.n_missing, 'more example')} would settle it"
+    groups = about(max(test.n_groups_needed - test.n_groups, 1), "more group")
+    return f"about {groups} like these ({about(result.n_missing, 'example')}) would settle it"
 
 
 def _undecided(result: GateResult, n_lost: int) -> GateResult:

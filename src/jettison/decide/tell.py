@@ -2,7 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-from jettison.decide.words import count, figure, on_slice, share
+from jettison.decide.words import (
+    NONE_REALISTIC,
+    TOO_NEAR,
+    about,
+    count,
+    figure,
+    is_realistic,
+    on_slice,
+    share,
+)
 from jettison.decision import CandidateReport, Gate, GateResult, NotWorse, Verdict, ratio_figure
 from jettison.stats.planning import smallest_passing_n
 from jettison.stats.spending import alpha_share_of_reading
@@ -264,8 +273,11 @@ def _missing(report: CandidateReport) -> str:
     if not known:
         return ""
     most = max(known, key=lambda g: g.n_missing or 0)
+    missing = most.n_missing or 0
+    if not is_realistic(missing, most.n or 0):
+        return f"; {TOO_NEAR if TOO_NEAR in most.reason else NONE_REALISTIC}"
     where = "" if most.slice in (None, "all") else f" of {most.slice}"
-    return f"; about {count(most.n_missing or 0, 'more test example')}{where} would settle it"
+    return f"; about {about(missing, 'more test example')}{where} would settle it"
 
 
 def _failure(result: GateResult) -> str:

@@ -4,6 +4,12 @@ from typing import Literal
 
 from jettison.decision import ratio_figure
 
+MOST_MORE = 100_000
+MOST_MORE_TIMES = 20
+"""More examples than this many, and than so many times those there are, nobody will label."""
+NONE_REALISTIC = "no realistic number of examples would settle it"
+TOO_NEAR = f"the loss lies so near the margin that {NONE_REALISTIC}"
+
 
 def share(value: float, form: Literal["plain", "point", "signed"] = "plain") -> str:
     """A score in 0-1 as percent, or a difference of scores in points."""
@@ -28,6 +34,16 @@ def figure(value: float) -> str:
 def count(n: int, thing: str) -> str:
     """`1 example`, `1,200 examples`."""
     return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
+
+
+def about(n: int, thing: str) -> str:
+    """`1 example`, `420 examples`, `12,000 examples`: an estimate, to two digits from a thousand on."""
+    return count(n if n < 1000 else int(float(f"{n:.2g}")), thing)
+
+
+def is_realistic(n_more: int, n: int) -> bool:
+    """Whether somebody who has n examples may be asked for so many more."""
+    return n_more <= max(MOST_MORE, MOST_MORE_TIMES * n)
 
 
 def on_slice(name: str) -> str:
