@@ -64,7 +64,7 @@ def cost_rows(costs: Sequence[CostSummary], *, is_narrow: bool = False) -> list[
         ),
         CostRow(
             "CPU time over the incumbent's",
-            "paired rounds; the incumbent's own: its twin's (A/A)",
+            "paired rounds; A/A: a second copy of the incumbent over the first",
             [_ratio(c.cpu_ratio, c.aa_ratio) for c in costs],
         ),
         CostRow(

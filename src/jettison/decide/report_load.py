@@ -38,7 +38,7 @@ def load_rows(report: LoadReport) -> list[CostRow]:
         CostRow("Latency, 99th percentile", "", [tail_words(t.latency_p99_s) for t in found]),
         CostRow(
             "Median latency over the first's",
-            "paired blocks; the first's own: its twin's (A/A)",
+            "paired blocks; A/A: a second copy of the first over it",
             _ratios([t.latency_ratio for t in found]),
         ),
         CostRow(

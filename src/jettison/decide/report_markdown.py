@@ -187,7 +187,7 @@ def _confidence(content: ReportContent) -> list[str]:
         [r.name, r.dev, r.test, r.difference, r.gap, r.near, r.verdict]
         for r in suites.calibration_rows(content.suites.curves)
     ]
-    header = ["Candidate", "Brier (paired difference)", "Bins off"]
+    header = ["Candidate", "Brier (paired difference)", suites.BINS_OFF]
     header += ["Wrong among the surest half", "four fifths", "all"]
     bins = [
         [

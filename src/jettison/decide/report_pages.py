@@ -98,6 +98,7 @@ def _suites(content: ReportContent) -> dict[str, Any]:
         "searches": suites.search_words(found.searches),
         "curves": _curves(content),
         "calibrations": suites.calibration_rows(found.curves),
+        "bins_off": suites.BINS_OFF,
         "calibration_lead": suites.CALIBRATION_LEAD,
         "calibration_heads": suites.CALIBRATION_HEADS,
         "calibration_warnings": suites.calibration_warnings(found.curves),

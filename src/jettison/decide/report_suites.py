@@ -29,16 +29,18 @@ SECTIONS = {
     "found": "Slices found on dev",
 }
 ALL_TIERS = ("in_domain", "long_tail", "out_of_domain", "perturbed", "adversarial", "safety")
+BINS_OFF = "Bins off (confidence outside the interval of right answers)"
 COVERAGES = (0.5, 0.8, 1.0)
 CALIBRATION_LEAD = (
     "Confidences were fitted on one half of dev. The error of calibration (debiased ECE, with its 95 % "
     "interval) on the other half and on test; an interval from 0 on is that of confidences that may all be "
-    "true. Refuted is what true confidences would show in less than one test of twenty."
+    "true. Refuted: p under 0.05 after Holm's correction over the candidates, the incumbent among them; "
+    "the p that is shown is each one's own."
 )
 CALIBRATION_HEADS = (
     "Candidate",
-    "ECE on dev",
-    "ECE on test",
+    "ECE on dev, points",
+    "ECE on test, points",
     "Difference to the incumbent, points",
     "Too sure by, points",
     "Right near a confidence of 0.9",
@@ -139,8 +141,8 @@ def calibration_rows(curves: Sequence[ConfidenceCurves]) -> list[CalibrationRow]
         found.append(
             CalibrationRow(
                 name=one.candidate,
-                dev=words.UNKNOWN if one.dev is None else _share_words(one.dev.ece),
-                test=_share_words(one.test.ece),
+                dev=words.UNKNOWN if one.dev is None else _ece_words(one.dev.ece),
+                test=_ece_words(one.test.ece),
                 difference=words.points_interval(one.ece_difference) if one.ece_difference else "",
                 gap=words.points_interval(one.test.gap),
                 near=_near_words(one.test.near),
@@ -154,8 +156,9 @@ def calibration_rows(curves: Sequence[ConfidenceCurves]) -> list[CalibrationRow]
 def calibration_warnings(curves: Sequence[ConfidenceCurves]) -> list[str]:
     """One sentence for each candidate whose calibration test refutes."""
     return [
-        f"Test refutes the confidences of {one.candidate}: on average they are "
-        f"{_share_words(one.test.ece)} off, {_gap_words(one.test.gap)}. A threshold on them keeps a "
+        f"Test refutes the confidences of {one.candidate}. {_gap_words(one.test.gap)} (debiased "
+        f"calibration error {100 * one.test.ece.value:.1f} points, {100 * one.test.ece.low:.1f} to "
+        f"{100 * one.test.ece.high:.1f}). A threshold on them keeps a "
         "different share right than it says. More dev examples, or a finer map (calibration in "
         "jettison.toml), may mend it."
         for one in curves
@@ -336,9 +339,9 @@ def _near_words(near: BinOfAnswers | None) -> str:
 
 def _gap_words(gap: Interval) -> str:
     if gap.low <= 0 <= gap.high:
-        return "too high in some places and too low in others"
-    too = "too sure" if gap.value > 0 else "not sure enough"
-    return f"{too} by {100 * abs(gap.value):.1f} points"
+        return "Too high in some places and too low in others"
+    too = "Too sure" if gap.value > 0 else "Not sure enough"
+    return f"{too} by {100 * abs(gap.value):.1f} points on average"
 
 
 def _off_words(one: ConfidenceCurves) -> str:
@@ -354,6 +357,11 @@ def _risk_at(points: Sequence[KeptAnswers], share: float) -> str:
     point = kept[-1]
     said = f"{100 * point.risk:.1f} % [{100 * point.low:.1f}, {100 * point.high:.1f}]"
     return said if share - point.coverage < 0.03 else f"{said} at {100 * point.coverage:.0f} %"
+
+
+def _ece_words(ece: Interval) -> str:
+    """In points, as the gap beside it: a difference between confidences and the share of right answers."""
+    return f"{100 * ece.value:.1f} [{100 * ece.low:.1f}, {100 * ece.high:.1f}]"
 
 
 def _share_words(share: Interval | None) -> str:
