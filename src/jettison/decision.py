@@ -14,6 +14,9 @@ CDF_SHARES = (
 )  # fmt: skip
 """Shares at which the distribution of latencies is kept."""
 
+CUT_SHORT = "measuring was cut short by the run's budget"
+"""How the mark of a measurement begins that there was too little time for."""
+
 
 class Verdict(StrEnum):
     """What the evidence says; absence of evidence is its own answer."""
@@ -266,6 +269,12 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     """CPU-seconds of the incumbent's twin over the incumbent's own, measured like any other ratio."""
     marks: tuple[str, ...] = ()
     """What may have disturbed the measurement, one sentence each."""
+
+    @property
+    def cut_short(self) -> str | None:
+        """What there was time for, where a budget cut a planned measurement short."""
+        said = next((mark for mark in self.marks if mark.startswith(CUT_SHORT)), None)
+        return None if said is None else said.removeprefix(CUT_SHORT).strip(": .")
 
     @property
     def ratio(self) -> Interval | None:

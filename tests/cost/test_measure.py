@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from jettison.candidate import Candidate, write_candidate
-from jettison.cost.measure import CUT_SHORT, measure_costs
+from jettison.cost.measure import measure_costs
 from jettison.cost.process import MeasuredProcess, pinned_environment
 from jettison.cost.protocol import candidate_message
+from jettison.decision import CUT_SHORT
 from jettison.errors import InvalidInput, JettisonError, MissingExtra, UnknownName
 
 INPUTS = ["yes " * (1 + i % 9) for i in range(48)]

@@ -11,7 +11,16 @@ from jettison.decide.decide import Evidence, decide
 from jettison.decide.render import decision_markdown, exit_code, read_decision, write_decision
 from jettison.decide.report_view import tiles, weakest_check
 from jettison.decide.tell import headline
-from jettison.decision import AtMost, CostSummary, Decision, GateResult, Interval, NotWorse, Verdict
+from jettison.decision import (
+    CUT_SHORT,
+    AtMost,
+    CostSummary,
+    Decision,
+    GateResult,
+    Interval,
+    NotWorse,
+    Verdict,
+)
 from jettison.errors import InvalidInput
 from judged_records import evidence, flipped
 
@@ -168,6 +177,19 @@ def test_the_headline_asks_for_no_number_of_examples_that_nobody_will_label() ->
         "Keep bert for now: int8 is neither proven nor ruled out on all examples; the loss lies so near "
         "the margin that no realistic number of examples would settle it."
     )
+
+
+def test_a_saving_that_was_measured_briefly_is_told_as_that_in_headline_and_tile() -> None:
+    found = evidence("int8", GOOD, role="nominee")
+    mark = f"{CUT_SHORT}: 1 of 3 openings in fresh processes."
+    decision = decided(replace(found, cost=msgspec.structs.replace(found.cost, marks=(mark,))))
+    assert decision.headline.endswith(
+        "at 3.33 times less CPU time per task (3.12 to 3.57, measured briefly)."
+    )
+    assert tiles(decision)[1].detail.endswith(
+        "; measured briefly, as the run's budget allowed: 1 of 3 openings in fresh processes"
+    )
+    assert "briefly" not in tiles(decided(found))[1].detail
 
 
 def test_a_candidate_that_costs_no_less_is_never_released() -> None:

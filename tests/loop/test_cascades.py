@@ -8,8 +8,7 @@ import pytest
 from fake_runs import LABELS, config_at
 from jettison.candidate import write_candidate
 from jettison.compress.recipe import Recipe
-from jettison.cost.measure import CUT_SHORT
-from jettison.decision import CostSummary, Interval
+from jettison.decision import CUT_SHORT, CostSummary, Interval
 from jettison.loop import cascades, search
 from jettison.loop.cascade_pairs import cascade_pairs
 from jettison.loop.cascades import (

@@ -41,14 +41,13 @@ from jettison.cost.subject import (
     warm_up,
 )
 from jettison.cost.summaries import summaries
-from jettison.decision import CostSummary
+from jettison.decision import CUT_SHORT, CostSummary
 from jettison.errors import InvalidInput, JettisonError
 from jettison.task import Input
 
 BATCHES = (1, 8, 32, 128)
 """Batch sizes that are tried for throughput."""
 BATCH_ROUNDS = 5
-CUT_SHORT = "measuring was cut short by the run's budget"
 
 
 def measure_costs(

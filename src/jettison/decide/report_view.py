@@ -119,7 +119,7 @@ def tiles(decision: Decision) -> list[Tile]:
         Tile(
             title=f"{words.heading(ratio_words(decision))} per task",
             value=words.times_less(ratio.value if ratio else None),
-            detail=UNMEASURED if ratio is None else _cost_detail(ratio, noise),
+            detail=UNMEASURED if ratio is None else _cost_detail(ratio, noise, candidate.cost.cut_short),
         ),
         Tile(
             title="Size on disk",
@@ -273,14 +273,15 @@ def _where_of_row(candidate: CandidateReport, metric: str) -> str:
     return f"on {words.slice_words(result.slice)}{scorer}"
 
 
-def _cost_detail(ratio: Interval, noise: float | None) -> str:
-    """How well the saving is known: its interval over processes, and what the machine's noise was."""
+def _cost_detail(ratio: Interval, noise: float | None, cut_short: str | None) -> str:
+    """How well the saving is known: its interval over processes, the machine's noise, the time it had."""
     share = f"{words.ratio(ratio)} of the incumbent's"
     if 0 < ratio.low < ratio.high < 0.95:
         known = f"{words.percent(ratio.confidence, 0)} interval"
         share = f"{known} {words.three_digits(1 / ratio.high)} to {words.times_less(ratio.low)}"
     floor = f"; two copies of the incumbent differ by {words.percent(noise)}" if noise is not None else ""
-    return f"{share}{floor}"
+    brief = f"; measured briefly, as the run's budget allowed: {cut_short}" if cut_short else ""
+    return f"{share}{floor}{brief}"
 
 
 def _quality_detail(result: GateResult | None) -> str:

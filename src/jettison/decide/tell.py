@@ -258,14 +258,16 @@ def _saving(report: CandidateReport) -> str:
     if ratio is None:
         return ""
     words = "money" if words == "price" else words
+    brief = ["measured briefly"] if report.cost.cut_short else []
     if 0 < ratio.value <= 0.95:
-        bounds = (
-            ""
-            if ratio.low == ratio.high or ratio.low <= 0
-            else f" ({figure(1 / ratio.high)} to {figure(1 / ratio.low)})"
-        )
-        return f", at {figure(1 / ratio.value)} times less {words} per task{bounds}"
-    return f", at {ratio_figure(ratio.value)} of the {words} per task"
+        is_known = not (ratio.low == ratio.high or ratio.low <= 0)
+        bounds = [f"{figure(1 / ratio.high)} to {figure(1 / ratio.low)}"] if is_known else []
+        return f", at {figure(1 / ratio.value)} times less {words} per task{_beside([*bounds, *brief])}"
+    return f", at {ratio_figure(ratio.value)} of the {words} per task{_beside(brief)}"
+
+
+def _beside(said: Sequence[str]) -> str:
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _missing(report: CandidateReport) -> str:

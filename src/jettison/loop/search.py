@@ -18,10 +18,9 @@ from jettison.compress.recipe import Recipe, describe_step
 from jettison.compress.recipe_texts import draw_words
 from jettison.compress.recipe_types import work_of
 from jettison.compress.step import step_from
-from jettison.cost.measure import CUT_SHORT
 from jettison.cost.per_correct import costs_per_correct
 from jettison.decide.report_types import Tried
-from jettison.decision import CostSummary
+from jettison.decision import CUT_SHORT, CostSummary
 from jettison.errors import CannotWrite, JettisonError, OutOfTime, Unanswered
 from jettison.files import read_json, value_sha256, write_json
 from jettison.loop.remote import costs_of
@@ -222,7 +221,7 @@ def with_costs(
 
 def is_cut_short(cost: CostSummary) -> bool:
     """Whether a run's budget left no time to measure it in full."""
-    return any(mark.startswith(CUT_SHORT) for mark in cost.marks)
+    return cost.cut_short is not None
 
 
 def _scores(contender: Contender) -> list[float]:
