@@ -301,6 +301,9 @@ class CandidateReport(msgspec.Struct, frozen=True, kw_only=True):
     n: dict[str, int]
     """slice → examples."""
     cost: CostSummary
+    arm_shares: dict[str, float] = {}
+    """Of a cascade: arm (`lean`, `fallback`, `fallback/lean`, ...) → share of the test answers that are its
+    own. Empty for a single model, and in decisions of before 2026-11-28."""
     pareto: bool = False
     """No other candidate is both better on the first gate's score, over all examples, and cheaper."""
     steps: tuple[str, ...] = ()

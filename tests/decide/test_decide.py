@@ -9,7 +9,7 @@ import pytest
 
 from jettison.decide.decide import Evidence, decide
 from jettison.decide.render import decision_markdown, exit_code, read_decision, write_decision
-from jettison.decide.report_view import tiles, weakest_check
+from jettison.decide.report_view import arm_names, tiles, weakest_check, who_answered
 from jettison.decide.tell import headline
 from jettison.decision import (
     CUT_SHORT,
@@ -190,6 +190,26 @@ def test_a_saving_that_was_measured_briefly_is_told_as_that_in_headline_and_tile
         "; measured briefly, as the run's budget allowed: 1 of 3 openings in fresh processes"
     )
     assert "briefly" not in tiles(decided(found))[1].detail
+
+
+def test_who_answered_on_test_is_told_of_a_cascade_by_the_names_of_its_models() -> None:
+    arms = ["lean"] * (N // 2) + ["fallback/lean"] * (N // 4) + ["fallback/fallback"] * (N // 4)
+    found = evidence("linear→static→onnx-int8", GOOD, role="nominee")
+    records = tuple(msgspec.structs.replace(r, arm=arm) for r, arm in zip(found.records, arms, strict=True))
+    base, cascade = decided(replace(found, records=records)).candidates
+    assert base.arm_shares == {}
+    assert cascade.arm_shares == {"lean": 0.5, "fallback/fallback": 0.25, "fallback/lean": 0.25}
+    assert who_answered(base) == ""
+    assert who_answered(cascade).startswith(
+        "Who answered on test: linear 50.0 %, static 25.0 %, onnx-int8 25.0 %."
+    )
+
+
+def test_arms_are_told_as_they_are_where_the_name_does_not_tell_the_models() -> None:
+    assert arm_names("a→b #2", ["lean", "fallback"]) == {"lean": "a", "fallback": "b"}
+    assert arm_names("mine", ["lean", "fallback"]) == {"lean": "lean", "fallback": "fallback"}
+    nested = ["lean/lean", "lean/fallback", "fallback"]
+    assert arm_names("a→b→c", nested) == dict(zip(nested, nested, strict=True))
 
 
 def test_a_candidate_that_costs_no_less_is_never_released() -> None:

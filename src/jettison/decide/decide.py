@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from jettison.decide.costs import judge_at_most, judge_cheaper
 from jettison.decide.gates import judge_not_shown_worse, judge_not_worse
-from jettison.decide.metrics import slice_counts, summarize
+from jettison.decide.metrics import arm_shares, slice_counts, summarize
 from jettison.decide.pareto import mark_pareto
 from jettison.decide.tell import caveats, headline, reasons
 from jettison.decision import (
@@ -144,6 +144,7 @@ def report_candidate(
         scores=summarize(candidate.records),
         n=slice_counts(candidate.records),
         cost=candidate.cost,
+        arm_shares=arm_shares(candidate.records),
         steps=tuple(candidate.steps),
     )
 
@@ -209,6 +210,7 @@ def _incumbent_report(incumbent: Evidence) -> CandidateReport:
         scores=summarize(incumbent.records),
         n=slice_counts(incumbent.records),
         cost=incumbent.cost,
+        arm_shares=arm_shares(incumbent.records),
         steps=tuple(incumbent.steps),
     )
 

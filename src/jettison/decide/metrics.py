@@ -1,5 +1,6 @@
 """What is shown beside a verdict: accuracy, F1, calibration and scope, slice by slice."""
 
+from collections import Counter
 from collections.abc import Sequence
 from operator import attrgetter
 
@@ -28,6 +29,16 @@ def summarize(records: Sequence[Record]) -> dict[str, dict[str, float | None]]:
 def slice_counts(records: Sequence[Record]) -> dict[str, int]:
     """Records of every slice present."""
     return {name: len(members) for name, members in by_slice(records).items()}
+
+
+def arm_shares(records: Sequence[Record]) -> dict[str, float]:
+    """Share of the answers that each arm of a cascade gave, the arm that is asked first before the others.
+
+    Empty for a single model.
+    """
+    told = Counter(record.arm for record in records if record.arm is not None)
+    by_depth = sorted(told, key=lambda arm: (arm.count("fallback"), arm))
+    return {arm: told[arm] / told.total() for arm in by_depth}
 
 
 def per_class(records: Sequence[Record]) -> tuple[classification.ClassScores, ...]:

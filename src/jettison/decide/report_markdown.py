@@ -80,6 +80,7 @@ def _head(content: ReportContent) -> list[str]:
         f"**{escaped(decision.headline)}**",
         about,
         "\n".join(tiles),
+        escaped(view.who_answered(spotlight)) if spotlight else "",
         *([f"Slices with the {view.SMALLEST_ROOM}:", _list(weakest)] if weakest else []),
         *(["Why:", _list(decision.reasons)] if decision.reasons else []),
     ]

@@ -58,6 +58,7 @@ def _top(decision: Decision) -> dict[str, Any]:
         "spotlight": view.spotlight(decision),
         "spotlight_note": _spotlight_note(decision),
         "tiles": view.tiles(decision),
+        "who_answered": _who_answered(decision),
         "metric": words.metric_words(view.main_metric(decision)),
         "ratio_heading": view.ratio_heading(decision),
         "n_test": f"{incumbent.n['all']:,}" if "all" in incumbent.n else "",
@@ -233,6 +234,11 @@ def _gate_table(candidate: CandidateReport, decision: Decision) -> dict[str, Any
         "rows": sections.gate_rows(candidate),
         "is_open": candidate is view.spotlight(decision),
     }
+
+
+def _who_answered(decision: Decision) -> str:
+    candidate = view.spotlight(decision)
+    return view.who_answered(candidate) if candidate is not None else ""
 
 
 def _spotlight_note(decision: Decision) -> str:

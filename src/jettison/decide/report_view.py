@@ -1,5 +1,6 @@
 """What both pages say, worked out once: rows and sentences, from the content, before any markup."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jettison.decide import report_words as words
@@ -128,6 +129,27 @@ def tiles(decision: Decision) -> list[Tile]:
             + (f": {words.times_less(smaller)}" if smaller else ""),
         ),
     ]
+
+
+def who_answered(candidate: CandidateReport) -> str:
+    """Which model of a cascade gave how many of the test answers; empty for a single model."""
+    beside = "Costs are of dev inputs, of which other shares may be passed on."
+    if candidate.arm_shares:
+        names = arm_names(candidate.name, list(candidate.arm_shares))
+        told = [f"{names[arm]} {words.percent(part)}" for arm, part in candidate.arm_shares.items()]
+        return f"Who answered on test: {', '.join(told)}. {beside}"
+    passed_on = candidate.scores.get("all", {}).get("escalated_share")
+    if not passed_on:
+        return ""
+    return f"On test {words.percent(passed_on)} of the inputs were passed on by the lean arm. {beside}"
+
+
+def arm_names(candidate: str, arms: Sequence[str]) -> dict[str, str]:
+    """Arm → the model's name, where the cascade is called after its models (`linear→static→onnx-int8`)."""
+    models, deepest = candidate.split(" #")[0].split("→"), max(arm.count("fallback") for arm in arms)
+    if deepest >= len(models) or any("lean/" in arm for arm in arms):
+        return {arm: arm for arm in arms}
+    return {arm: models[arm.count("fallback")] for arm in arms}
 
 
 def ratio_words(decision: Decision) -> str:
