@@ -103,8 +103,36 @@ def test_a_cascade_moves_its_fallback_as_often_as_that_is_asked(tmp_path: Path) 
     found = moved_bytes(whole, Traffic(escalated_share=0.25))
     assert found is not None
     assert found.weight_bytes == pytest.approx(250.0)
-    assert "25% of the time" in found.source
+    assert found.source.startswith(
+        "linear for every input (rows of a table: left out), hf for 25 % of those measured (every weight"
+    )
     assert moved_bytes(whole, Traffic()) is None
+
+
+def test_a_cascade_within_a_cascade_is_told_in_a_row_each_model_as_often_as_it_was_asked(
+    tmp_path: Path,
+) -> None:
+    """100 of 400 inputs passed on once, 40 of them twice: the big model's 1,000 bytes are read by 10 %."""
+    (tmp_path / "rest").mkdir()
+    for folder in (tmp_path, tmp_path / "rest"):
+        made(folder / "lean", "linear" if folder == tmp_path else "static")
+    made(tmp_path / "rest/big", "hf", layer_DOT_weight=1000)
+    for folder, behind in ((tmp_path / "rest", "big"), (tmp_path, "rest")):
+        route = {"type": "cascade", "lean": {"candidate": "lean"}, "fallback": {"candidate": behind}}
+        whole = write_candidate(
+            folder, name="c", backend="cascade", labels=("a", "b"), settings={"route": route}
+        )
+    found = moved_bytes(whole, Traffic(escalated_share=0.25, escalated_twice_share=0.1))
+    assert found is not None
+    assert found.weight_bytes == pytest.approx(100.0)
+    assert found.source.startswith(
+        "linear for every input (rows of a table: left out), static for 25 % of those measured "
+        "(rows of a table: left out), hf for 10 % of those measured (every weight"
+    )
+    bound = moved_bytes(whole, Traffic(escalated_share=0.25))
+    assert bound is not None
+    assert bound.weight_bytes == pytest.approx(250.0)
+    assert "hf for at most 25 % of those measured" in bound.source
 
 
 def test_rows_of_a_table_and_broken_files_are_not_modelled_or_counted_whole(tmp_path: Path) -> None:

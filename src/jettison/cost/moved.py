@@ -23,6 +23,8 @@ WRITERS = ("hf_causal", "hf_seq2seq", "onnx_genai", "llamacpp")
 PARTS = (".safetensors", ".onnx", ".data", ".bin", ".gguf")
 """Endings of files that hold weights."""
 LONGEST_HEADER = 100_000_000
+TABLE = MovedBytes(weight_bytes=0.0, kv_bytes=None, factor=1.0, source="rows of a table: left out")
+"""Of a `static` or `linear` arm: nothing beside a model's weights."""
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +34,8 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: float | None = None
     escalated_share: float | None = None
     """Of a cascade: how many of the inputs its fallback was asked, in 0-1."""
+    escalated_twice_share: float | None = None
+    """Of a cascade whose fallback is one: how many of the inputs that one's fallback was asked."""
 
 
 def moved_bytes(candidate: Candidate, traffic: Traffic) -> MovedBytes | None:
@@ -91,32 +95,38 @@ def _entries(prompt: float, written: float) -> float:
 
 
 def _of_cascade(candidate: Candidate, traffic: Traffic) -> MovedBytes | None:
-    """Of two models: the lean one always, the other as often as it was asked."""
-    route = candidate.settings.get("route", {})
-    folders = [route.get(arm, {}).get("candidate") for arm in ("lean", "fallback")]
-    if traffic.escalated_share is None or None in folders:
+    """Of two models or more: the first one always, each further one as often as it was asked."""
+    asked = [1.0, traffic.escalated_share, traffic.escalated_twice_share]
+    models = _models_in_order(candidate)
+    if models is None or asked[1] is None:
         return None
-    try:
-        arms = [Candidate.at(candidate.path / folder) for folder in folders]
-    except JettisonError:
-        return None
-    # A table's rows are nothing beside a model's weights.
-    lean = MovedBytes(weight_bytes=0.0, kv_bytes=None, factor=1.0, source="rows of a table: left out")
-    if arms[0].backend not in ("static", "linear"):
-        found = moved_bytes(arms[0], traffic)
-        if found is None:
+    weights, factor, told = 0.0, 1.0, []
+    for place, model in enumerate(models):
+        known = [share for share in asked[: place + 1] if share is not None]
+        share, most = known[-1], "" if len(known) == place + 1 else "at most "
+        found = TABLE if model.backend in ("static", "linear") else moved_bytes(model, Traffic())
+        if found is None or found.kv_bytes is not None:
             return None
-        lean = found
-    fallback = moved_bytes(arms[1], traffic)
-    if fallback is None or lean.kv_bytes is not None or fallback.kv_bytes is not None:
-        return None
-    return MovedBytes(
-        weight_bytes=lean.weight_bytes + traffic.escalated_share * fallback.weight_bytes,
-        kv_bytes=None,
-        factor=max(lean.factor, fallback.factor),
-        source=f"the lean arm always ({lean.source}), the fallback {traffic.escalated_share:.0%} of the "
-        f"time ({fallback.source})",
-    )
+        weights, factor = weights + share * found.weight_bytes, max(factor, found.factor)
+        often = "for every input" if place == 0 else f"for {most}{100 * share:.0f} % of those measured"
+        told.append(f"{model.backend} {often} ({found.source})")
+    return MovedBytes(weight_bytes=weights, kv_bytes=None, factor=factor, source=", ".join(told))
+
+
+def _models_in_order(cascade: Candidate) -> list[Candidate] | None:
+    """The models in the order they are asked in; None where they do not lie in folders of their own."""
+    found, rest = [], cascade
+    while rest.backend == "cascade":
+        route = rest.settings.get("route", {})
+        folders = [route.get(arm, {}).get("candidate") for arm in ("lean", "fallback")]
+        if None in folders:
+            return None
+        try:
+            lean, rest = (Candidate.at(rest.path / folder) for folder in folders)
+        except JettisonError:
+            return None
+        found.append(lean)
+    return [*found, rest]
 
 
 def _pass_bytes(candidate: Candidate) -> tuple[float, bool] | None:

@@ -78,6 +78,7 @@ class Subject:
             prompt_tokens=mean([one.prompt_tokens for one in self.traffic]),
             completion_tokens=mean([one.completion_tokens for one in self.traffic]),
             escalated_share=mean([one.escalated_share for one in self.traffic]),
+            escalated_twice_share=mean([one.escalated_twice_share for one in self.traffic]),
         )
 
     def begin_opening(self, process: MeasuredProcess, opened: Opened) -> None:

@@ -187,6 +187,8 @@ def _traffic(outputs: Sequence[Any]) -> dict[str, float | None]:
         "prompt_tokens": sum(prompts) / len(prompts) if prompts else None,
         "completion_tokens": sum(written) / len(written) if written else None,
         "escalated_share": sum(output.escalated for output in outputs) / max(1, len(outputs)),
+        "escalated_twice_share": sum((output.arm or "").count("fallback") > 1 for output in outputs)
+        / max(1, len(outputs)),
     }
 
 
