@@ -19,6 +19,7 @@ from jettison.decide.report import rewrite_report, write_report
 from jettison.decide.report_markdown import escaped, markdown_page
 from jettison.decide.report_pages import html_page
 from jettison.decide.report_pareto import quality_against_cost
+from jettison.decide.report_sections import tried_rows
 from jettison.decide.report_types import ReportContent, read_report_content, write_report_content
 from jettison.decide.report_words import (
     cost_words,
@@ -146,6 +147,19 @@ def test_both_pages_say_the_same_things() -> None:
     ):
         assert said in html
         assert said in markdown.replace("\\", "")
+
+
+def test_what_was_tried_shows_a_gain_above_zero_as_every_other_difference() -> None:
+    """`pruned-50+int8` loses 2.1 points on dev, the released cascade 0.2."""
+    rows = {row.name: row.difference for row in tried_rows(example_content().tried)}
+    assert rows == {
+        "static+int8 cascade": "-0.2",
+        "pruned-50+int8": "-2.1",
+        "vocabulary-8k": "0.0",
+        "bfloat16": "",
+    }
+    better = msgspec.structs.replace(example_content().tried[0], dev_loss_vs_incumbent=-0.01)
+    assert tried_rows([better])[0].difference == "+1.0"
 
 
 def test_markdown_tables_keep_their_columns_whatever_the_cells_hold() -> None:

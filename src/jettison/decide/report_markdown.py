@@ -281,13 +281,13 @@ def _tried(content: ReportContent) -> list[str]:
     if not content.tried:
         return []
     ratio = view.ratio_heading(content.decision)
-    header = ["Candidate", "Outcome", "Why", "Dev score", "Loss, points", ratio, "Size"]
+    header = ["Candidate", "Outcome", "Why", "Dev score", "Difference, points", ratio, "Size"]
     tried = sections.tried_rows(content.tried)
-    rows = [[r.name, r.status, r.reason, r.score, r.loss, r.cpu, r.size] for r in tried]
+    rows = [[r.name, r.status, r.reason, r.score, r.difference, r.cpu, r.size] for r in tried]
     made = [[r.name, r.steps, "; ".join(r.stages)] for r in tried]
     return [
         "## What was tried",
-        "All scores here are of dev.",
+        "All scores here are of dev; a difference is to the incumbent's, above zero where it is better.",
         _table(header, rows),
         *_folded("How each was made", [_table(["Candidate", "Steps", "Each step"], made)]),
     ]

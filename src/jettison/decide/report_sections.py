@@ -54,7 +54,7 @@ class TriedRow:
     status: str
     reason: str
     score: str
-    loss: str
+    difference: str
     cpu: str
     size: str
     stages: tuple[str, ...]
@@ -131,7 +131,7 @@ def tried_rows(tried: Sequence[Tried]) -> list[TriedRow]:
             status=one.status,
             reason=one.reason,
             score=words.percent(one.dev_score) if one.dev_score is not None else "",
-            loss=_loss(one.dev_loss_vs_incumbent),
+            difference=_difference(one.dev_loss_vs_incumbent),
             cpu=words.two_digits(one.cpu_ratio) if one.cpu_ratio is not None else "",
             size=words.size(one.bytes) if one.bytes is not None else "",
             stages=tuple(_stage_words(stage) for stage in one.stages),
@@ -260,7 +260,7 @@ def _stage_words(stage: StageEffect) -> str:
     parts = []
     if stage.dev_loss is not None:
         verb = "gains" if stage.dev_loss < 0 else "loses"
-        parts.append(f"{verb} {_loss(abs(stage.dev_loss))} points on dev")
+        parts.append(f"{verb} {words.points(abs(stage.dev_loss)).lstrip('+')} points on dev")
     if stage.cpu_ratio is not None:
         parts.append(f"CPU {words.times_less(stage.cpu_ratio)}")
     if stage.bytes is not None:
@@ -270,8 +270,9 @@ def _stage_words(stage: StageEffect) -> str:
     return f"{stage.step}: {', '.join(parts)}" if parts else stage.step
 
 
-def _loss(value: float | None) -> str:
-    return "" if value is None else words.points(value).lstrip("+")
+def _difference(loss: float | None) -> str:
+    """In points, above zero where the candidate is better, as everywhere on the page."""
+    return "" if loss is None else words.points(-loss)
 
 
 def _gate_row(result: GateResult) -> GateRow:

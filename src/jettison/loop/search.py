@@ -327,7 +327,9 @@ def _try(making: Making, recipe: Recipe, findings: Findings) -> None:
     looked_at = first_look(workspace)
     reference = mean_score(incumbent.records_of(looked_at), workspace.scorer)
     if look is not None and reference is not None and reference - look > HOPELESS_LOSS:
-        reason = f"loses {reference - look:.1%} on a first look at {len(looked_at)} dev examples"
+        reason = (
+            f"loses {100 * (reference - look):.1f} points on a first look at {len(looked_at)} dev examples"
+        )
         told = _with_draw(reason, recipe)
         findings.tried.append(not_tried(recipe, told, status="dropped", score=look))
         workspace.watcher.found(f"{recipe.name}: dropped, {reason}")
@@ -336,7 +338,7 @@ def _try(making: Making, recipe: Recipe, findings: Findings) -> None:
     findings.contenders.append(contender)
     score, base = contender.dev_score, incumbent.dev_score
     if score is not None and base is not None:
-        workspace.watcher.found(f"{recipe.name}: {score:.1%} on dev ({score - base:+.1%})")
+        workspace.watcher.found(f"{recipe.name}: {score:.1%} on dev ({100 * (score - base):+.1f} points)")
 
 
 def _made(making: Making, recipe: Recipe) -> Candidate | str:
