@@ -9,6 +9,7 @@ import pytest
 
 from jettison.decide.decide import Evidence, decide
 from jettison.decide.render import decision_markdown, exit_code, read_decision, write_decision
+from jettison.decide.report_sections import gate_rules
 from jettison.decide.report_view import arm_names, tiles, weakest_check, who_answered
 from jettison.decide.tell import headline
 from jettison.decision import (
@@ -149,6 +150,20 @@ def test_alpha_is_split_between_nominee_and_fallback_and_not_spent_otherwise() -
     assert alphas == pytest.approx({"a": 0.02, "b": 0.005})
     alone = decided(evidence("a", GOOD, role="nominee"), evidence("c", GOOD, role="shown"))
     assert alone.candidates[1].gates[0].alpha == 0.025
+
+
+def test_the_rules_say_why_nominees_stand_at_other_confidences_and_name_the_rule_of_cost() -> None:
+    both = decided(evidence("a", GOOD, role="nominee"), evidence("b", GOOD, role="fallback"))
+    share, place = gate_rules(both)[1:]
+    assert "2 % for the nominee a and 0.5 % for the second nominee b" in share
+    assert "a confidence of 98 % and 99.5 % in their rows, and intervals of 96 % and 99 %" in share
+    assert place.startswith("A candidate must earn its place: the CPU time over the incumbent's is shown")
+    assert both.caveats[0].endswith("(2 % for the nominee, 0.5 % for the second nominee).")
+    assert "fallback" not in decision_markdown(both)
+    alone = gate_rules(decided(evidence("a", GOOD, role="nominee")))
+    assert len(alone) == 2
+    again = gate_rules(decided(evidence("a", GOOD, role="nominee"), n_test_reads=3))
+    assert "decision 3 on this test split, which leaves it 1/4 of the error probability" in again[1]
 
 
 def test_the_fallback_is_released_when_the_nominee_fails() -> None:

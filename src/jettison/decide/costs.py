@@ -16,6 +16,8 @@ COSTS = (
     "energy_j",
     "usd_per_1000",
 )
+EARNS_ITS_PLACE = "earns its place"
+"""Method of the result that every candidate has: whether it costs less than the incumbent."""
 
 
 def judge_at_most(gate: AtMost, cost: CostSummary) -> GateResult:
@@ -90,7 +92,7 @@ def judge_cheaper(incumbent: CostSummary, candidate: CostSummary) -> GateResult:
         reason=reason,
         candidate=None if ratio is None else ratio.value,
         difference=None,
-        method="earns its place",
+        method=EARNS_ITS_PLACE,
     )
 
 

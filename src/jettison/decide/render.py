@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from jettison.decide.certified import certified_words
-from jettison.decide.words import figure, in_units, share, signed
+from jettison.decide.words import ROLE_WORDS, figure, in_units, share, signed
 from jettison.decision import (
     EXIT_CODE,
     FORMAT,
@@ -153,7 +153,7 @@ def _candidate_table(decision: Decision) -> str:
         ratio, size = report.cost.ratio, report.cost.bytes
         cells = [
             f"**{report.name}**" if report.name == decision.chosen else report.name,
-            report.role,
+            ROLE_WORDS.get(report.role, report.role),
             NOT_KNOWN if report.role == "incumbent" else report.verdict.value,
             NOT_KNOWN if accuracy is None else share(accuracy),
             NOT_KNOWN
@@ -169,7 +169,8 @@ def _candidate_table(decision: Decision) -> str:
 def _gate_section(report: CandidateReport) -> str:
     certified = certified_words(report.gates)
     told = f"\n\n{certified}" if certified else ""
-    return f"### {report.name} ({report.role}): {report.verdict.value}\n\n{gate_table(report.gates)}{told}"
+    role = ROLE_WORDS.get(report.role, report.role)
+    return f"### {report.name} ({role}): {report.verdict.value}\n\n{gate_table(report.gates)}{told}"
 
 
 def _gate_row(result: GateResult) -> str:

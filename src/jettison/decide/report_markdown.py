@@ -132,7 +132,13 @@ def _slices(decision: Decision) -> list[str]:
         if (told := certified_words(c.gates, written=words.slice_words))
     ]
     return (
-        ["## Gates, slice by slice", _table(header, rows), _list([*left_out, *certified])] if rows else []
+        [
+            "## Gates, slice by slice",
+            _table(header, rows),
+            _list([*left_out, *certified, *sections.alpha_words(decision)]),
+        ]
+        if rows
+        else []
     )
 
 
@@ -305,7 +311,7 @@ def _gates(decision: Decision) -> list[str]:
     score_cells = [[where, name, *figures, n] for where, n, name, figures in scores]
     return [
         "## How the gates were computed",
-        _list(sections.gate_rules(decision.gates)),
+        _list(sections.gate_rules(decision)),
         *(_folded("Each verdict in words", [_table(header, rows)]) if rows else []),
         *(
             _folded("All scores, slice by slice", [_table(score_header, score_cells)])

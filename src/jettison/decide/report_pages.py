@@ -75,6 +75,7 @@ def _middle(content: ReportContent) -> dict[str, Any]:
     flips, n_left_out = sections.flip_rows(content)
     return {
         "forests": _forests(decision),
+        "alpha_words": sections.alpha_words(decision),
         "flips": flips,
         "n_flips_left_out": n_left_out,
         "flip_counts": sections.flip_count_words(content),
@@ -159,7 +160,7 @@ def _bottom(content: ReportContent) -> dict[str, Any]:
     return {
         "content": content,
         "tried": sections.tried_rows(content.tried),
-        "gate_rules": sections.gate_rules(decision.gates),
+        "gate_rules": sections.gate_rules(decision),
         "gate_tables": [_gate_table(c, decision) for c in view.contenders(decision)],
         "score_names": [words.metric_words(name) for name in score_names],
         "scores": scores,

@@ -7,8 +7,10 @@ import msgspec
 
 from jettison.candidate import AppliedStep
 from jettison.decide import report_words as words
+from jettison.decide.costs import EARNS_ITS_PLACE
 from jettison.decide.report_types import FlipExample, ReportContent, StageEffect, Tried
-from jettison.decide.report_view import blocked_by, contenders, css_of, flips_of
+from jettison.decide.report_view import blocked_by, contenders, css_of, flips_of, ratio_words
+from jettison.decide.words import ROLE_WORDS
 from jettison.decision import (
     AtMost,
     CandidateReport,
@@ -146,8 +148,49 @@ def gate_rows(candidate: CandidateReport) -> list[GateRow]:
     return [_gate_row(result) for result in results]
 
 
-def gate_rules(gates: Sequence[Gate]) -> list[str]:
-    """Each gate as a sentence."""
+def gate_rules(decision: Decision) -> list[str]:
+    """Each gate as a sentence, how the error probability is shared, and what all must hold."""
+    return [*_gate_sentences(decision.gates), *alpha_words(decision), *_place_words(decision)]
+
+
+def alpha_words(decision: Decision) -> list[str]:
+    """Why the rows of nominee and second nominee stand at other confidences than the rule names."""
+    told = []
+    eligible = [c for c in contenders(decision) if c.role in ("nominee", "fallback")]
+    spent = {c.name: r.alpha for c in eligible for r in c.gates if r.alpha is not None}
+    if len(spent) > 1:
+        parts = [
+            f"{100 * spent[c.name]:.3g} % for the {ROLE_WORDS.get(c.role, c.role)} {c.name}"
+            for c in eligible
+            if c.name in spent
+        ]
+        sure = " and ".join(f"{100 * (1 - alpha):.4g} %" for alpha in spent.values())
+        wide = " and ".join(f"{100 * (1 - 2 * alpha):.4g} %" for alpha in spent.values())
+        told.append(
+            "Either of two nominees may be released, so they share the gates' error probability, and "
+            f"together are wrong no more often than it says: {' and '.join(parts)}. Hence a confidence of "
+            f"{sure} in their rows, and intervals of {wide}, which leave that much out at each end. What "
+            "cannot be released is shown at the whole of it."
+        )
+    if decision.n_test_reads > 1:
+        told.append(
+            f"This is decision {decision.n_test_reads} on this test split, which leaves it "
+            f"1/{2 ** (decision.n_test_reads - 1):,} of the error probability."
+        )
+    return told
+
+
+def _place_words(decision: Decision) -> list[str]:
+    """The rule that no setting names."""
+    if not any(r.method == EARNS_ITS_PLACE for c in contenders(decision) for r in c.gates):
+        return []
+    return [
+        f"A candidate must earn its place: the {ratio_words(decision)} over the incumbent's is shown to be "
+        "under 1.00 (the upper end of its interval), or it is smaller on disk."
+    ]
+
+
+def _gate_sentences(gates: Sequence[Gate]) -> list[str]:
     sentences = []
     for gate in gates:
         match gate:

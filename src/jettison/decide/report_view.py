@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jettison.decide import report_words as words
 from jettison.decide.report_types import FlipExample, ReportContent
 from jettison.decide.tell import by_room
+from jettison.decide.words import ROLE_WORDS
 from jettison.decision import CandidateReport, Decision, GateResult, Interval, NotWorse, Verdict
 
 
@@ -27,7 +28,7 @@ class CandidateRow:
     css: str
     """Class of its color and shape: ship, block, unsure, incumbent."""
     note: str
-    """Chosen, fallback, measured but not eligible, ..."""
+    """Chosen, second nominee, measured but not eligible, ..."""
     blocked_by: str
     score: str
     difference: str
@@ -257,7 +258,7 @@ def _candidate_row(candidate: CandidateReport, decision: Decision, metric: str) 
     result = weakest_check(candidate)
     difference = result.difference if result is not None else None
     ratio = candidate.cost.ratio
-    notes = {"shown": "measured, not nominated", "fallback": "nominated second", "nominee": "nominated"}
+    notes = {"shown": "measured, not nominated", "nominee": "nominated", **ROLE_WORDS}
     note = "released" if candidate.name == decision.chosen else notes.get(candidate.role, "")
     return CandidateRow(
         name=candidate.name,

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from jettison.decide.costs import EARNS_ITS_PLACE
 from jettison.decide.words import (
     NONE_REALISTIC,
+    ROLE_WORDS,
     TOO_NEAR,
     about,
     count,
@@ -137,7 +139,7 @@ def _error_rate(gates: Sequence[Gate], shares: Mapping[str, float], left: float)
     split = ""
     if len(shares) > 1:
         parts = ", ".join(
-            f"{100 * alpha * part:.3g} % for the {role}"
+            f"{100 * alpha * part:.3g} % for the {ROLE_WORDS.get(role, role)}"
             for role, part in sorted(shares.items(), key=lambda item: -item[1])
         )
         split = f" ({parts})"
@@ -288,6 +290,6 @@ def _failure(result: GateResult) -> str:
     if result.gate == "not_worse":
         where = "" if result.slice in (None, "all") else f" on {result.slice}"
         return f"loses more than the margin of {share(result.limit, 'point')}{where}"
-    if result.method == "earns its place":
+    if result.method == EARNS_ITS_PLACE:
         return "does not cost less"
     return f"breaks the limit of {result.metric}"

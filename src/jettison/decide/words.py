@@ -4,6 +4,8 @@ from typing import Literal
 
 from jettison.decision import ratio_figure
 
+ROLE_WORDS = {"fallback": "second nominee"}
+"""A role as people read it where its name says something else: an arm of a cascade is a fallback, too."""
 MOST_MORE = 100_000
 MOST_MORE_TIMES = 20
 """More examples than this many, and than so many times those there are, nobody will label."""
