@@ -19,7 +19,7 @@ from jettison.decide.report import rewrite_report, write_report
 from jettison.decide.report_markdown import escaped, markdown_page
 from jettison.decide.report_pages import html_page
 from jettison.decide.report_pareto import quality_against_cost
-from jettison.decide.report_sections import tried_rows
+from jettison.decide.report_sections import flip_count_words, tried_rows
 from jettison.decide.report_types import ReportContent, read_report_content, write_report_content
 from jettison.decide.report_words import (
     cost_words,
@@ -324,7 +324,7 @@ def test_many_long_flips_stay_under_half_a_megabyte() -> None:
     flips = [msgspec.structs.replace(flip, input="long text " * 2000) for flip in example_flips() * 60]
     page = html_page(ReportContent(decision=example_decision(), flips=tuple(flips)))
     assert len(page.encode()) < 500_000
-    assert "more of them are in" in page
+    assert f"{CASCADE}: 40 can be read here, 120 in report.json." in page
 
 
 def test_of_many_slices_those_that_fail_are_shown_and_the_rest_counted() -> None:
@@ -373,6 +373,18 @@ def test_changed_answers_are_counted_and_those_of_the_released_one_come_up_first
     assert said in markdown.replace("\\", "")
     assert f'<option value="{CASCADE}" selected>' in html
     assert html.count(" selected>") == 1
+
+
+def test_how_many_changed_answers_can_be_read_is_told_of_each_candidate_by_itself() -> None:
+    (ours,) = (flip for flip in example_flips() if flip.candidate == CASCADE and flip.harmful)
+    counts = {CASCADE: Flips(harmful=139, beneficial=187, churn=0, both_right=4533, n=6147)}
+    content = msgspec.structs.replace(
+        example_content(), flips=(*example_flips(), *[ours] * 58), flip_counts=counts
+    )
+    assert flip_count_words(content) == [
+        f"{CASCADE}: of 6,147 answers 326 changed, 139 from right to wrong, 187 from wrong to right; "
+        "40 can be read here, 60 in report.json."
+    ]
 
 
 def test_what_is_no_share_of_answers_is_written_as_the_number_it_is() -> None:

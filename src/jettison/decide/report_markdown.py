@@ -218,7 +218,7 @@ def _confidence(content: ReportContent) -> list[str]:
 
 
 def _flips(content: ReportContent) -> list[str]:
-    rows, n_left_out = sections.flip_rows(content)
+    rows = sections.flip_rows(content)
     if not rows:
         return []
     spotlight = view.spotlight(content.decision)
@@ -226,9 +226,8 @@ def _flips(content: ReportContent) -> list[str]:
     header = ["Change", "Candidate", "Input", "Right answer", "Incumbent", "Candidate's answer", "Where"]
     cells = [[r.kind_words, r.candidate, r.input, r.expected, r.incumbent, r.answer, r.where] for r in rows]
     first, others = cells[:N_READ], cells[N_READ:]
-    more = f"{n_left_out} more of them are in `report.json`." if n_left_out else ""
     counts = _list(sections.flip_count_words(content))
-    folded = _folded(f"{len(others)} more", [_table(header, others), more]) if others else [more]
+    folded = _folded(f"{len(others)} more", [_table(header, others)]) if others else []
     return ["## Changed answers to read", counts, _table(header, first), *folded]
 
 

@@ -72,12 +72,11 @@ def _top(decision: Decision) -> dict[str, Any]:
 
 def _middle(content: ReportContent) -> dict[str, Any]:
     decision = content.decision
-    flips, n_left_out = sections.flip_rows(content)
+    flips = sections.flip_rows(content)
     return {
         "forests": _forests(decision),
         "alpha_words": sections.alpha_words(decision),
         "flips": flips,
-        "n_flips_left_out": n_left_out,
         "flip_counts": sections.flip_count_words(content),
         "flip_choices": _flip_choices(flips, view.spotlight(decision)),
         "threads": _threads(decision),

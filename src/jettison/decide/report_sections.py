@@ -96,31 +96,37 @@ def shown_slices(candidate: CandidateReport) -> tuple[list[GateResult], int]:
     return [first, *rest[: MAX_SLICES - 1]], len(found) - MAX_SLICES
 
 
-def flip_rows(content: ReportContent) -> tuple[list[FlipRow], int]:
-    """Changed answers to show, harmful ones of all candidates first, and how many are left out."""
-    shown, n_left_out = [], 0
-    for candidate in contenders(content.decision):
-        flips = flips_of(content, candidate.name)
-        shown += flips[:MAX_FLIPS]
-        n_left_out += len(flips[MAX_FLIPS:])
-    shown.sort(key=lambda flip: not flip.harmful)
-    return [_flip_row(flip) for flip in shown], n_left_out
+def flip_rows(content: ReportContent) -> list[FlipRow]:
+    """Changed answers to show, harmful ones of all candidates first."""
+    shown = [
+        flip
+        for candidate in contenders(content.decision)
+        for flip in flips_of(content, candidate.name)[:MAX_FLIPS]
+    ]
+    return [_flip_row(flip) for flip in sorted(shown, key=lambda flip: not flip.harmful)]
 
 
 def flip_count_words(content: ReportContent) -> list[str]:
-    """How many answers of each candidate changed in all, and how."""
+    """How many answers of each candidate changed in all, how, and how many of them can be read where."""
     told = []
     for candidate in contenders(content.decision):
         flips = content.flip_counts.get(candidate.name)
+        kept = _kept_words(len(flips_of(content, candidate.name)))
         if flips is None:
+            told += [f"{candidate.name}: {kept}."] if kept else []
             continue
         changed = flips.harmful + flips.beneficial + flips.churn
         churn = f", {flips.churn:,} wrong both times but differently" if flips.churn else ""
         told.append(
             f"{candidate.name}: of {flips.n:,} answers {changed:,} changed, {flips.harmful:,} from right "
-            f"to wrong, {flips.beneficial:,} from wrong to right{churn}."
+            f"to wrong, {flips.beneficial:,} from wrong to right{churn}{f'; {kept}' if kept else ''}."
         )
     return told
+
+
+def _kept_words(n: int) -> str:
+    """Where one candidate's changed answers can be read; empty where all that were kept stand here."""
+    return f"{MAX_FLIPS} can be read here, {n} in report.json" if n > MAX_FLIPS else ""
 
 
 def tried_rows(tried: Sequence[Tried]) -> list[TriedRow]:
