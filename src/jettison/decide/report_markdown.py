@@ -94,7 +94,7 @@ def _candidates(decision: Decision) -> list[str]:
         metric,
         "Difference, points",
         view.ratio_heading(decision),
-        "Latency",
+        "Median latency",
         "Size",
     ]
     rows = [
