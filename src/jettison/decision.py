@@ -198,7 +198,7 @@ class MovedBytes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """Cost per task of one candidate at the task's own inputs, one at a time. None is not measured."""
+    """Cost per task of one candidate, one at a time, in a run on dev inputs. None is not measured."""
 
     cpu_s: Interval | None = None
     """CPU-seconds per task, batch of one."""

@@ -387,6 +387,20 @@ def test_how_many_changed_answers_can_be_read_is_told_of_each_candidate_by_itsel
     ]
 
 
+def test_a_slice_that_holds_every_example_is_not_listed_beside_all_of_them() -> None:
+    decision = example_decision()
+    common = "class_frequency=common"
+    named = tuple(
+        msgspec.structs.replace(
+            c, n={**c.n, common: c.n["all"]}, scores={**c.scores, common: c.scores["all"]}
+        )
+        for c in decision.candidates
+    )
+    slices = [row[0] for row in view.score_rows(msgspec.structs.replace(decision, candidates=named))[1]]
+    assert "all examples" in slices
+    assert common not in slices
+
+
 def test_what_is_no_share_of_answers_is_written_as_the_number_it_is() -> None:
     assert [score_words(name, 0.497) for name in ("log_loss", "aurc", "brier", "ece", "accuracy")] == [
         "0.497",

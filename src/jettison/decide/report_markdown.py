@@ -240,6 +240,7 @@ def _costs(content: ReportContent) -> list[str]:
     others = [row for row in tables.measured if row not in first]
     return [
         "## Costs",
+        "One task at a time on the task's dev inputs, each candidate in its own process.",
         _table(header, _cost_cells(first)),
         *_folded("More that was measured", [_table(header, _cost_cells(others))] if others else []),
         *_folded(ESTIMATED_TITLE, _estimates(header, tables.estimated)),

@@ -78,7 +78,7 @@ def _middle(content: ReportContent) -> dict[str, Any]:
         "alpha_words": sections.alpha_words(decision),
         "flips": flips,
         "flip_counts": sections.flip_count_words(content),
-        "flip_choices": _flip_choices(flips, view.spotlight(decision)),
+        "flip_choices": _flip_choices(flips, decision),
         "threads": _threads(decision),
         "costs": cost_tables(cost_rows([c.cost for c in decision.candidates])),
         "names": [c.name for c in decision.candidates],
@@ -202,8 +202,9 @@ def _forests(decision: Decision) -> list[dict[str, Any]]:
     ]
 
 
-def _flip_choices(flips: list[sections.FlipRow], first: CandidateReport | None) -> list[dict[str, Any]]:
-    """Filters: by candidate (`first` to begin with), slice, what happened; each where there is a choice."""
+def _flip_choices(flips: list[sections.FlipRow], decision: Decision) -> list[dict[str, Any]]:
+    """Filters: by candidate (one to begin with), slice, what happened; each where there is a choice."""
+    first = view.spotlight(decision)
     candidates = list(dict.fromkeys(flip.candidate for flip in flips))
     slices = sorted({part for flip in flips for part in flip.slices.split("|") if part})
     kinds = {flip.kind: flip.kind_words for flip in flips}

@@ -9,7 +9,14 @@ from jettison.candidate import AppliedStep
 from jettison.decide import report_words as words
 from jettison.decide.costs import EARNS_ITS_PLACE
 from jettison.decide.report_types import FlipExample, ReportContent, StageEffect, Tried
-from jettison.decide.report_view import blocked_by, contenders, css_of, flips_of, ratio_words
+from jettison.decide.report_view import (
+    blocked_by,
+    contenders,
+    css_of,
+    flips_of,
+    is_all_by_another_name,
+    ratio_words,
+)
 from jettison.decide.words import ROLE_WORDS
 from jettison.decision import (
     AtMost,
@@ -103,7 +110,7 @@ def flip_rows(content: ReportContent) -> list[FlipRow]:
         for candidate in contenders(content.decision)
         for flip in flips_of(content, candidate.name)[:MAX_FLIPS]
     ]
-    return [_flip_row(flip) for flip in sorted(shown, key=lambda flip: not flip.harmful)]
+    return [_flip_row(flip, content.decision) for flip in sorted(shown, key=lambda flip: not flip.harmful)]
 
 
 def flip_count_words(content: ReportContent) -> list[str]:
@@ -280,12 +287,13 @@ def candidate_headline(candidate: CandidateReport, decision: Decision) -> str:
     return word if css_of(candidate, decision) == "ship" or not why else f"{word}: {why}"
 
 
-def _flip_row(flip: FlipExample) -> FlipRow:
+def _flip_row(flip: FlipExample, decision: Decision) -> FlipRow:
     helped = flip.candidate_output == flip.expected and flip.incumbent_output != flip.expected
     kind = "harmful" if flip.harmful else "helpful" if helped else "other"
     said = {"harmful": "Now wrong", "helpful": "Now right", "other": "Wrong both times, differently"}
     text = flip.input
-    slices = [f"{key}={value}" for key, value in flip.slices.items()]
+    named = [f"{key}={value}" for key, value in flip.slices.items()]
+    slices = [name for name in named if not is_all_by_another_name(name, decision)]
     return FlipRow(
         candidate=flip.candidate,
         kind=kind,

@@ -235,11 +235,18 @@ def flips_of(content: ReportContent, candidate: str) -> list[FlipExample]:
     )
 
 
+def is_all_by_another_name(slice_name: str, decision: Decision) -> bool:
+    """Whether a slice holds every test example, so that its row would say again what that of all says."""
+    n = incumbent_of(decision).n
+    return slice_name != "all" and "all" in n and n.get(slice_name) == n["all"]
+
+
 def score_rows(decision: Decision) -> tuple[list[str], list[tuple[str, str, str, list[str]]]]:
     """Metric names, and rows of (slice, n, candidate, figures) for every slice and candidate."""
     tables = [scores for c in decision.candidates for scores in c.scores.values()]
     metrics = list(dict.fromkeys(m for scores in tables for m, v in scores.items() if v is not None))
-    slices = list(dict.fromkeys(name for c in decision.candidates for name in c.scores))[:MAX_SCORED]
+    every = dict.fromkeys(name for c in decision.candidates for name in c.scores)
+    slices = [name for name in every if not is_all_by_another_name(name, decision)][:MAX_SCORED]
     rows = []
     for name in slices:
         for candidate in decision.candidates:

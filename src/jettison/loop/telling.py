@@ -50,7 +50,7 @@ def report_content(
         inputs: Text of each test example by id.
     """
     chances = {
-        o.name: f"{100 * o.chance:.0f} % likely to pass, by dev; weakest: {o.weakest}"
+        o.name: f"{100 * o.chance:.0f} % likely to pass, by dev; least likely: {o.weakest}"
         for o in ballot.outlooks
     }
     measured = (*findings.contenders, *findings.arms, *finalists)
