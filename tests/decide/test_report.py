@@ -40,6 +40,7 @@ from jettison.errors import InvalidInput
 
 from .report_example import CASCADE, HOSTILE, example_content, example_decision, example_flips
 
+LATENCIES = ("latency_p50_s", "latency_p95_s", "latency_p99_s")
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
 
@@ -424,6 +425,32 @@ def test_nothing_of_the_page_is_cut_off_on_a_phone_or_a_desk(tmp_path: Path) -> 
             right = "Math.max(...[...document.querySelectorAll('main table.stack td, main p, main li')]"
             inner = "document.querySelector('main').getBoundingClientRect().right"
             assert shown.run(f"{right}.map((e) => e.getBoundingClientRect().right)) <= {inner} + 1")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.slow
+def test_costs_of_five_candidates_fit_a_desk_with_their_intervals(tmp_path: Path) -> None:
+    decision = example_decision()
+    wide = {name: Interval(value=2.93e-4, low=1.47e-4, high=1.31e-3) for name in LATENCIES}
+    names = {"static+int8 cascade": "linear→static→onnx-int8", "int8": "static→onnx-int8"}
+    candidates = tuple(
+        msgspec.structs.replace(
+            c, name=names.get(c.name, c.name), cost=msgspec.structs.replace(c.cost, intervals=wide)
+        )
+        for c in decision.candidates
+    )
+    chosen = names[CASCADE]
+    page = html_page(
+        ReportContent(decision=msgspec.structs.replace(decision, candidates=candidates, chosen=chosen))
+    )
+    (tmp_path / "report.html").write_text(page, encoding="utf-8")
+    with browser(tmp_path / "profile") as shown:
+        shown.size(1200, 900)
+        shown.go((tmp_path / "report.html").as_uri())
+        over = (
+            "[...document.querySelectorAll('#costs ~ .scroll')].map((e) => e.scrollWidth - e.clientWidth)"
+        )
+        assert shown.run(f"Math.max(...{over})") <= 0
 
 
 def test_numbers_read_as_people_write_them() -> None:
