@@ -48,8 +48,8 @@ MAX_SCORED = 40
 SMALLEST_ROOM = "smallest room to the margin"
 """Why a check is named among several: the lower end of its interval comes nearest to what is allowed."""
 DIFFERENCE_LEAD = (
-    "A difference is of the check that decides: the one with the smallest room between the lower end of "
-    "its interval and the loss that is allowed, of broken ones first."
+    "The difference shown is that of the check with the smallest room between the lower end of its "
+    "interval and the loss that is allowed; where checks are broken or open, of those alone."
 )
 
 
