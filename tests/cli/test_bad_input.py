@@ -95,6 +95,22 @@ SETTINGS = {
         settings(more='[[gates]]\ntype = "at_most"\ncost = "carbon"\nlimit = 1.0'),
         "gates.cost must be one of",
     ),
+    "unknown setting of a gate": (
+        settings(more='[[gates]]\ntype = "not_worse"\nslice = ["domain=*"]'),
+        "at `$.gates[0]`, got 'slice'. Did you mean 'slices'?",
+    ),
+    "unknown setting of a limit": (
+        settings(more='[[gates]]\ntype = "at_most"\ncost = "bytes"\nlimit = 1.0\nlimt = 2.0'),
+        "at `$.gates[0]`, got 'limt'. Did you mean 'limit'?",
+    ),
+    "unknown setting of suites": (
+        settings(more="[suites]\nper_exmple = 3"),
+        "at `$.suites`, got 'per_exmple'. Did you mean 'per_example'?",
+    ),
+    "unknown setting of a recipe": (
+        settings(more='[[recipes]]\nname = "x"\nstep = "prune"\nsteps = [{step = "prune"}]'),
+        "recipes[0] must have settings among",
+    ),
     "unknown gate": (settings(more='[[gates]]\ntype = "vibes"'), "vibes"),
     # What an incumbent of hours need not be asked for: it is not even there.
     "labels of no scorer": (

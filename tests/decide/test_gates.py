@@ -6,7 +6,7 @@ import pytest
 
 from jettison.decide.gates import judge_at_most, judge_cheaper, judge_not_worse
 from jettison.decide.words import about, is_realistic
-from jettison.decision import AtMost, CostSummary, Flips, Interval, NotWorse, ScorerErrors, Verdict
+from jettison.decision import AtMost, CostSummary, Flips, Gate, Interval, NotWorse, ScorerErrors, Verdict
 from jettison.errors import InvalidInput, UnknownName
 from jettison.stats.paired import paired_test
 from judged_records import cost, flipped, records_of
@@ -305,3 +305,11 @@ def test_a_scorer_no_better_than_chance_decides_nothing() -> None:
     assert "no better than chance" in result.reason
     with pytest.raises(InvalidInput, match=r"counts from 0 to n = 983, got 2000"):
         judged(300, harmful=0, scorer_errors={"all": msgspec.structs.replace(ERRS, n_right_passed=2000)})
+
+
+def test_a_gate_of_a_newer_version_still_opens():
+    text = (
+        b'[{"type":"not_worse","margin":0.02,"new":1},{"type":"at_most","cost":"bytes","limit":1,"new":1}]'
+    )
+    gates = msgspec.json.decode(text, type=tuple[Gate, ...])
+    assert gates == (NotWorse(margin=0.02), AtMost(cost="bytes", limit=1))

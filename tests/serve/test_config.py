@@ -15,6 +15,21 @@ inner = {type = "single", candidate = "release"}
 """
 
 
+ONE = '{type = "single", candidate = "release"}'
+SPLIT = f"""[route]
+type = "split"
+treatment_share = 0.1
+salt = "s"
+control = {ONE}
+treatment = {ONE}
+"""
+LEAN = f"""[route]
+type = "cascade"
+threshold = 0.5
+lean = {{type = "single", candidat = "release"}}
+fallback = {ONE}
+"""
+
 PLAIN_KEY = "[[keys]]\nname = 'a'\nsha256 = 'jt-plain'"
 
 
@@ -22,7 +37,10 @@ PLAIN_KEY = "[[keys]]\nname = 'a'\nsha256 = 'jt-plain'"
     ("text", "message"),
     [
         ("release = ", r"must be TOML"),
-        ("relaese = 'x'", r"Object contains unknown field `relaese`"),
+        ("relaese = 'x'", r"got 'relaese'\. Did you mean 'release'\?"),
+        (f"release = 'r'\n{SPLIT}saltt = 'x'", r"at `\$\.route`, got 'saltt'\. Did you mean 'salt'\?"),
+        (f"release = 'r'\n{LEAN}", r"at `\$\.route\.lean`, got 'candidat'\. Did you mean 'candidate'\?"),
+        ("[upstreams.x]\nurl = 'x'\nmodle = 'm'", r"at `\$\.upstreams\.x`, got 'modle'\. Did you mean"),
         ("release = 'r'\n[limits]\nbody_bytes = 'many'", r"got `str` - at `\$\.limits\.body_bytes`"),
         ("release = 'r'\nport = 99999", r"must be in 0-65535, got 99999 - at `\$\.port`"),
         ("release = 'r'\n[upstreams.x]\nurl = 'ftp://x'", r"\$\.upstreams\.x\.url must be an address"),

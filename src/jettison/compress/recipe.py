@@ -16,6 +16,7 @@ from jettison.compress.recipe_texts import counts_below, draw_where_short
 from jettison.compress.recipe_types import Recipe as Recipe
 from jettison.compress.recipe_types import Surroundings as Surroundings
 from jettison.errors import InvalidInput, JettisonError
+from jettison.task.unknown_keys import refuse_unknown_keys
 
 EXTRAS = {
     "torch": ("torch", "transformers"),
@@ -119,11 +120,12 @@ def recipes_from(given: list[dict[str, Any]]) -> tuple[Recipe, ...]:
     """Recipes as a user wrote them in `jettison.toml`.
 
     Raises:
-        InvalidInput: A recipe has no name or steps, or two share a name.
+        InvalidInput: A recipe has no name or steps, or an unknown key, or two share a name.
         UnknownName: A step is not installed.
     """
     recipes = []
     for index, item in enumerate(given):
+        refuse_unknown_keys(item, Recipe, where=f"recipes[{index}]")
         try:
             recipe = msgspec.convert(item, Recipe)
         except msgspec.ValidationError as error:

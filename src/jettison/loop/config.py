@@ -2,7 +2,6 @@
 
 import re
 import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from jettison.cost.slo import read_slo
 from jettison.decide.costs import COSTS
 from jettison.decision import AtMost, Gate, NotWorse
 from jettison.errors import InvalidInput
+from jettison.task.unknown_keys import refuse_unknown_keys
 
 MOST_THREADS = 1024
 ENDPOINT_PATHS = ("answers", "logged")
@@ -137,14 +137,7 @@ def read_config(path: Path) -> RunConfig:
         ) from error
     except OSError as error:
         raise InvalidInput(f"{path} must be a readable file, got {error.strerror}.") from error
-    unknown = sorted(set(content) - set(RunConfig.__struct_fields__))
-    if unknown:
-        close = get_close_matches(unknown[0], RunConfig.__struct_fields__, 1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise InvalidInput(
-            f"{path} must have settings among {sorted(RunConfig.__struct_fields__)}, "
-            f"got {unknown[0]!r}.{hint}"
-        )
+    refuse_unknown_keys(content, RunConfig, where=str(path))
     try:
         config = msgspec.convert(content, RunConfig)
     except msgspec.ValidationError as error:
