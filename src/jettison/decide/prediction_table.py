@@ -3,9 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
 
 from jettison.errors import InvalidInput
 from jettison.record import Record
+from jettison.task.cells import short, text_of
 from jettison.task.tables import Table
 
 ID = ("example_id", "id")
@@ -78,8 +82,8 @@ class _Columns:
         return cls(table, found["example"], found["output"], found["expected"], found["score"], further)
 
     def record(self, row: int, digest: str, slice_columns: Sequence[str]) -> Record:
-        output, expected = self._text(self.output, row), self._text(self.expected, row)
-        error = self._text(self.further["error"], row)
+        output, expected = self._answer(self.output, row), self._answer(self.expected, row)
+        error = self._error(row)
         example = self._text(self.id, row)
         if example is None:
             raise InvalidInput(f"{self.id} must be given, got nothing at {self.table.place(row)}.")
@@ -110,20 +114,70 @@ class _Columns:
         )
 
     def _slices(self, row: int, slice_columns: Sequence[str]) -> dict[str, str]:
-        given = self.table.columns.get("slices", [None] * self.table.n_rows)[row]
         present = [column for column in slice_columns if column in self.table.columns]
         named = {column: self.table.columns[column][row] for column in present}
-        merged = {**(given if isinstance(given, dict) else {}), **named}
+        given = {} if "slices" in present else self._given_slices(row)
+        merged = {**given, **named}
         return {column: str(value) for column, value in merged.items() if value is not None}
 
+    def _given_slices(self, row: int) -> dict[str, Any]:
+        """The object in the column `slices`, or the JSON text of one, as CSV has it."""
+        given = self._value("slices", row)
+        if given is None or isinstance(given, dict):
+            return given or {}
+        try:
+            return msgspec.json.decode(given, type=dict[str, Any])
+        except (msgspec.DecodeError, TypeError) as error:
+            raise InvalidInput(
+                f'slices must be a JSON object, as {{"column": "value"}}, got {short(given)} '
+                f"at {self.table.place(row)}."
+            ) from error
+
+    def _value(self, column: str | None, row: int) -> Any:
+        """What stands there; None where nothing does."""
+        rows = None if column is None else self.table.columns.get(column)
+        value = None if rows is None else rows[row]
+        is_nothing = value == "" or (isinstance(value, float) and math.isnan(value))
+        return None if is_nothing else value
+
     def _text(self, column: str | None, row: int) -> str | None:
-        if column is None or column not in self.table.columns:
+        """As a task reads ids, groups and slices."""
+        value = self._value(column, row)
+        return None if value is None else str(value)
+
+    def _answer(self, column: str | None, row: int) -> str | None:
+        """As a task reads labels and answers: `true`, 1.0 as 1, an object as JSON."""
+        value = self._value(column, row)
+        if column is None or value is None:
             return None
-        value = self.table.columns[column][row]
+        if isinstance(value, str):
+            return value
         names = self.table.label_names.get(column)
         if names is not None and isinstance(value, int):
-            return names[value]
-        return None if value is None or value == "" else str(value)
+            if not -1 <= value < len(names):
+                raise InvalidInput(
+                    f"{column} must be from 0 to {len(names) - 1}, a position among its label names, "
+                    f"got {value} at {self.table.place(row)}."
+                )
+            return None if value == -1 else names[value]  # Hugging Face's mark of a hidden label
+        if isinstance(value, dict | list):
+            return msgspec.json.encode(value).decode()
+        if isinstance(value, int | float):
+            return text_of(value, column=column, place=self.table.place(row))
+        return str(value)
+
+    def _error(self, row: int) -> str | None:
+        """Why there is no answer, in words; False and 0, as flags are written, are no error."""
+        column = self.further["error"]
+        value = self._value(column, row)
+        if value is None or (isinstance(value, int | float) and not value):
+            return None
+        if not isinstance(value, str):
+            raise InvalidInput(
+                f"{column} must say in words what went wrong, or be empty or false where nothing did, "
+                f"got {short(value)} at {self.table.place(row)}."
+            )
+        return None if value.strip().lower() in ("", "0", "0.0", "false") else value
 
     def _number(self, column: str, row: int) -> float | None:
         value = self.table.columns[column][row] if column in self.table.columns else None

@@ -26,7 +26,7 @@ def list_of(value: Any, *, separator: str | None, column: str, place: str) -> li
         except msgspec.DecodeError as error:
             raise InvalidInput(f"{column} must be a JSON list at {place}: {error}.") from error
     raise InvalidInput(
-        f"{column} must be a list or the JSON text of one, got {_short(value)} at {place}. "
+        f"{column} must be a list or the JSON text of one, got {short(value)} at {place}. "
         "Text that is split by a mark needs `separator` under [data]."
     )
 
@@ -45,7 +45,7 @@ def text_of(value: Any, *, column: str, place: str) -> str:
         return str(value)
     if isinstance(value, str) and value.strip():
         return value
-    raise InvalidInput(f"{column} must be text or a number, not empty, got {_short(value)} at {place}.")
+    raise InvalidInput(f"{column} must be text or a number, not empty, got {short(value)} at {place}.")
 
 
 def object_of(value: Any, *, column: str, place: str) -> str:
@@ -60,10 +60,11 @@ def object_of(value: Any, *, column: str, place: str) -> str:
         except msgspec.DecodeError as error:
             raise InvalidInput(f"{column} must be a JSON object at {place}: {error}.") from error
     if not isinstance(value, dict):
-        raise InvalidInput(f"{column} must be a JSON object, got {_short(value)} at {place}.")
+        raise InvalidInput(f"{column} must be a JSON object, got {short(value)} at {place}.")
     return msgspec.json.encode(value).decode()
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as messages show it."""
     said = repr(value)
     return said if len(said) <= 80 else f"{said[:77]}..."

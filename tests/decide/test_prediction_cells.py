@@ -1,0 +1,68 @@
+"""What stands in a cell of a prediction file, and what two files may not say of one example."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jettison.decide.predictions import read_predictions
+from jettison.errors import InvalidInput
+
+
+def jsonl(path: Path, *columns: dict[str, object], n: int = 60) -> Path:
+    """`n` rows in turn of the columns given, each with an id."""
+    rows = [{"id": i, **columns[i % len(columns)]} for i in range(n)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+RIGHT = {"output": "a", "expected": "a"}
+
+
+@pytest.mark.parametrize("flag", [False, 0, 0.0, "", None, "False", "0", float("nan")])
+def test_a_flag_that_says_no_error_is_none(tmp_path, flag):
+    rows = [{"id": 1, **RIGHT, "error": flag}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    found = read_predictions(tmp_path / "a.parquet").records[0]
+    assert (found.error, found.scores) == (None, {"label": 1.0})
+
+
+def test_an_error_is_words(tmp_path):
+    assert (
+        read_predictions(jsonl(tmp_path / "a.jsonl", {**RIGHT, "error": "timed out"})).records[0].error
+        == "timed out"
+    )
+    for bad in (True, 1, ["x"], {"code": 500}):
+        with pytest.raises(InvalidInput, match=r"error must say in words .*a\.jsonl:1"):
+            read_predictions(jsonl(tmp_path / "a.jsonl", {**RIGHT, "error": bad}))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(True, "true"), (1.0, "1"), (2, "2"), (0.5, "0.5"), ({"a": 1}, '{"a":1}'), ("True", "True")],
+)
+def test_answers_are_spelled_as_in_the_task(tmp_path, value, said):
+    row = {"output": value, "expected": said}
+    found = read_predictions(jsonl(tmp_path / "a.jsonl", row, n=1)).records[0]
+    assert (found.output, found.scores) == (said, {"label": 1.0})
+
+
+def test_slices_may_be_the_json_text_of_an_object(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('id,output,expected,slices\n1,a,a,"{""lang"": ""de"", ""n"": null}"\n2,a,a,\n')
+    assert [r.slices for r in read_predictions(path).records] == [{"lang": "de"}, {}]
+    for bad in ("de", '"[1]"', "3"):
+        path.write_text(f"id,output,expected,slices\n1,a,a,{bad}\n")
+        with pytest.raises(InvalidInput, match=r"slices must be a JSON object.* at .*a\.csv:2"):
+            read_predictions(path)
+    assert read_predictions(path, slice_columns=["slices"]).records[0].slices == {"slices": "3"}
+
+
+def test_a_position_among_no_label_names_is_refused(tmp_path):
+    card = "---\ndataset_info:\n  features:\n  - name: output\n    dtype:\n      class_label:\n"
+    (tmp_path / "README.md").write_text(f"{card}        names: {{'0': a, '1': b}}\n---\n")
+    jsonl(tmp_path / "test.jsonl", {"output": 7, "expected": "a"}, n=1)
+    with pytest.raises(InvalidInput, match=r"output must be from 0 to 1, a position .* got 7 at "):
+        read_predictions(tmp_path)
