@@ -7,7 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jettison.decide.compare import compare_files
 from jettison.decide.predictions import read_predictions
+from jettison.decision import NotWorse
 from jettison.errors import InvalidInput
 
 
@@ -66,3 +68,34 @@ def test_a_position_among_no_label_names_is_refused(tmp_path):
     jsonl(tmp_path / "test.jsonl", {"output": 7, "expected": "a"}, n=1)
     with pytest.raises(InvalidInput, match=r"output must be from 0 to 1, a position .* got 7 at "):
         read_predictions(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        ({"group": "x"}, {"group": "y"}, "same group of an example, got 'x' and 'y' at 0"),
+        ({"weight": 1}, {"weight": 3}, "same weight of an example, got 1.0 and 3.0 at 0"),
+        (
+            {"slices": {"lang": "de"}},
+            {"slices": {"lang": "en"}},
+            "same slice 'lang' of an example, got 'de' and 'en' at 0",
+        ),
+    ],
+)
+def test_what_two_files_say_of_one_example_must_agree(tmp_path, a, b, said):
+    one = jsonl(tmp_path / "a.jsonl", {**RIGHT, **a}, {**RIGHT, **a, "weight": 2})
+    other = jsonl(tmp_path / "b.jsonl", {**RIGHT, **b}, {**RIGHT, "weight": 2, **b})
+    with pytest.raises(InvalidInput, match=f"both sides must say the {said}"):
+        compare_files(one, other, gate=NotWorse())
+
+
+def test_what_one_file_alone_says_holds_for_both(tmp_path):
+    wrong = {"output": "b", "expected": "a"}
+    one = jsonl(tmp_path / "a.jsonl", {**RIGHT, "slices": {"lang": "de"}}, RIGHT)
+    other = jsonl(
+        tmp_path / "b.jsonl", {**RIGHT, "weight": 3, "slices": {"size": "s"}}, {**wrong, "weight": 1}
+    )
+    for a, b, scores in ((one, other, (1.0, 0.75)), (other, one, (0.75, 1.0))):
+        found = compare_files(a, b, gate=NotWorse())
+        assert (found.results[0].incumbent, found.results[0].candidate) == pytest.approx(scores)
+        assert set(found.n) == {"all", "lang=de", "size=s"}

@@ -8,7 +8,7 @@ import msgspec
 from jettison.decide.decide import overall
 from jettison.decide.gates import judge_not_worse
 from jettison.decide.metrics import slice_counts, summarize
-from jettison.decide.pairing import pair_records
+from jettison.decide.pairing import check_agreement, pair_records
 from jettison.decide.predictions import Predictions, complete, read_predictions
 from jettison.decide.slices import in_slice
 from jettison.decision import GateResult, Interval, NotWorse, Verdict
@@ -65,6 +65,7 @@ def compare_predictions(
     """Compare predictions already read; see `compare_files`."""
     _check_prompts(a.prompts, b.prompts)
     pairs = pair_records(complete(a.records, _by_id(b.records)), complete(b.records, _by_id(a.records)))
+    check_agreement(pairs)
     one, other = [pair.incumbent for pair in pairs], [pair.candidate for pair in pairs]
     chosen = msgspec.structs.replace(gate, scorer=scorer or _shared_scorer(one, other))
     judged = judge_not_worse(chosen, one, other, seed=seed)

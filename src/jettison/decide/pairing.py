@@ -48,6 +48,24 @@ def pair_records(incumbent: Sequence[Record], candidate: Sequence[Record]) -> tu
     return pairs
 
 
+def check_agreement(pairs: Sequence[Pair]) -> None:
+    """Refuse two sides that say different things of one example, beside what is expected.
+
+    Raises:
+        InvalidInput: They differ in its group, its weight or the value of a slice that both name.
+    """
+    for one, other in pairs:
+        shared = [name for name in one.slices if name in other.slices]
+        said = [("group", one.group, other.group), ("weight", one.weight, other.weight)]
+        said += [(f"slice {name!r}", one.slices[name], other.slices[name]) for name in shared]
+        for what, a, b in said:
+            if a != b:
+                raise InvalidInput(
+                    f"both sides must say the same {what} of an example, got {a!r} and {b!r} at "
+                    f"{one.example_id}. Leave the column out of one of them, or correct it."
+                )
+
+
 def score_pairs(pairs: Sequence[Pair], scorer: str, *, on: str = "all") -> tuple[ScoredPair, ...]:
     """Both judgements of each pair; a failed call counts 0, a pair that could not be judged is left out,
     and so is one of which an answer was lost on the way.

@@ -92,7 +92,11 @@ def _of_table(
 
 
 def complete(records: Sequence[Record], known: Mapping[str, Example | Record]) -> tuple[Record, ...]:
-    """Add expected answer, group and slices from elsewhere where a record brings none, and score it."""
+    """Add expected answer, group and slices from elsewhere where a record brings none, and score it.
+
+    Weights are taken from there too, where all of the records' are 1.
+    """
+    is_weighted = any(record.weight != 1.0 for record in records)
     completed = []
     for record in records:
         other = known.get(record.example_id)
@@ -107,6 +111,7 @@ def complete(records: Sequence[Record], known: Mapping[str, Example | Record]) -
                 expected=expected,
                 group=record.group or other.group,
                 slices={**other.slices, **record.slices},
+                weight=record.weight if is_weighted else other.weight,
                 scores=judged,
             )
         )
