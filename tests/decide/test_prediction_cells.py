@@ -99,3 +99,18 @@ def test_what_one_file_alone_says_holds_for_both(tmp_path):
         found = compare_files(a, b, gate=NotWorse())
         assert (found.results[0].incumbent, found.results[0].candidate) == pytest.approx(scores)
         assert set(found.n) == {"all", "lang=de", "size=s"}
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ((1e308, 1.0), r"a weight must be from 1e-100 to 1e\+100, got 1e\+308 at 0"),
+        ((1e-200, 1e-200), r"a weight must be from 1e-100"),
+        ((1e13, 1.0), r"within a factor of 1e\+12 of each other, got 1e\+13 at 0 and 1 at 1"),
+    ],
+)
+def test_weights_that_no_mean_can_hold_are_refused(tmp_path, weights, said):
+    rows = [{**RIGHT, "weight": weight} for weight in weights]
+    paths = [jsonl(tmp_path / name, *rows) for name in ("a.jsonl", "b.jsonl")]
+    with pytest.raises(InvalidInput, match=said):
+        compare_files(*paths, gate=NotWorse())

@@ -302,3 +302,13 @@ def test_a_wrong_slice_column_is_refused(tmp_path: Path) -> None:
     refused(
         path, r"data\.columns\.slices must be one of .* got 'lable' .* Did you mean 'label'\?", UnknownName
     )
+
+
+def test_weights_further_apart_than_a_mean_can_hold_are_refused(tmp_path: Path) -> None:
+    splits = {split: [{**r, "w": 1} for r in rows(split=split)] for split in ("train", "dev", "test")}
+    splits["dev"][2]["w"] = 1e300
+    path = write_task(tmp_path, rest='[data.columns]\nweight = "w"', **splits)
+    refused(path, r"a weight must be from 1e-100 to 1e\+100, got 1e\+300 at dev\.jsonl:3")
+    splits["dev"][2]["w"] = 1e-13
+    path = write_task(tmp_path, rest='[data.columns]\nweight = "w"', **splits)
+    refused(path, r"within a factor of 1e\+12 of each other, got 1 at .* and 1e-13 at dev\.jsonl:3")

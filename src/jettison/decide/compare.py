@@ -17,6 +17,7 @@ from jettison.record import Record
 from jettison.stats.classification import label_codes
 from jettison.stats.group_jackknife import number_groups
 from jettison.stats.macro_f1 import macro_f1_difference_ci
+from jettison.task.weights import check_weights
 
 PREFERRED = ("label", "score", "acc", "exact_match")
 
@@ -66,6 +67,7 @@ def compare_predictions(
     _check_prompts(a.prompts, b.prompts)
     pairs = pair_records(complete(a.records, _by_id(b.records)), complete(b.records, _by_id(a.records)))
     check_agreement(pairs)
+    check_weights([pair.incumbent.weight for pair in pairs], [pair.incumbent.example_id for pair in pairs])
     one, other = [pair.incumbent for pair in pairs], [pair.candidate for pair in pairs]
     chosen = msgspec.structs.replace(gate, scorer=scorer or _shared_scorer(one, other))
     judged = judge_not_worse(chosen, one, other, seed=seed)

@@ -21,6 +21,7 @@ from jettison.task.prompting import resolve_prompt
 from jettison.task.source import Paths, TaskSource, did_you_mean, read_task_source
 from jettison.task.tables import Table, read_table
 from jettison.task.types import SPLITS, Development, Example, Finding, Passage, Task, TaskKind
+from jettison.task.weights import check_weights
 
 
 def read_task(path: Path | str, *, needs_test: bool = True) -> Task:
@@ -197,6 +198,7 @@ def found_of(rows: list[Row], source: TaskSource, folder: Path, *, needs_test: b
         rows, dropped = without_leaked(rows)
         notes += dropped
     check_splits(rows, out_of_scope=source.labels.out_of_scope, kind=source.kind, needs_test=needs_test)
+    check_weights([row.weight for row in rows], [row.place for row in rows])
     examples = examples_of(rows, out_of_scope=source.labels.out_of_scope)
     splits: dict[str, list[Example]] = {name: [] for name in SPLITS}
     for row, example in zip(rows, examples, strict=True):
