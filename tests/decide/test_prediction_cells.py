@@ -1,12 +1,14 @@
 """What stands in a cell of a prediction file, and what two files may not say of one example."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jettison.cli.main import main
 from jettison.decide.compare import compare_files
 from jettison.decide.predictions import read_predictions
 from jettison.decision import NotWorse
@@ -114,3 +116,19 @@ def test_weights_that_no_mean_can_hold_are_refused(tmp_path, weights, said):
     paths = [jsonl(tmp_path / name, *rows) for name in ("a.jsonl", "b.jsonl")]
     with pytest.raises(InvalidInput, match=said):
         compare_files(*paths, gate=NotWorse())
+
+
+def test_answers_spelled_unlike_the_expected_ones_are_said(tmp_path, capsys):
+    strange = {"output": "A", "expected": "a"}
+    one = jsonl(tmp_path / "a.jsonl", RIGHT)
+    other = jsonl(tmp_path / "b.jsonl", strange)
+    note = "No answer of .*b.jsonl is one of the expected ones .*'A'.*'a'.* probably not spelled alike"
+    (found,) = compare_files(one, other, gate=NotWorse()).notes
+    assert re.match(note, found)
+    with pytest.raises(SystemExit):
+        main(["compare", str(one), str(other)])
+    assert f"warning: {found}" in capsys.readouterr().out
+    assert compare_files(one, one, gate=NotWorse()).notes == ()
+    for b in (one, jsonl(tmp_path / "c.jsonl", strange)):
+        with pytest.raises(InvalidInput, match=r"spelled as the expected ones are, got no such .*b\.jsonl"):
+            compare_files(other, b, gate=NotWorse())

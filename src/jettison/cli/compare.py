@@ -317,6 +317,8 @@ def columns_of(named: tuple[str, ...]) -> dict[str, str]:
 
 
 def _show(found: "Comparison") -> None:
+    from rich.text import Text
+
     from jettison.cli.tables import table, wide_console
     from jettison.decide.words import signed
 
@@ -324,6 +326,8 @@ def _show(found: "Comparison") -> None:
     console = wide_console()
     color = colors[found.verdict.value]
     console.print(f"[bold {color}]{found.verdict.value}[/]  {found.headline}", soft_wrap=True)
+    for note in found.notes:
+        console.print(Text(f"warning: {note}", style="yellow"), soft_wrap=True)
     checks = table("slice", "verdict", "A, %", "B, %", "B - A, points", "-/+/~", "n")
     for result in found.results:
         flips, seen = result.flips, result.difference

@@ -1,6 +1,6 @@
 """The gate alone: two models' answers to the same examples, whoever made them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -39,6 +39,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """slice → examples."""
     macro_f1_difference: Interval | None = None
     """B minus A; for display, no gate reads it."""
+    notes: tuple[str, ...] = ()
+    """What makes the figures doubtful, in words."""
 
 
 def compare_files(
@@ -70,6 +72,7 @@ def compare_predictions(
     check_weights([pair.incumbent.weight for pair in pairs], [pair.incumbent.example_id for pair in pairs])
     one, other = [pair.incumbent for pair in pairs], [pair.candidate for pair in pairs]
     chosen = msgspec.structs.replace(gate, scorer=scorer or _shared_scorer(one, other))
+    notes = _spelling_notes(one, other, names) if chosen.scorer == "label" else ()
     judged = judge_not_worse(chosen, one, other, seed=seed)
     results = tuple(_with_retry(result, ((a.retry, one), (b.retry, other))) for result in judged)
     verdict = overall([result.verdict for result in results])
@@ -83,6 +86,7 @@ def compare_predictions(
         metrics={"a": summarize(one), "b": summarize(other)},
         n=slice_counts(one),
         macro_f1_difference=_macro_f1_difference(one, other),
+        notes=notes,
     )
 
 
@@ -103,6 +107,34 @@ def _shared_scorer(one: Sequence[Record], other: Sequence[Record]) -> str:
             "column `expected`, or a `score`, or name the task with --task."
         )
     return next((name for name in PREFERRED if name in shared), sorted(shared)[0])
+
+
+def _spelling_notes(
+    one: Sequence[Record], other: Sequence[Record], names: tuple[str, str]
+) -> tuple[str, ...]:
+    """A candidate none of whose answers is an expected one; such a baseline is refused, as all beats it."""
+    expected = {record.expected for record in one} - {None}
+    strange = []
+    for side in (one, other):
+        answers = {record.output for record in side} - {None}
+        is_strange = bool(expected and answers) and not answers & expected
+        said = f"answers such as {_some(answers)}, expected such as {_some(expected)}"
+        strange.append(said if is_strange else None)
+    if strange[0] is not None:
+        raise InvalidInput(
+            f"answers must be spelled as the expected ones are, got no such answer in {names[0]}: "
+            f"{strange[0]}. Spell them alike, or give a `score` of your own."
+        )
+    if strange[1] is not None:
+        return (
+            f"No answer of {names[1]} is one of the expected ones ({strange[1]}): the two are probably not "
+            "spelled alike.",
+        )
+    return ()
+
+
+def _some(texts: Collection[str | None]) -> list[str]:
+    return sorted(str(text)[:60] for text in texts)[:3]
 
 
 def _check_prompts(a: Mapping[str, str], b: Mapping[str, str]) -> None:
