@@ -128,7 +128,7 @@ def look(
         labels=labels,
         tokens=tokens,
         proposal=proposal,
-        findings=task.findings,
+        findings=(*guess.findings, *task.findings),
         n_examples={
             "train": len(task.train),
             "dev": len(task.dev),

@@ -37,6 +37,13 @@ KNOWN_SPLITS = {
 _SAVED = ("dataset_dict.json", "state.json")
 """What `save_to_disk` leaves."""
 _OF_SOMETHING_ELSE = ("candidate.json", "release.json", "run.json", "decision.json", "config.json")
+
+
+def known_split(name: str) -> str | None:
+    """Our word for a split's name, blanks around it and its case aside; None where it is none of ours."""
+    return KNOWN_SPLITS.get(name.strip().lower())
+
+
 _SPLIT_WORD = re.compile(rf"(?:^|[._\-/ ])({'|'.join(KNOWN_SPLITS)})(?=[._\-/ 0-9]|$)")
 
 

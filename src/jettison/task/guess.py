@@ -1,17 +1,32 @@
 """What an unknown data set's columns probably are, with the reason for each guess."""
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from jettison.errors import InvalidInput, UnknownName
-from jettison.task.folder import KNOWN_SPLITS, SplitTable, read_folder
+from jettison.task.folder import SplitTable, known_split, read_folder
+from jettison.task.passed_over import (
+    column_passed_over,
+    earlier,
+    is_label,
+    is_weight,
+    split_ignored,
+    why_no_ids,
+    why_no_labels,
+    why_no_splits,
+    why_no_texts,
+    why_no_weights,
+)
 from jettison.task.prompt import most_tokens
 from jettison.task.source import Columns, did_you_mean
 from jettison.task.tables import read_table
+from jettison.task.types import Finding
 
 INPUTS = (
     "text", "sentence", "input", "utterance", "query", "question", "content", "message", "review", "prompt",
@@ -37,6 +52,7 @@ OUT_OF_SCOPE = (
 )  # fmt: skip
 MAYBE_OUT_OF_SCOPE = ("none", "other", "others", "unknown", "misc", "miscellaneous", "null", "undefined")
 HELD_OUT = ("ood", "outofdomain", "outofdistribution", "heldout", "holdout", "challenge", "adversarial")
+Why = Callable[[Sequence[Any], Callable[[int], str]], str]
 MAX_SLICE_VALUES = 50
 MIN_PER_SLICE = 20
 
@@ -62,10 +78,12 @@ class Guess(msgspec.Struct, frozen=True, kw_only=True):
     """Slice column → number of its values."""
     reasons: dict[str, str]
     """Role → what was found and why it is taken for that."""
+    findings: tuple[Finding, ...] = ()
+    """Columns called as a role is that were not taken for it, and splits that will be ignored."""
 
     @property
     def our_splits(self) -> set[str]:
-        return {self.splits.get(name, KNOWN_SPLITS.get(name.lower(), "")) for name in self.n_by_split}
+        return {self.splits.get(name, known_split(name) or "") for name in self.n_by_split}
 
 
 def guess_data(
@@ -81,7 +99,7 @@ def guess_data(
 
     Raises:
         UnknownName: A column that was named is not there.
-        InvalidInput: Nothing looks like a text, or like a label.
+        InvalidInput: Nothing looks like a text, or like a label, or what is called so cannot be it.
     """
     tables = read_folder(path, config=config) if path.is_dir() else [_whole(path)]
     values = _joined(tables)
@@ -100,17 +118,32 @@ def guess_data(
 
     by_folder = any(one.split for one in tables)
     split = role("split", given.split, None if by_folder else _split_column(values, taken))
+    place = _places(tables)
+    passed: list[Finding] = []
+
+    def pass_over(what: str, names: Sequence[str], why: Why, found: str | None) -> str:
+        """Note the columns called so that cannot be it; why the likeliest of them cannot, or ""."""
+        whys = {
+            name: said
+            for name in earlier(names, values, found)
+            if name not in taken - {found} and (said := why(values[name], place))
+        }
+        passed.extend(column_passed_over(what, name, said, found) for name, said in whys.items())
+        return next((f"{name!r} {said}. " for name, said in whys.items()), "")
+
     text = role("input", given.input, _input(values, taken))
-    if text is None:
+    why = "" if given.input else pass_over("input", INPUTS, why_no_texts, text)
+    if text is None or (why and text.lower() not in INPUTS):
         raise InvalidInput(
-            f"{path} must have a column of texts, got {list(values)}. Name it: `--input COLUMN`."
+            f"{path} must have a column of texts, got {list(values)}. {why}Name it: `--input COLUMN`."
         )
-    label = role("expected", given.expected, _expected(values, taken) or _free(values, taken, writes))
-    if label is None:
+    label = role("expected", given.expected, _expected(values, taken, writes))
+    why = "" if given.expected else pass_over("expected", EXPECTED, why_no_labels, label)
+    if label is None or (why and label.lower() not in (FREE_ANSWERS if writes else EXPECTED)):
         what = "labels or answers" if writes else "labels"
         raise InvalidInput(
             f"{path} must have a column of {what}, got none that is surely one among {list(values)}. "
-            f"{_why_no_label(values, text)}Name it: `--expected COLUMN`."
+            f"{why}Name it: `--expected COLUMN`."
         )
     kind = _kind(values[label]) if writes else "classify"
     said_by_row = [value if kind == "classify" else str(value) for value in values[label]]
@@ -118,18 +151,27 @@ def guess_data(
     ids = role("id", given.id, _id(values, taken))
     group = role("group", given.group, _group(values, taken, names))
     weight = role("weight", given.weight, _weight(values, taken))
+    if split is None and not by_folder:
+        pass_over("split", ("split",), why_no_splits, None)
+    if ids is None:
+        pass_over("id", IDS, why_no_ids, None)
+    if weight is None:
+        pass_over("weight", WEIGHTS, why_no_weights, None)
     slices = list(given.slices) or _slices(values, taken, said_by_row)
     labels = _label_names(tables, label) if kind == "classify" else ()
     sure = [name for name in labels if _plain(name) in OUT_OF_SCOPE]
     maybe = sure if len(sure) > 1 else [name for name in labels if _plain(name) in MAYBE_OUT_OF_SCOPE]
     counts = Counter(name for name in names if name is not None)
+    splits = {name: _guess_split(name) for name in counts if known_split(name) is None}
+    passed += [split_ignored(name, counts[name]) for name, ours in splits.items() if ours == "ignore"]
     return Guess(
         kind=kind,
+        findings=tuple(passed),
         longest_answer=0 if kind == "classify" else _longest(values[label]),
         columns=Columns(
             input=text, expected=label, id=ids, split=split, group=group, slices=slices, weight=weight
         ),
-        splits={n: _guess_split(n) for n in counts if n.lower() not in KNOWN_SPLITS},
+        splits=splits,
         n_rows=len(names),
         n_by_split=dict(counts),
         labels=labels,
@@ -138,6 +180,17 @@ def guess_data(
         slice_values={name: len(set(values[name]) - {None}) for name in slices},
         reasons=reasons,
     )
+
+
+def _places(tables: Sequence[SplitTable]) -> Callable[[int], str]:
+    """Where a row of the joined tables stands."""
+    starts = [0, *accumulate(one.table.n_rows for one in tables)]
+
+    def place(row: int) -> str:
+        index = bisect_right(starts, row) - 1
+        return tables[index].table.place(row - starts[index])
+
+    return place
 
 
 def _whole(path: Path) -> SplitTable:
@@ -188,17 +241,17 @@ def _input(values: dict[str, list[Any]], taken: set[str]) -> tuple[str, str] | N
     return longest, f"the longest texts, {means[longest]:.0f} characters on average"
 
 
-def _expected(values: dict[str, list[Any]], taken: set[str]) -> tuple[str, str] | None:
-    """A column of labels: by name, else the only one with few values."""
+def _expected(values: dict[str, list[Any]], taken: set[str], writes: bool) -> tuple[str, str] | None:
+    """A column of labels by name, else of free answers by name, else the only one with few values."""
     n_values = {
         name: len(set(rows) - {None, ""})
         for name, rows in values.items()
-        if name not in taken
-        and name.lower() not in (*IDS, *GROUPS, *WEIGHTS)
-        and all(row is None or isinstance(row, str | int) for row in rows)
+        if name not in taken and name.lower() not in (*IDS, *GROUPS, *WEIGHTS) and all(map(is_label, rows))
     }
     few = {name: n for name, n in n_values.items() if 2 <= n <= len(values[name]) / 2}
     named = _named(few, EXPECTED)
+    if named is None and (free := _free(values, taken, writes)) is not None:
+        return free
     if named is None and len(few) == 1:
         named = next(iter(few))
     if named is None:
@@ -206,15 +259,6 @@ def _expected(values: dict[str, list[Any]], taken: set[str]) -> tuple[str, str] 
     others = [name for name in few if name != named and name.lower() in EXPECTED]
     also = f"; or is it {' or '.join(map(repr, others))}? then `--expected {others[0]}`" if others else ""
     return named, f"{few[named]} different values{also}"
-
-
-def _why_no_label(values: dict[str, list[Any]], text: str) -> str:
-    """Why a column that is called as one of labels was not taken for it."""
-    named = _named([name for name in values if name != text], EXPECTED)
-    if named is None:
-        return ""
-    n_rows, n = len(values[named]), len({str(value) for value in values[named]} - {"None", ""})
-    return f"{named!r} has {n} different values in {n_rows} rows, where labels are 2 or more that recur. "
 
 
 def _free(values: dict[str, list[Any]], taken: set[str], writes: bool) -> tuple[str, str] | None:
@@ -250,8 +294,8 @@ def _longest(answers: Sequence[Any]) -> int:
 def _split_column(values: dict[str, list[Any]], taken: set[str]) -> tuple[str, str] | None:
     for name, rows in values.items():
         found = {row for row in rows if isinstance(row, str)}
-        known = {row for row in found if row.lower() in KNOWN_SPLITS}
-        sure = known == found or len({KNOWN_SPLITS[row.lower()] for row in known}) >= 2
+        known = {row for row in found if known_split(row) is not None}
+        sure = known == found or len({known_split(row) for row in known}) >= 2
         if name in taken or not known or len(found) > 12 or None in rows:
             continue
         if sure or name.lower() in SPLIT_COLUMNS:
@@ -283,7 +327,7 @@ def _group(
 
 def _weight(values: dict[str, list[Any]], taken: set[str]) -> tuple[str, str] | None:
     named = _named([n for n in values if n not in taken], WEIGHTS)
-    if named is None or not all(isinstance(row, int | float) and row > 0 for row in values[named]):
+    if named is None or not all(map(is_weight, values[named])):
         return None
     return named, "a number above 0 in every row"
 
@@ -323,6 +367,8 @@ def _label_names(tables: Sequence[SplitTable], column: str) -> tuple[str, ...]:
         for value in set(one.table.columns.get(column, ())) - {None, ""}:
             if isinstance(value, bool):
                 found.add(str(value).lower())
+            elif isinstance(value, float) and value.is_integer():
+                found.add(str(int(value)))
             elif isinstance(value, int) and names:
                 found |= {names[value]} if 0 <= value < len(names) else set()
             else:

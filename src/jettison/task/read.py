@@ -13,7 +13,7 @@ from jettison.files import read_json, value_sha256
 from jettison.task.apportion import with_made_splits, without_leaked
 from jettison.task.corpus import check_passages, read_corpus
 from jettison.task.examples import Row, examples_of, rows_of
-from jettison.task.folder import KNOWN_SPLITS, SplitTable, read_folder
+from jettison.task.folder import SplitTable, known_split, read_folder
 from jettison.task.inspect import check_splits, inspect
 from jettison.task.kinds import scorers_of
 from jettison.task.prompt import Prompt
@@ -250,8 +250,8 @@ def _splits_of(table: Table, split: str | None, source: TaskSource) -> list[str]
 def _our_split(name: str | None, source: TaskSource, place: str) -> str:
     if name in source.data.splits:
         return source.data.splits[name]
-    if name is not None and name.lower() in KNOWN_SPLITS:
-        return KNOWN_SPLITS[name.lower()]
+    if name is not None and (ours := known_split(name)) is not None:
+        return ours
     key = name if name is not None and re.fullmatch(r"[\w-]+", name, re.ASCII) else f'"{name or ""}"'
     way_out = "Fill it in." if name is None else f'Add `{key} = "test"`, or `{key} = "ignore"`.'
     raise InvalidInput(
