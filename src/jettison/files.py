@@ -33,19 +33,29 @@ def write_atomic(path: Path, content: bytes | memoryview | str) -> None:
 def file_atomic(path: Path) -> Iterator[BinaryIO]:
     """Yield an open file that becomes `path` when the block ends well, and vanishes otherwise.
 
+    A link stays, and what it leads to is replaced. A device, a pipe or a socket is written straight to.
+
     Raises:
-        CannotWrite: The disk is full or the folder is read-only.
+        CannotWrite: The disk is full, the folder is read-only, or no file can be there.
     """
     with said_when_unwritable(path):
-        _make_folder(path.parent)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder", str(path))
+        if _is_stream(path):
+            with path.open("wb") as stream:
+                yield stream
+            return
+        place = Path(os.path.realpath(path))
+        _make_folder(place.parent)
+        with _said_where_no_file_can_be(path):
+            handle, partial = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(partial, 0o644)
-            os.replace(partial, path)
+            os.replace(partial, place)
         except BaseException:  # Ctrl-C too must leave no half file; it is raised again
             Path(partial).unlink(missing_ok=True)
             raise
@@ -63,7 +73,8 @@ def folder_atomic(path: Path) -> Iterator[Path]:
     with said_when_unwritable(path):
         _make_folder(path.parent)
         _remove_abandoned(path)
-        partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.partial-"))
+        with _said_where_no_file_can_be(path):
+            partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.partial-"))
     held = _locked(partial)
     try:
         with said_when_unwritable(path):
@@ -116,6 +127,27 @@ def _make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:  # some places, as /proc, hold only what the system puts there
         raise CannotWrite(f"{path} cannot be made: no folder can be there. Choose another one.") from error
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether writing to a path means writing into something that is there, and not a file of its own."""
+    if not path.exists():
+        return False
+    # /dev/stdout and its kin lead to whatever a process has open, a file even.
+    parent = os.path.realpath(path.parent)
+    link = os.readlink(path) if path.is_symlink() else ""
+    return not path.is_file() or f"{parent}/".startswith("/proc/") or link.startswith("/proc/")
+
+
+@contextlib.contextmanager
+def _said_where_no_file_can_be(path: Path) -> Iterator[None]:
+    """Some places, as /proc, hold only what the system puts there."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CannotWrite(
+            f"{path} cannot be written: no file can be there. Choose another folder."
+        ) from error
 
 
 @contextlib.contextmanager

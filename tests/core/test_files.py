@@ -3,13 +3,15 @@
 import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from jettison.files import ABANDONED_S, folder_atomic, is_disk_full
+from jettison.errors import CannotWrite
+from jettison.files import ABANDONED_S, folder_atomic, is_disk_full, write_atomic
 
 HOURS_AGO = (1e9, 1e9)
 
@@ -71,3 +73,46 @@ def test_a_full_disk_is_known_in_the_systems_errors_and_in_those_of_libraries(
     error: Exception, full: bool
 ) -> None:
     assert is_disk_full(error) is full
+
+
+def test_what_a_link_leads_to_is_written_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link, dangling = tmp_path / "link", tmp_path / "dangling"
+    link.symlink_to("real/there.txt")
+    dangling.symlink_to("real/new.txt")
+    (tmp_path / "real" / "there.txt").write_text("old")
+    for path, name in ((link, "there.txt"), (dangling, "new.txt")):
+        write_atomic(path, "new")
+        assert path.is_symlink()
+        assert (tmp_path / "real" / name).read_text() == "new"
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [
+        "dangling",
+        "link",
+        "new.txt",
+        "real",
+        "there.txt",
+    ]
+
+
+def test_a_pipe_is_written_through_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomic(pipe, "through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_an_open_file_that_dev_names_is_written_into(tmp_path: Path) -> None:
+    with (tmp_path / "out.txt").open("wb") as file:
+        write_atomic(Path(f"/dev/fd/{file.fileno()}"), "into")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
+    assert (tmp_path / "out.txt").read_text() == "into"
+
+
+@pytest.mark.parametrize(("path", "why"), [("", "a folder stands"), ("/proc/x", "no file can be there")])
+def test_a_place_for_no_file_is_said(path: str, why: str) -> None:
+    with pytest.raises(CannotWrite, match=f"cannot be written: {why}"):
+        write_atomic(Path(path), "x")
