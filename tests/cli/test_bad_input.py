@@ -111,6 +111,10 @@ SETTINGS = {
         settings(more='[[recipes]]\nname = "x"\nstep = "prune"\nsteps = [{step = "prune"}]'),
         "recipes[0] must have settings among",
     ),
+    "null byte in a path": (
+        settings(incumbent="a\\u0000b"),
+        r"must hold texts without null bytes, got 'a\x00b' at `$.incumbent`",
+    ),
     "unknown gate": (settings(more='[[gates]]\ntype = "vibes"'), "vibes"),
     # What an incumbent of hours need not be asked for: it is not even there.
     "labels of no scorer": (

@@ -37,6 +37,7 @@ PLAIN_KEY = "[[keys]]\nname = 'a'\nsha256 = 'jt-plain'"
     ("text", "message"),
     [
         ("release = ", r"must be TOML"),
+        ('release = "a\\u0000b"', r"texts without null bytes, got 'a\\x00b' at `\$\.release`"),
         ("relaese = 'x'", r"got 'relaese'\. Did you mean 'release'\?"),
         (f"release = 'r'\n{SPLIT}saltt = 'x'", r"at `\$\.route`, got 'saltt'\. Did you mean 'salt'\?"),
         (f"release = 'r'\n{LEAN}", r"at `\$\.route\.lean`, got 'candidat'\. Did you mean 'candidate'\?"),

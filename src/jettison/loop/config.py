@@ -11,7 +11,7 @@ from jettison.cost.slo import read_slo
 from jettison.decide.costs import COSTS
 from jettison.decision import AtMost, Gate, NotWorse
 from jettison.errors import InvalidInput
-from jettison.task.unknown_keys import refuse_unknown_keys
+from jettison.task.unknown_keys import refuse_null_bytes, refuse_unknown_keys
 
 MOST_THREADS = 1024
 ENDPOINT_PATHS = ("answers", "logged")
@@ -138,6 +138,7 @@ def read_config(path: Path) -> RunConfig:
     except OSError as error:
         raise InvalidInput(f"{path} must be a readable file, got {error.strerror}.") from error
     refuse_unknown_keys(content, RunConfig, where=str(path))
+    refuse_null_bytes(content, where=str(path))
     try:
         config = msgspec.convert(content, RunConfig)
     except msgspec.ValidationError as error:

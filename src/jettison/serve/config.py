@@ -10,7 +10,7 @@ import msgspec
 
 from jettison.errors import InvalidInput
 from jettison.route import Cascade, Guarded, Route, Shadow, Single, Split
-from jettison.task.unknown_keys import refuse_unknown_keys
+from jettison.task.unknown_keys import refuse_null_bytes, refuse_unknown_keys
 
 
 class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -260,6 +260,7 @@ def load_serve_config(path: Path) -> ServeConfig:
             f"{path} must be TOML of few levels, got one nested too deep to read."
         ) from error
     refuse_unknown_keys(content, ServeConfig, where=str(path))
+    refuse_null_bytes(content, where=str(path))
     try:
         config = msgspec.convert(content, ServeConfig)
     except msgspec.ValidationError as error:

@@ -1,4 +1,4 @@
-"""Keys of a settings file that no record has: refused when people write them.
+"""What no settings file may hold when people write it: keys that no record has, and null bytes.
 
 Records that jettison writes itself are read without this, so that files of a newer version still open.
 """
@@ -27,6 +27,24 @@ def refuse_unknown_keys(content: Any, kind: Any, *, where: str, at: str = "$") -
         InvalidInput: A table has a key that its record lacks.
     """
     _check(content, _type_info(kind), where, at)
+
+
+def refuse_null_bytes(content: Any, *, where: str, at: str = "$") -> None:
+    """Check the texts of a settings file: most are or become paths, and no path can hold a null byte.
+
+    Raises:
+        InvalidInput: A text holds one.
+    """
+    if isinstance(content, dict):
+        for key, value in content.items():
+            refuse_null_bytes(value, where=where, at=f"{at}.{key}")
+    elif isinstance(content, list):
+        for i, value in enumerate(content):
+            refuse_null_bytes(value, where=where, at=f"{at}[{i}]")
+    elif isinstance(content, str) and "\0" in content:
+        raise InvalidInput(
+            f"{where} must hold texts without null bytes, got {content!r} at `{at}`. Leave out the \\u0000."
+        )
 
 
 @cache
