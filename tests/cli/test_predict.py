@@ -86,6 +86,28 @@ def test_a_plain_text_that_begins_with_a_brace_is_a_text(release):
     assert found["text"] == "{smile} a pear"
 
 
+@pytest.mark.parametrize(
+    "first", ['{"text": "a pear", "n": 01}', '{"text": "a pear"', ' { "text": NaN}', "{}"]
+)
+def test_a_broken_first_object_does_not_make_texts_of_the_rest(release, first):
+    with pytest.raises(InvalidInput, match=r"every line of stdin must .* at line 1\."):
+        run(release, stdin=f'{first}\n{{"text": "pear"}}\n')
+
+
+def test_a_json_file_is_a_list_or_an_object_a_line(release, tmp_path):
+    path = tmp_path / "in.json"
+    for content in ('\n[{"text": "pear",\n"id": 1}, {"text": "apple"}]', '{"text": "pear", "id": 1}\n'):
+        path.write_text(content)
+        first = lines(run(release, "--input", path).stdout)[0]
+        assert (first["text"], first["label"], first["id"]) == ("pear", "pear", 1)
+    path.write_text('["pear"]')
+    with pytest.raises(InvalidInput, match=r"in\.json must be a JSON list of objects"):
+        run(release, "--input", path)
+    path.write_text("{\n")
+    with pytest.raises(InvalidInput, match=r"every line of .*in\.json must be a JSON object"):
+        run(release, "--input", path)
+
+
 def test_nothing_in_gives_nothing_out(release):
     assert run(release, stdin="").stdout == ""
 

@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import re
 import shlex
 import sys
 from collections.abc import Generator, Iterator
@@ -41,7 +42,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 @click.argument("release", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1)
 @click.option(
-    "--input", "source", help="JSON lines, CSV, TSV or Parquet, or one text a line; - reads stdin."
+    "--input",
+    "source",
+    help="JSON lines, a JSON list, CSV, TSV or Parquet, or one text a line; - reads stdin.",
 )
 @click.option("--output", type=click.Path(path_type=Path), help="File for the answers, as JSON lines.")
 @click.option("--column", default="text", show_default=True, help="Field or column that holds the text.")
@@ -125,7 +128,7 @@ def text_rows(texts: tuple[str, ...], source: str | None, column: str) -> Genera
         yield from _lines(sys.stdin.buffer, "stdin", column)
         return
     path = Path(str(source))
-    if path.suffix.lower() in TABLES:
+    if path.suffix.lower() in TABLES or _is_json_list(path):
         yield from _table_rows(path, column)
         return
     try:
@@ -156,6 +159,14 @@ def _is_file(text: str) -> bool:
 TABLES = (".csv", ".tsv", ".parquet", ".arrow")
 
 
+def _is_json_list(path: Path) -> bool:
+    """Whether a .json file holds one list, and not an object a line."""
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(1024).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+
+
 def _table_rows(path: Path, column: str) -> Iterator[Row]:
     """Rows of a file of columns."""
     from jettison.task.tables import read_table
@@ -176,8 +187,8 @@ def _table_rows(path: Path, column: str) -> Iterator[Row]:
 
 
 def _lines(file: BinaryIO, name: str, column: str) -> Iterator[Row]:
-    """Rows of a file; it holds JSON lines if so named, or if its first line is a JSON object."""
-    is_json: bool | None = True if name.endswith((".jsonl", ".ndjson")) else None
+    """Rows of a file; it holds JSON lines if so named, or if its first line begins as an object does."""
+    is_json: bool | None = True if name.lower().endswith((".jsonl", ".ndjson", ".json")) else None
     for number, read in enumerate(file, 1):
         line = read.removeprefix(codecs.BOM_UTF8) if number == 1 else read
         if not line.strip():
@@ -185,15 +196,8 @@ def _lines(file: BinaryIO, name: str, column: str) -> Iterator[Row]:
                 yield {column: ""}
             continue
         if is_json is None:
-            is_json = _is_object(line)
+            is_json = re.match(rb'\s*\{\s*(?:"|\}\s*$)', line) is not None
         yield _json_row(line, name, number, column) if is_json else {column: _text(line, name, number)}
-
-
-def _is_object(line: bytes) -> bool:
-    try:
-        return isinstance(msgspec.json.decode(line), dict)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
 
 
 def _json_row(line: bytes, name: str, number: int, column: str) -> Row:
