@@ -38,6 +38,7 @@ PLAIN_KEY = "[[keys]]\nname = 'a'\nsha256 = 'jt-plain'"
     [
         ("release = ", r"must be TOML"),
         ('release = "a\\u0000b"', r"texts without null bytes, got 'a\\x00b' at `\$\.release`"),
+        ("[upstreams.x]\nurl = 'http://h'\nprompt = {templat = 'x'}", r"at `.*x\.prompt`, got 'templat'"),
         ("relaese = 'x'", r"got 'relaese'\. Did you mean 'release'\?"),
         (f"release = 'r'\n{SPLIT}saltt = 'x'", r"at `\$\.route`, got 'saltt'\. Did you mean 'salt'\?"),
         (f"release = 'r'\n{LEAN}", r"at `\$\.route\.lean`, got 'candidat'\. Did you mean 'candidate'\?"),

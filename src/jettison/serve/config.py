@@ -10,6 +10,7 @@ import msgspec
 
 from jettison.errors import InvalidInput
 from jettison.route import Cascade, Guarded, Route, Shadow, Single, Split
+from jettison.task.prompt import Prompt
 from jettison.task.unknown_keys import refuse_null_bytes, refuse_unknown_keys
 
 
@@ -265,6 +266,8 @@ def load_serve_config(path: Path) -> ServeConfig:
         config = msgspec.convert(content, ServeConfig)
     except msgspec.ValidationError as error:
         raise InvalidInput(f"{path}: {error}.") from error
+    for name, upstream in config.upstreams.items():
+        refuse_unknown_keys(upstream.prompt, Prompt, where=str(path), at=f"$.upstreams.{name}.prompt")
     return _beside(config, path.absolute().parent)
 
 
