@@ -83,3 +83,39 @@ def test_an_odd_split_name_is_quoted_in_the_way_out(tmp_path: Path) -> None:
     source = 'path = "all.jsonl"\ncolumns.split = "part"'
     with pytest.raises(InvalidInput, match=r'Add `"my test" = "test"`'):
         read_task(write_task(tmp_path, data=source))
+
+
+def test_times_that_python_cannot_hold_are_read_as_text(tmp_path: Path) -> None:
+    columns = {
+        "text": pa.array(["a", "b"]),
+        "fine": pa.array([1, 2], pa.timestamp("ns")),
+        "far": pa.array([2**60, None], pa.timestamp("ms")),
+        "took": pa.array([1, 2], pa.duration("ns")),
+        "day": pa.array([0, 1], pa.date32()),
+        "zoned": pa.array([0, 1], pa.timestamp("s", "Europe/Oslo")),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    found = read_table(tmp_path / "a.parquet").columns
+    assert found["fine"] == ["1970-01-01 00:00:00.000000001", "1970-01-01 00:00:00.000000002"]
+    assert isinstance(found["far"][0], str)
+    assert found["far"][1] is None
+    assert found["took"] == ["1", "2"]
+    assert found["day"] == ["1970-01-01", "1970-01-02"]
+    assert all(isinstance(value, str) for value in found["zoned"])
+
+
+def test_a_column_that_python_cannot_hold_is_named(tmp_path: Path) -> None:
+    spans = pa.array([0, 2], pa.int32()).buffers()[1]
+    bad = pa.Array.from_buffers(pa.string(), 1, [None, spans, pa.py_buffer(b"\xff\xfe")])
+    pq.write_table(pa.table({"text": ["a"], "bad": bad}), tmp_path / "a.parquet")
+    columns = read_table(tmp_path / "a.parquet").columns
+    assert columns["text"] == ["a"]
+    with pytest.raises(InvalidInput, match=r"a\.parquet must hold .*got string in 'bad'.*Save the file"):
+        columns["bad"]
+
+
+def test_two_parquet_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(twice, tmp_path / "a.parquet")
+    with pytest.raises(InvalidInput, match=r"must have columns of different names, got \['text', 'text'\]"):
+        read_table(tmp_path / "a.parquet")

@@ -141,10 +141,12 @@ def _read_arrow(path: Path) -> Table:
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())[:160]
         raise InvalidInput(f"{path} must be a whole {path.suffix[1:]} file: {reason}.") from error
+    if len(set(found.column_names)) != len(found.column_names):
+        raise InvalidInput(f"{path} must have columns of different names, got {found.column_names}.")
     metadata = (found.schema.metadata or {}).get(b"huggingface")
     return Table(
         path=path,
-        columns=_ArrowColumns(found),
+        columns=_ArrowColumns(found, path),
         n_rows=found.num_rows,
         label_names=class_label_names(metadata),
     )
@@ -153,22 +155,46 @@ def _read_arrow(path: Path) -> Table:
 class _ArrowColumns(Mapping[str, list[Any]]):
     """Columns that become Python values when they are asked for: embeddings beside a text cost nothing."""
 
-    def __init__(self, table: Any) -> None:
+    def __init__(self, table: Any, path: Path) -> None:
         self._table = table
+        self._path = path
         self._made: dict[str, list[Any]] = {}
 
     def __getitem__(self, name: str) -> list[Any]:
         if name not in self._made:
             if name not in self._table.column_names:
                 raise KeyError(name)
-            self._made[name] = self._table.column(name).to_pylist()
+            self._made[name] = self._values(name)
         return self._made[name]
+
+    def _values(self, name: str) -> list[Any]:
+        import pyarrow as pa
+
+        column = self._table.column(name)
+        try:
+            values: list[Any] = _with_times_as_text(pa, column).to_pylist()
+        except (pa.ArrowException, ValueError, OverflowError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise InvalidInput(
+                f"columns of {self._path} must hold values that Python can, got {column.type} in {name!r}: "
+                f"{reason}. Save the file without this column, or with it as text."
+            ) from error
+        return values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._table.column_names)
 
     def __len__(self) -> int:
         return len(self._table.column_names)
+
+
+def _with_times_as_text(pa: Any, column: Any) -> Any:
+    """Dates and times as text, the same whatever their unit: Python has no nanoseconds, nor year 10000."""
+    if pa.types.is_duration(column.type):
+        column = column.cast(pa.int64())
+    elif not pa.types.is_temporal(column.type) or pa.types.is_interval(column.type):
+        return column
+    return column.cast(pa.string())
 
 
 def _read_ipc(pa: Any, path: Path) -> Any:
