@@ -8,7 +8,9 @@ import os
 import shutil
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -223,6 +225,52 @@ def value_sha256(value: Any) -> str:
     return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
 
 
+BOM = b"\xef\xbb\xbf"
+"""What some editors put before UTF-8 text: it is no part of it."""
+
+
+def decode_json(content: bytes | str, kind: type[T]) -> T:
+    """Decode JSON that may come from anywhere.
+
+    Raises:
+        msgspec.DecodeError: It is no JSON, no UTF-8, nested too deep, or does not fit the type.
+    """
+    try:
+        plain = content.removeprefix(BOM) if isinstance(content, bytes) else content
+        found: T = _decoder(kind).decode(plain)  # type: ignore[arg-type]
+        return found
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"it must be UTF-8 text: {error}") from error
+    except UnicodeEncodeError as error:
+        raise msgspec.DecodeError(f"it must be Unicode text: {error}") from error
+    except RecursionError as error:
+        raise msgspec.DecodeError("it is nested too deep to read") from error
+
+
+@lru_cache(maxsize=64)  # made anew for each line, a decoder takes ten times as long as the line
+def _decoder(kind: Any) -> Any:
+    return msgspec.json.Decoder(kind)
+
+
+def decode_toml(content: bytes | str) -> dict[str, Any]:
+    """Decode TOML that may come from anywhere.
+
+    Raises:
+        tomllib.TOMLDecodeError: It is no TOML, no UTF-8, or nested too deep.
+    """
+    try:
+        text = content.removeprefix(BOM).decode("utf-8") if isinstance(content, bytes) else content
+        return tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        raise tomllib.TOMLDecodeError(f"it must be UTF-8 text: {error}") from error
+    except RecursionError as error:
+        raise tomllib.TOMLDecodeError("it must have few levels, got it nested too deep to read") from error
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError as error:  # a number of more digits than Python reads
+        raise tomllib.TOMLDecodeError(str(error)) from error
+
+
 def read_json(path: Path, kind: type[T]) -> T:
     """Read one JSON file as a record type.
 
@@ -230,12 +278,12 @@ def read_json(path: Path, kind: type[T]) -> T:
         InvalidInput: The file is missing, is not JSON, or does not fit the type.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return decode_json(path.read_bytes(), kind)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InvalidInput(f"{path} must be a file, got nothing there.") from error
     except OSError as error:
         raise InvalidInput(f"{path} must be a readable file, got {error.strerror}.") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.DecodeError as error:
         raise InvalidInput(f"{path} must be a valid {kind.__name__} file: {error}.") from error
 
 

@@ -15,6 +15,9 @@ import pytest
 from fake_runs import LABELS
 from jettison.candidate import write_candidate
 from jettison.cli.main import main
+from jettison.compress.checkpoint import take_over
+from jettison.loop.config import read_config
+from jettison.task import read_task
 from tiny import make_tiny_bert
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "release-1"
@@ -354,3 +357,27 @@ def test_a_missing_extra_is_named(folder, capsys, monkeypatch, extra):
     assert stopped.value.code == 2
     assert "pip install 'jettison[" in said
     assert not (folder / "run" / "decision.json").exists()
+
+
+def test_a_byte_order_mark_is_taken_in_every_file(folder, capsys):
+    bert = make_tiny_bert(folder / "bert", LABELS)
+    for path in (
+        folder / "task.toml",
+        folder / "jettison.toml",
+        folder / "data.jsonl",
+        bert / "config.json",
+    ):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    with pytest.raises(SystemExit) as stopped:
+        main(["init", str(bert), str(folder / "data.jsonl"), "--out", str(folder / "new")])
+    assert stopped.value.code == 0, capsys.readouterr()
+    assert read_config(folder / "jettison.toml").incumbent.endswith("large")
+    assert read_task(folder / "task.toml").n_test == 60
+
+
+def test_a_checkpoint_is_taken_over_without_byte_order_marks(tmp_path):
+    (tmp_path / "from").mkdir()
+    (tmp_path / "to").mkdir()
+    (tmp_path / "from" / "config.json").write_bytes(b"\xef\xbb\xbf{}")
+    take_over(tmp_path / "from", tmp_path / "to", ("config.json",))
+    assert (tmp_path / "to" / "config.json").read_bytes() == b"{}"

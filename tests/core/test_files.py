@@ -6,12 +6,23 @@ import signal
 import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from jettison.errors import CannotWrite
-from jettison.files import ABANDONED_S, folder_atomic, is_disk_full, write_atomic
+from jettison.errors import CannotWrite, InvalidInput
+from jettison.files import (
+    ABANDONED_S,
+    decode_json,
+    decode_toml,
+    folder_atomic,
+    is_disk_full,
+    read_json,
+    write_atomic,
+)
 
 HOURS_AGO = (1e9, 1e9)
 
@@ -116,3 +127,28 @@ def test_an_open_file_that_dev_names_is_written_into(tmp_path: Path) -> None:
 def test_a_place_for_no_file_is_said(path: str, why: str) -> None:
     with pytest.raises(CannotWrite, match=f"cannot be written: {why}"):
         write_atomic(Path(path), "x")
+
+
+BOM = b"\xef\xbb\xbf"
+
+
+def test_a_byte_order_mark_is_no_part_of_json_or_toml() -> None:
+    assert decode_json(BOM + b'{"a": 1}', dict[str, int]) == {"a": 1}
+    assert decode_toml(BOM + b"a = 1") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b'"\xff"', b'{"a": "\xff"}'], ids=["deep", "bytes", "field"]
+)
+def test_json_that_cannot_be_read_is_one_kind_of_error(content: bytes, tmp_path: Path) -> None:
+    with pytest.raises(msgspec.DecodeError, match=r"too deep|UTF-8|utf-8"):
+        decode_json(content, Any)
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"a\.json must be a valid dict file: "):
+        read_json(tmp_path / "a.json", dict)
+
+
+@pytest.mark.parametrize("content", [b"a = " + b"[" * 5000, b"a = '\xff'", b"a = " + b"1" * 5000])
+def test_toml_that_cannot_be_read_is_one_kind_of_error(content: bytes) -> None:
+    with pytest.raises(tomllib.TOMLDecodeError, match=r"too deep|UTF-8|digits"):
+        decode_toml(content)

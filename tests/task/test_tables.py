@@ -49,6 +49,10 @@ def test_places_count_lines_as_an_editor_does(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_part_of_a_column_name(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext,label\na,x\n")
     assert list(read_table(tmp_path / "a.csv").columns) == ["text", "label"]
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "a"}\n')
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf[{"text": "a"}]')
+    assert read_table(tmp_path / "a.jsonl").columns["text"] == ["a"]
+    assert read_table(tmp_path / "a.json").columns["text"] == ["a"]
 
 
 def test_columns_that_nobody_asks_for_are_not_converted(tmp_path: Path) -> None:
@@ -119,3 +123,11 @@ def test_two_parquet_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     pq.write_table(twice, tmp_path / "a.parquet")
     with pytest.raises(InvalidInput, match=r"must have columns of different names, got \['text', 'text'\]"):
         read_table(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_json_nested_too_deep_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_text(("[" if suffix == "json" else "") + '{"text": ' + "[" * 50_000)
+    with pytest.raises(InvalidInput, match="nested too deep to read"):
+        read_table(path)

@@ -18,6 +18,7 @@ from jettison.cli.cost_load import (
     run_load,
 )
 from jettison.errors import InvalidInput
+from jettison.files import decode_json
 
 if TYPE_CHECKING:
     from jettison.candidate import Candidate
@@ -262,7 +263,7 @@ def _read_texts(path: Path) -> list[str]:
 
 def _text_of(line: str, path: Path, number: int) -> str:
     try:
-        row = msgspec.json.decode(line, type=dict[str, Any])
+        row = decode_json(line, dict[str, Any])
     except msgspec.DecodeError as error:
         raise InvalidInput(f"{path} must hold one JSON object a line: {error} at line {number}.") from error
     found = row.get("input", row.get("text"))

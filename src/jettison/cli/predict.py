@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from jettison.errors import InvalidInput
-from jettison.files import file_atomic
+from jettison.files import decode_json, file_atomic
 from jettison.model import Output
 
 Row = dict[str, Any]
@@ -202,8 +202,8 @@ def _lines(file: BinaryIO, name: str, column: str) -> Iterator[Row]:
 
 def _json_row(line: bytes, name: str, number: int, column: str) -> Row:
     try:
-        row = msgspec.json.decode(line, type=Row)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        row = decode_json(line, Row)
+    except msgspec.DecodeError as error:
         raise InvalidInput(
             f"every line of {name} must be a JSON object: {error} at line {number}."
         ) from error

@@ -8,7 +8,7 @@ from typing import Any
 from jettison.backends.hf import HEAD, quiet_transformers
 from jettison.candidate import Candidate
 from jettison.errors import StepFailed
-from jettison.files import link_or_copy
+from jettison.files import BOM, link_or_copy
 from jettison.registry import need
 
 TOKENIZER_FILES = (
@@ -62,7 +62,18 @@ def take_over(source: Path, folder: Path, names: tuple[str, ...]) -> None:
     for name in names:
         if (source / name).is_file() and not (folder / name).exists():
             # A hub cache holds links, which would be linked as links.
-            link_or_copy((source / name).resolve(), folder / name)
+            _place((source / name).resolve(), folder / name)
+
+
+def _place(source: Path, target: Path) -> None:
+    """Link a file, or write JSON without the mark that its readers in other libraries refuse."""
+    if target.suffix == ".json":
+        with source.open("rb") as file:
+            marked = file.read(len(BOM)) == BOM
+        if marked:
+            target.write_bytes(source.read_bytes().removeprefix(BOM))
+            return
+    link_or_copy(source, target)
 
 
 def bfloat16_is_fast() -> bool:

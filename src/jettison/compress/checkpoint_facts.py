@@ -12,7 +12,7 @@ from jettison.candidate import Candidate
 from jettison.compress.anatomy import FAMILIES
 from jettison.compress.checkpoint import LICENCE_FILES
 from jettison.errors import BrokenArtifact, InvalidInput
-from jettison.files import is_disk_full
+from jettison.files import decode_json, is_disk_full
 from jettison.registry import need
 
 MAX_TOKENS = 512
@@ -30,8 +30,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return decode_json(path.read_bytes(), dict[str, Any])
+    except OSError as error:
+        raise BrokenArtifact(f"{path} must be a readable file, got {error.strerror}.") from error
+    except msgspec.DecodeError as error:
         raise BrokenArtifact(f"{path} must be a JSON object: {error}.") from error
 
 

@@ -19,7 +19,7 @@ from jettison.compress.slim import slim
 from jettison.compress.step import Made, StepContext
 from jettison.compress.versions import check_versions
 from jettison.errors import InvalidInput, MissingExtra, ParityFailed, StepFailed
-from jettison.files import is_disk_full, link_or_copy
+from jettison.files import decode_json, is_disk_full, link_or_copy
 from jettison.registry import need
 
 FUSED_TYPES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"})
@@ -267,7 +267,7 @@ def _sample(candidate: Candidate) -> dict[str, Any]:
 def _limits(candidate: Candidate) -> dict[str, Any]:
     """`pad_id` and `max_tokens` as the checkpoint's `config.json` has them, where it is there."""
     path = candidate.path / "config.json"
-    config = msgspec.json.decode(path.read_bytes()) if path.is_file() else {}
+    config = decode_json(path.read_bytes(), dict[str, Any]) if path.is_file() else {}
     found: dict[str, Any] = {}
     if isinstance(pad := config.get("pad_token_id"), int):
         found["pad_id"] = pad

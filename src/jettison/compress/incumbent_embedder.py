@@ -14,7 +14,7 @@ from jettison.compress import checkpoint_facts as facts
 from jettison.compress.checkpoint import LICENCE_FILES, TOKENIZER_FILES, take_over
 from jettison.compress.embedder_index import EMBEDDER, index_corpus
 from jettison.errors import InvalidInput
-from jettison.files import file_sha256, folder_atomic, value_sha256
+from jettison.files import decode_json, file_sha256, folder_atomic, value_sha256
 from jettison.task import Development
 
 PROMPTS = "config_sentence_transformers.json"
@@ -96,7 +96,7 @@ def _prefixes(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        said = msgspec.json.decode(path.read_bytes(), type=dict[str, Any]).get("prompts") or {}
+        said = decode_json(path.read_bytes(), dict[str, Any]).get("prompts") or {}
     except msgspec.DecodeError as error:
         raise InvalidInput(f"{path} must be a JSON object: {error}.") from error
     found = {_ROLES[role]: str(text) for role, text in said.items() if role in _ROLES and text}

@@ -15,7 +15,7 @@ from jettison.compress.causal import load_causal, save_causal
 from jettison.compress.checkpoint import LICENCE_FILES, check_hf, save_torch, take_over, torch_run
 from jettison.compress.step import Made, StepContext
 from jettison.errors import NotEnoughData, StepFailed
-from jettison.files import write_json
+from jettison.files import decode_json, write_json
 from jettison.registry import need
 from jettison.task import Development, Example
 
@@ -181,7 +181,7 @@ def _write_tokenizer(tokenizer: Any, source: Path, folder: Path) -> None:
     take_over(source, folder, LICENCE_FILES)
     path = source / "tokenizer_config.json"
     if path.exists():
-        stored = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        stored = decode_json(path.read_bytes(), dict[str, Any])
         stored.pop("added_tokens_decoder", None)
         (folder / path.name).unlink(missing_ok=True)
         write_json(folder / path.name, stored)

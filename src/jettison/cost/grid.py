@@ -7,6 +7,7 @@ import msgspec
 
 from jettison.cost.energy import Energy, Watts
 from jettison.errors import InvalidInput
+from jettison.files import decode_toml
 
 J_PER_KWH = 3.6e6
 
@@ -67,8 +68,8 @@ def read_grid(path: Path) -> GridFile:
         InvalidInput: It is not readable, or a field is missing, unknown or out of range.
     """
     try:
-        found = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), GridFile)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        found = msgspec.convert(decode_toml(path.read_bytes()), GridFile)
+    except (OSError, tomllib.TOMLDecodeError) as error:
         raise InvalidInput(f"--grid must be a readable TOML file, got {path}: {error}.") from error
     except msgspec.ValidationError as error:
         raise InvalidInput(

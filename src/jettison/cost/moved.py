@@ -15,6 +15,7 @@ import msgspec
 from jettison.candidate import Candidate
 from jettison.decision import MovedBytes
 from jettison.errors import JettisonError
+from jettison.files import decode_json
 
 READERS = ("hf", "onnx", "openvino")
 """Backends that read a text in one pass."""
@@ -154,7 +155,7 @@ def tensor_bytes(path: Path) -> dict[str, int] | None:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > LONGEST_HEADER:
                 return None
-            header: dict[str, Any] = msgspec.json.decode(file.read(length))
+            header = decode_json(file.read(length), dict[str, dict[str, Any]])
         spans = {name: one["data_offsets"] for name, one in header.items() if name != "__metadata__"}
         return {name: int(end) - int(start) for name, (start, end) in spans.items()}
     except (OSError, struct.error, msgspec.DecodeError, KeyError, TypeError, ValueError):
@@ -190,7 +191,7 @@ def _gguf_sizes(candidate: Candidate) -> tuple[int, int, float] | None:
 
 def _config_sizes(path: Path) -> tuple[int, int, float] | None:
     try:
-        config: Mapping[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        config: Mapping[str, Any] = decode_json(path.read_bytes(), dict[str, Any])
     except (OSError, msgspec.DecodeError):
         return None
     return _sizes(

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from jettison.errors import InvalidInput
+from jettison.files import decode_json
 
 MOST_REQUESTS = 5_000_000
 _FIELDS = ("due_s", "time", "timestamp", "created")
@@ -89,7 +90,7 @@ def _moment(text: str, path: Path, number: int) -> float:
     value: object = text
     if text.startswith("{"):
         try:
-            row = msgspec.json.decode(text, type=dict[str, object])
+            row = decode_json(text, dict[str, object])
         except msgspec.DecodeError as error:
             raise InvalidInput(
                 f"{path} must hold one JSON object a line, got none at line {number}: {error}."

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from jettison.errors import InvalidInput
+from jettison.files import decode_toml
 
 
 class TokenPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,8 +63,8 @@ def read_token_prices(path: Path) -> TokenPrices:
         InvalidInput: It is not readable, a field is missing or unknown, or a price is out of range.
     """
     try:
-        found = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), TokenPrices)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        found = msgspec.convert(decode_toml(path.read_bytes()), TokenPrices)
+    except (OSError, tomllib.TOMLDecodeError) as error:
         raise InvalidInput(f"--prices must be a readable TOML file, got {path}: {error}.") from error
     except msgspec.ValidationError as error:
         raise InvalidInput(

@@ -7,6 +7,7 @@ import msgspec
 
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.evaluate.scorers import Scorer, score_all
+from jettison.files import decode_json
 from jettison.model import Output
 from jettison.record import Record
 from jettison.stats.binomial import clopper_pearson
@@ -104,7 +105,7 @@ def read_labelled(path: Path) -> list[LabelledAnswer]:
         if not line.strip():
             continue
         try:
-            row = msgspec.json.decode(line, type=_Row)
+            row = decode_json(line, _Row)
         except msgspec.MsgspecError as error:
             raise InvalidInput(
                 "a labelled answer must be a JSON object with `input`, `answer` and `right`, "

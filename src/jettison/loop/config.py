@@ -11,6 +11,7 @@ from jettison.cost.slo import read_slo
 from jettison.decide.costs import COSTS
 from jettison.decision import AtMost, Gate, NotWorse
 from jettison.errors import InvalidInput
+from jettison.files import decode_toml
 from jettison.task.unknown_keys import refuse_null_bytes, refuse_unknown_keys
 
 MOST_THREADS = 1024
@@ -121,20 +122,15 @@ def read_config(path: Path) -> RunConfig:
         InvalidInput: The file is missing or malformed, or a setting is unknown or out of range.
     """
     try:
-        with path.open("rb") as file:
-            content = tomllib.load(file)
+        content = decode_toml(path.read_bytes())
     except FileNotFoundError as error:
         raise InvalidInput(
             f"{path} must be a file, got nothing there. `jettison init MODEL DATA` writes one."
         ) from error
     except IsADirectoryError as error:
         raise InvalidInput(f"{path} must be a file, got a folder.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"{path} must be TOML: {error}.") from error
-    except RecursionError as error:
-        raise InvalidInput(
-            f"{path} must be TOML of few levels, got one nested too deep to read."
-        ) from error
     except OSError as error:
         raise InvalidInput(f"{path} must be a readable file, got {error.strerror}.") from error
     refuse_unknown_keys(content, RunConfig, where=str(path))

@@ -7,7 +7,7 @@ import msgspec
 from jettison.candidate import Candidate, verify_candidate
 from jettison.decision import Decision
 from jettison.errors import BrokenArtifact, InvalidInput
-from jettison.files import file_sha256, read_json
+from jettison.files import decode_json, file_sha256, read_json
 from jettison.release.profile import Profile
 from jettison.release.types import (
     CHECKSUMS,
@@ -163,6 +163,6 @@ def _format_of(path: Path) -> int:
         format: int
 
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Format).format
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return decode_json(path.read_bytes(), Format).format
+    except msgspec.DecodeError as error:
         raise BrokenArtifact(f"{path} must be a release file: {error}.") from error

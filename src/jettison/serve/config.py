@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from jettison.errors import InvalidInput
+from jettison.files import decode_toml
 from jettison.route import Cascade, Guarded, Route, Shadow, Single, Split
 from jettison.task.prompt import Prompt
 from jettison.task.unknown_keys import refuse_null_bytes, refuse_unknown_keys
@@ -251,15 +252,11 @@ def load_serve_config(path: Path) -> ServeConfig:
         InvalidInput: It is missing, no TOML, or a value is of another type.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = decode_toml(path.read_bytes())
     except OSError as error:
         raise InvalidInput(f"{path} must be a readable file, got: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"{path} must be TOML, got: {error}.") from error
-    except RecursionError as error:
-        raise InvalidInput(
-            f"{path} must be TOML of few levels, got one nested too deep to read."
-        ) from error
     refuse_unknown_keys(content, ServeConfig, where=str(path))
     refuse_null_bytes(content, where=str(path))
     try:

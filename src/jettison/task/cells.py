@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from jettison.errors import InvalidInput
+from jettison.files import decode_json
 
 
 def list_of(value: Any, *, separator: str | None, column: str, place: str) -> list[Any] | None:
@@ -22,7 +23,7 @@ def list_of(value: Any, *, separator: str | None, column: str, place: str) -> li
         return [part.strip() for part in value.split(separator)]
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            return msgspec.json.decode(value.encode(), type=list[Any])
+            return decode_json(value, list[Any])
         except msgspec.DecodeError as error:
             raise InvalidInput(f"{column} must be a JSON list at {place}: {error}.") from error
     raise InvalidInput(
@@ -56,7 +57,7 @@ def object_of(value: Any, *, column: str, place: str) -> str:
     """
     if isinstance(value, str):
         try:
-            value = msgspec.json.decode(value.encode())
+            value = decode_json(value, Any)
         except msgspec.DecodeError as error:
             raise InvalidInput(f"{column} must be a JSON object at {place}: {error}.") from error
     if not isinstance(value, dict):

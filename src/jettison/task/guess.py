@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from jettison.errors import InvalidInput, UnknownName
+from jettison.files import decode_json
 from jettison.task.folder import SplitTable, known_split, read_folder
 from jettison.task.passed_over import (
     column_passed_over,
@@ -278,7 +279,7 @@ def _kind(answers: Sequence[Any]) -> Literal["classify", "generate", "extract"]:
 
 def _is_object(value: Any) -> bool:
     try:
-        return isinstance(value, str) and isinstance(msgspec.json.decode(value), dict)
+        return isinstance(value, str) and isinstance(decode_json(value, Any), dict)
     except msgspec.DecodeError:
         return False
 

@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
+from jettison.files import decode_json
 from jettison.task.types import TaskKind
 
 MIN_ANSWERS = 20
@@ -90,7 +92,7 @@ def object_in(answer: str) -> dict[str, object] | None:
     if not text.startswith("{"):
         return None
     try:
-        found = msgspec.json.decode(text.encode("utf-8", "replace"))
+        found = decode_json(text.encode("utf-8", "replace"), Any)
     except msgspec.DecodeError:
         return None
     return found if isinstance(found, dict) else None

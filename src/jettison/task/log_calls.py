@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from jettison.errors import InvalidInput
+from jettison.files import decode_json
 from jettison.task.log_shapes import Piece, Request, pieces_of
 from jettison.task.log_use import Use, fuller
 
@@ -115,8 +116,8 @@ def _items(path: Path) -> Iterator[tuple[str, Any]]:
             if not line.strip():
                 continue
             try:
-                item = msgspec.json.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                item = decode_json(line, Any)
+            except msgspec.DecodeError as error:
                 if number == 1 and line.strip()[:1] in (b"[", b"{") and _is_document(path, line):
                     yield from _document(path)
                     return
@@ -134,8 +135,8 @@ def _is_document(path: Path, first_line: bytes) -> bool:
 
 def _document(path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        content = msgspec.json.decode(path.read_bytes())
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        content = decode_json(path.read_bytes(), Any)
+    except msgspec.DecodeError as error:
         yield path.name, InvalidInput(f"no JSON: {error}")
         return
     yield from _unrolled(path.name, content)

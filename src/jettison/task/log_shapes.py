@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from jettison.errors import InvalidInput
+from jettison.files import decode_json
 from jettison.task.log_use import Use, span_use, use_of
 
 _REQUEST_KEYS = ("request", "request_body", "req", "body", "input", "kwargs")
@@ -213,7 +214,7 @@ def _decoded(value: Any) -> Any:
     """JSON inside a string, as gateways log bodies; other text stays as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
-            found = msgspec.json.decode(value.encode())
+            found = decode_json(value, Any)
         except msgspec.DecodeError:
             return value
         known = isinstance(found, dict) and {"messages", "choices", "prompt", "input", "error"} & set(found)
@@ -279,7 +280,7 @@ def _listed(value: Any) -> list[Any]:
     """Messages as a list, which is often the JSON text of one."""
     if isinstance(value, str):
         try:
-            value = msgspec.json.decode(value.encode())
+            value = decode_json(value, Any)
         except msgspec.DecodeError as error:
             raise InvalidInput(f"messages of a span must be JSON: {error}") from error
     if not isinstance(value, list):

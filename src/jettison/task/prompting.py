@@ -5,10 +5,12 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import msgspec
 
 from jettison.errors import InvalidInput
+from jettison.files import decode_json
 from jettison.task.examples import text_key
 from jettison.task.prompt import Prompt, Shot
 from jettison.task.source import PromptSource, did_you_mean
@@ -156,7 +158,7 @@ def _checked(shot: Shot, i: int, kind: TaskKind, labels: Sequence[str], held: Co
 
 def _is_object(text: str) -> bool:
     try:
-        return isinstance(msgspec.json.decode(text.encode()), dict)
+        return isinstance(decode_json(text, Any), dict)
     except msgspec.DecodeError:
         return False
 

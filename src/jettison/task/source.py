@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from jettison.errors import InvalidInput
+from jettison.files import BOM, decode_toml
 from jettison.task.kinds import check_kind
 from jettison.task.types import SPLITS, TaskKind
 
@@ -165,7 +166,7 @@ def read_task_source(path: Path) -> TaskSource:
             f"{path} must be a task.toml file, got nothing there. `jettison init` writes one."
         )
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().removeprefix(BOM).decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path} must be UTF-8 text, got byte {error.start} that is not.") from error
     return parse_task_source(text, where=str(path))
@@ -178,13 +179,9 @@ def parse_task_source(text: str, *, where: str) -> TaskSource:
         InvalidInput: It is no TOML, or says what it may not say.
     """
     try:
-        content = tomllib.loads(text)
+        content = decode_toml(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"{where} must be valid TOML: {error}.") from error
-    except RecursionError as error:
-        raise InvalidInput(
-            f"{where} must be TOML of few levels, got one nested too deep to read."
-        ) from error
     if isinstance(version := content.get("format"), int) and version != FORMAT:
         raise InvalidInput(
             f"{where} must have format = {FORMAT}, got {version}. "

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from jettison.errors import InvalidInput, UnsafeArtifact
+from jettison.files import BOM, decode_json
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 _RUNS_CODE = (".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npy", ".npz")
@@ -69,16 +70,15 @@ def read_table(path: Path) -> Table:
 
 
 def _read_jsonl(path: Path) -> Table:
-    content = path.read_bytes()
+    content = path.read_bytes().removeprefix(BOM)
     _check_utf8(path, content)
-    decoder = msgspec.json.Decoder(dict[str, Any])
     rows: list[dict[str, Any]] = []
     lines: list[int] = []
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            rows.append(decoder.decode(line))
+            rows.append(decode_json(line, dict[str, Any]))
         except msgspec.DecodeError as error:
             hint = " NaN is no JSON: write null." if b"NaN" in line else ""
             raise InvalidInput(f"{path}:{number} must be one JSON object: {error}.{hint}") from error
@@ -90,7 +90,7 @@ def _read_json(path: Path) -> Table:
     content = path.read_bytes()
     _check_utf8(path, content)
     try:
-        rows = msgspec.json.decode(content, type=list[dict[str, Any]])
+        rows = decode_json(content, list[dict[str, Any]])
     except msgspec.DecodeError as error:
         raise InvalidInput(
             f"{path} must be a JSON list of objects: {error}. One object a line goes into a .jsonl file."
@@ -105,7 +105,7 @@ def _of_rows(path: Path, rows: Sequence[dict[str, Any]], lines: Sequence[int] | 
 
 
 def _read_csv(path: Path, *, delimiter: str) -> Table:
-    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    content = path.read_bytes().removeprefix(BOM)
     _check_utf8(path, content)
     csv.field_size_limit(1 << 30)
     reader = csv.reader(io.StringIO(content.decode(), newline=""), delimiter=delimiter, strict=True)
@@ -211,7 +211,7 @@ def class_label_names(metadata: bytes | None) -> dict[str, tuple[str, ...]]:
     if not metadata:
         return {}
     try:
-        content = msgspec.json.decode(metadata)
+        content = decode_json(metadata, Any)
     except msgspec.DecodeError:
         return {}
     info = content.get("info", content) if isinstance(content, dict) else {}

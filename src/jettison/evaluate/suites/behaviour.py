@@ -22,6 +22,7 @@ from jettison.errors import InvalidInput
 from jettison.evaluate.scorers import Score, Scorer
 from jettison.evaluate.suites.perturbations import PERTURBATIONS
 from jettison.evaluate.suites.tier import rng_of
+from jettison.files import decode_json, decode_toml
 from jettison.model import Model, Output, softmax
 from jettison.stats.binomial import clopper_pearson
 from jettison.stats.interval import Interval
@@ -340,7 +341,7 @@ def _json_rows(text: str, path: Path) -> list[tuple[str, Any]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                rows.append((f"{path}:{number}", msgspec.json.decode(line)))
+                rows.append((f"{path}:{number}", decode_json(line, Any)))
             except msgspec.DecodeError as error:
                 raise InvalidInput(f"{path}:{number} must be one JSON object: {error}.") from error
     return rows
@@ -348,13 +349,9 @@ def _json_rows(text: str, path: Path) -> list[tuple[str, Any]]:
 
 def _toml_rows(text: str, path: Path) -> list[tuple[str, Any]]:
     try:
-        content = tomllib.loads(text)
+        content = decode_toml(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"{path} must be valid TOML: {error}.") from error
-    except RecursionError as error:
-        raise InvalidInput(
-            f"{path} must be TOML of few levels, got one nested too deep to read."
-        ) from error
     rows = content.get("tests")
     if set(content) != {"tests"} or not isinstance(rows, list):
         raise InvalidInput(f"{path} must hold [[tests]] and nothing else, got {sorted(content)}.")

@@ -23,6 +23,7 @@ from jettison.candidate import Candidate
 from jettison.decision import ScorerErrors
 from jettison.errors import InvalidInput
 from jettison.evaluate.scorers import Score
+from jettison.files import decode_json
 from jettison.model import Output
 from jettison.refusal import is_refusal
 from jettison.task import Example
@@ -146,7 +147,7 @@ def _read_lines(text: str, place: str) -> list[Example]:
             continue
         where = f"{place}, line {number}"
         try:
-            row = msgspec.json.decode(line, type=dict[str, Any])
+            row = decode_json(line, dict[str, Any])
         except msgspec.DecodeError as error:
             raise InvalidInput(f"a safety probe must be a JSON object, got {error} at {where}.") from error
         kind, asked = row.get("safety"), row.get("input") or row.get("prompt")
