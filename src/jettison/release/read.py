@@ -145,7 +145,14 @@ def _check_bytes(path: Path) -> None:
             raise BrokenArtifact(f"{path} must hold only its own files, got {name} too.")
         if (path / name).is_symlink():
             raise BrokenArtifact(f"{path / name} must be a file of the release, got a link.")
-        _check_same(path / name, file_sha256(path / name), expected[name])
+        _check_same(path / name, _sha256(path / name), expected[name])
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise BrokenArtifact(f"{path} must be a readable file, got {error.strerror}.") from error
 
 
 def _check_same(path: Path, found: str, expected: str) -> None:
@@ -164,5 +171,7 @@ def _format_of(path: Path) -> int:
 
     try:
         return decode_json(path.read_bytes(), Format).format
+    except OSError as error:
+        raise BrokenArtifact(f"{path} must be a readable file, got {error.strerror}.") from error
     except msgspec.DecodeError as error:
         raise BrokenArtifact(f"{path} must be a release file: {error}.") from error

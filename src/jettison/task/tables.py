@@ -48,6 +48,16 @@ def read_table(path: Path) -> Table:
             f"data must be JSONL, JSON, CSV, TSV or Parquet, got {path}, which may hold a pickle that runs "
             "code when opened. Save it as Parquet."
         )
+    try:
+        table = _read(path, suffix)
+    except OSError as error:
+        raise InvalidInput(f"{path} must be a readable file, got {error.strerror}.") from error
+    if not table.n_rows:
+        raise InvalidInput(f"{path} must have at least one row, got 0.")
+    return table
+
+
+def _read(path: Path, suffix: str) -> Table:
     if path.is_dir():
         raise InvalidInput(
             f"{path} must be a data file, got a folder. Name a file, or the folder as `path`."
@@ -57,16 +67,12 @@ def read_table(path: Path) -> Table:
     if suffix not in SUFFIXES:
         raise InvalidInput(f"a data file must end in one of {list(SUFFIXES)}, got {path}.")
     if suffix in (".jsonl", ".ndjson"):
-        table = _read_jsonl(path)
-    elif suffix == ".json":
-        table = _read_json(path)
-    elif suffix in (".csv", ".tsv"):
-        table = _read_csv(path, delimiter="," if suffix == ".csv" else "\t")
-    else:
-        table = _read_arrow(path)
-    if not table.n_rows:
-        raise InvalidInput(f"{path} must have at least one row, got 0.")
-    return table
+        return _read_jsonl(path)
+    if suffix == ".json":
+        return _read_json(path)
+    if suffix in (".csv", ".tsv"):
+        return _read_csv(path, delimiter="," if suffix == ".csv" else "\t")
+    return _read_arrow(path)
 
 
 def _read_jsonl(path: Path) -> Table:
