@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jettison.cli.terminal import no_fuss_when_nobody_reads
+
 if TYPE_CHECKING:
     from jettison.decide.compare import Comparison
     from jettison.decide.predictions import Predictions
     from jettison.evaluate.run import Progress
+    from jettison.loop.sequential import Sequential
     from jettison.task import Task
 
 METRICS = (
@@ -161,10 +164,11 @@ def command(
     found = compare_predictions(*sides, gate=gate, scorer=scorer, names=(a, b), seed=seed)
     if junit is not None:
         write_atomic(junit, results_junit(found.results, suite=f"jettison.compare.{b}", case=b))
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
-    else:
-        _show(found)
+    with no_fuss_when_nobody_reads():
+        if as_json:
+            click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        else:
+            _show(found)
     return EXIT_CODE[found.verdict]
 
 
@@ -183,7 +187,6 @@ def _until_sure(
 ) -> int:
     import msgspec
 
-    from jettison.cli.tables import table
     from jettison.decision import EXIT_CODE
     from jettison.errors import InvalidInput
     from jettison.evaluate.slices import Slicer
@@ -216,10 +219,16 @@ def _until_sure(
             informed=informed,
             seed=seed,
         )
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
-        return EXIT_CODE[found.verdict]
-    from jettison.cli.tables import wide_console
+    with no_fuss_when_nobody_reads():
+        if as_json:
+            click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        else:
+            _show_stopped(found)
+    return EXIT_CODE[found.verdict]
+
+
+def _show_stopped(found: "Sequential") -> None:
+    from jettison.cli.tables import table, wide_console
 
     console = wide_console()
     console.print(
@@ -233,7 +242,6 @@ def _until_sure(
             one.slice, one.verdict.value, seen, f"{one.n:,}", f"{one.n_available:,}", one.settled_by
         )
     console.print(shown)
-    return EXIT_CODE[found.verdict]
 
 
 def _first_scorer(task: "Task", sides: "tuple[Predictions, Predictions]") -> str | None:

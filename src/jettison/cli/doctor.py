@@ -4,6 +4,8 @@ import json
 
 import click
 
+from jettison.cli.terminal import no_fuss_when_nobody_reads
+
 
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
@@ -12,11 +14,12 @@ def command(as_json: bool) -> int:
     from jettison.loop.doctor import examine
 
     found = examine()
-    if as_json:
-        click.echo(json.dumps([f._asdict() for f in found], indent=2))
-        return 0
-    width = max(len(finding.what) for finding in found)
-    for finding in found:
-        mark = {True: "yes", False: "no ", None: " - "}[finding.ok]
-        click.echo(f"{mark}  {finding.what:<{width}}  {finding.detail}")
+    with no_fuss_when_nobody_reads():
+        if as_json:
+            click.echo(json.dumps([f._asdict() for f in found], indent=2))
+            return 0
+        width = max(len(finding.what) for finding in found)
+        for finding in found:
+            mark = {True: "yes", False: "no ", None: " - "}[finding.ok]
+            click.echo(f"{mark}  {finding.what:<{width}}  {finding.detail}")
     return 0

@@ -2,13 +2,15 @@
 
 import errno
 import importlib
+import io
 import os
 import sys
 from typing import Any
 
 import click
 
-from jettison.errors import JettisonError
+from jettison.cli.terminal import drop_output, no_fuss_when_nobody_reads, printable
+from jettison.errors import InvalidInput, JettisonError
 
 COMMANDS = {
     "init": "look at a model and data, write task.toml and jettison.toml ready to run",
@@ -62,24 +64,50 @@ def main(arguments: list[str] | None = None) -> Any:
     # Threads that spin while they wait take the processor from whatever else runs on a small machine.
     # OpenMP reads this once, when torch loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # one that cannot say a character spells it out
+            stream.reconfigure(errors="backslashreplace")
     try:
+        _check_arguments(sys.argv[1:] if arguments is None else arguments)
         code = jettison.main(args=arguments, prog_name="jettison", standalone_mode=False)
-    except click.exceptions.Abort:
-        click.echo("interrupted; finished work is kept, run the same command to go on.", err=True)
-        sys.exit(130)
-    except KeyboardInterrupt:
+        with no_fuss_when_nobody_reads():
+            sys.stdout.flush()
+    except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted; finished work is kept, run the same command to go on.", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except JettisonError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
-        # Only to look whether such a file is there raises, wherever that is.
-        if error.errno != errno.ENAMETOOLONG:
+        said = _in_words(error)
+        if said is None:
             raise
-        click.echo(f"error: a path must be shorter, got {str(error.filename)[:60]!r} and on.", err=True)
+        drop_output()
+        click.echo(f"error: {printable(said)}", err=True)
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Refuse what no file that we write could hold."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                f"arguments must be UTF-8 text, got {argument!r}. Rename the file; pass texts by --input."
+            ) from error
+
+
+def _in_words(error: OSError) -> str | None:
+    """The system's refusal in one sentence; None where it names no file, and so may be a fault of ours."""
+    if error.errno == errno.ENAMETOOLONG:  # only to look whether such a file is there raises, anywhere
+        return f"a path must be shorter, got {str(error.filename)[:60]!r} and on."
+    if error.filename is not None:
+        return f"{error.filename} must be a file that can be read or written, got {error.strerror}."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the output must have room, got {error.strerror}. Free some space, or send it elsewhere."
+    return None

@@ -1,12 +1,11 @@
 """`jettison predict`: answers texts with a release, a batch at a time, however many there are."""
 
 import codecs
-import os
 import re
 import shlex
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
+from jettison.cli.terminal import no_fuss_when_nobody_reads, printable
 from jettison.errors import InvalidInput
 from jettison.files import decode_json, file_atomic
 from jettison.model import Output
@@ -72,7 +72,7 @@ def command(
 
     n_failed = n_asked = 0
     with ExitStack() as stack:
-        stack.enter_context(_no_fuss_when_nobody_reads())
+        stack.enter_context(no_fuss_when_nobody_reads())
         rows = stack.enter_context(closing(text_rows(texts, source, column)))
         model = stack.enter_context(closing(open_release_model(release)))
         write = _writer(stack, output, as_json)
@@ -86,16 +86,6 @@ def command(
     if n_failed:
         click.echo(f"{n_failed} of {n_asked} texts could not be answered; see their `error`.", err=True)
     return 1 if n_failed else 0
-
-
-@contextmanager
-def _no_fuss_when_nobody_reads() -> Iterator[None]:
-    """End quietly when the reader of a pipe has gone, as `head` does."""
-    try:
-        yield
-    except BrokenPipeError:
-        # Python flushes stdout once more on exit, and would complain there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _answer(output: Output) -> Answer:
@@ -239,15 +229,15 @@ def _json_line(row: Row, answer: Answer) -> bytes:
 
 
 def _in_words(row: Row, answer: Answer) -> str:
-    text = (
+    text = printable(
         " ".join(next(iter(row.values())).split()) if len(row) == 1 else msgspec.json.encode(row).decode()
     )
     if answer.error is not None or answer.confidence is None:
-        return f"{click.style('no answer', fg='red')}  {text}\n    {answer.error}"
+        return f"{click.style('no answer', fg='red')}  {text}\n    {printable(str(answer.error))}"
     color = "yellow" if answer.flagged else "green"
     notes = [f"{answer.confidence:.3f}"]
     if answer.flagged:
         notes.append("out of scope?")
     if answer.arm is not None:
         notes.append(answer.arm)
-    return f"{click.style(str(answer.label), fg=color)}  {'  '.join(notes)}  {text}"
+    return f"{click.style(printable(str(answer.label)), fg=color)}  {'  '.join(notes)}  {text}"
