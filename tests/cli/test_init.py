@@ -569,3 +569,34 @@ def test_blanks_around_a_split_are_nothing_and_rows_of_an_ignored_one_are_counte
     run(model, tmp_path / "d.jsonl", "--out", tmp_path)
     task = read_task(tmp_path / "task.toml")
     assert (len(task.train), len(task.dev), task.n_test) == (83, 90, 90)
+
+
+@pytest.mark.parametrize("value", [["a", "b"], {"a": 1}])
+@pytest.mark.parametrize(("column", "option"), [("label", "--expected"), ("domain", "--slice")])
+def test_a_column_of_lists_is_no_column_of_labels_or_slices(
+    tmp_path: Path, model: Path, column: str, option: str, value: object
+) -> None:
+    changed = [{**row, column: value} if i == 4 else row for i, row in enumerate(orders())]
+    path = write_jsonl(tmp_path / "lists.jsonl", changed)
+    with pytest.raises(
+        InvalidInput, match=rf"must be texts or numbers, got .* at lists\.jsonl:5\. .*{option}"
+    ):
+        run(model, path, "--out", tmp_path / "o", "--expected", "label", option, column)
+
+
+def test_a_header_of_no_tensors_and_weights_that_are_no_file_are_refused(
+    tmp_path: Path, data: Path
+) -> None:
+    folder = make_tiny_bert(tmp_path / "m", LABELS, layers=1)
+    weights = folder / "model.safetensors"
+    weights.write_bytes((2).to_bytes(8, "little") + b"[]")
+    with pytest.raises(BrokenArtifact, match=r"must be a whole safetensors file, got no header of tensors"):
+        look(str(folder), data, out=tmp_path / "o")
+    weights.unlink()
+    weights.symlink_to(weights)
+    with pytest.raises(BrokenArtifact, match=r"model\.safetensors must be a safetensors file, got "):
+        look(str(folder), data, out=tmp_path / "o")
+    weights.unlink()
+    weights.mkdir()
+    with pytest.raises(BrokenArtifact, match=r"model\.safetensors must be a safetensors file, got "):
+        look(str(folder), data, out=tmp_path / "o")

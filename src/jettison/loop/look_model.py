@@ -179,9 +179,12 @@ def _of_files(place: str, kind: Kind, folder: Path, weights: Sequence[Path]) -> 
 
 def _check_whole(path: Path) -> None:
     """Refuse weights that are cut short, or a stand-in for them, by their header: nothing is read."""
-    sizes, size = tensor_bytes(path), path.stat().st_size
-    with path.open("rb") as file:
-        n_header = 8 + int.from_bytes(file.read(8), "little")
+    try:
+        sizes, size = tensor_bytes(path), path.stat().st_size
+        with path.open("rb") as file:
+            n_header = 8 + int.from_bytes(file.read(8), "little")
+    except OSError as error:
+        raise BrokenArtifact(f"{path} must be a safetensors file, got {error.strerror}.") from error
     if sizes is not None and n_header + sum(sizes.values()) <= size:
         return
     got = "no header of tensors" if sizes is None else f"tensors of {sum(sizes.values()):,} bytes"

@@ -147,6 +147,10 @@ def guess_data(
             f"{why}Name it: `--expected COLUMN`."
         )
     kind = _kind(values[label]) if writes else "classify"
+    if kind == "classify":
+        _check_plain(tables, label, "labels", "--expected")
+    for name in given.slices:
+        _check_plain(tables, name, "values of slices", "--slice")
     said_by_row = [value if kind == "classify" else str(value) for value in values[label]]
     names = _split_of_rows(tables, values, split)
     ids = role("id", given.id, _id(values, taken))
@@ -212,6 +216,16 @@ def _check_given(given: Columns, values: dict[str, list[Any]], path: Path) -> No
         _check_column(getattr(given, role), role, values, path)
     for name in given.slices:
         _check_column(name, "slice", values, path)
+
+
+def _check_plain(tables: Sequence[SplitTable], column: str, what: str, option: str) -> None:
+    for one in tables:
+        for row, value in enumerate(one.table.columns.get(column, ())):
+            if isinstance(value, list | dict):
+                raise InvalidInput(
+                    f"{what} must be texts or numbers, got {str(value)[:80]} under {column!r} at "
+                    f"{one.table.place(row)}. Name another column: `{option} COLUMN`."
+                )
 
 
 def _check_column(name: str | None, role: str, values: Collection[str], path: Path) -> None:
