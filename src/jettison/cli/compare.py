@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jettison.cli.finite import FiniteRange
 from jettison.cli.terminal import no_fuss_when_nobody_reads
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ METRICS = (
 )
 @click.option(
     "--kl-at-most",
-    type=click.FloatRange(0.0),
+    type=FiniteRange(0.0),
     help="With --texts: divergence, nats a token, that the interval must lie under; else exit code 1.",
 )
 @click.option("--junit", type=click.Path(path_type=Path), help="Also write the checks as JUnit XML.")

@@ -17,6 +17,7 @@ from jettison.cli.cost_load import (
     load_options,
     run_load,
 )
+from jettison.cli.finite import FiniteRange
 from jettison.errors import InvalidInput
 from jettison.files import decode_json
 
@@ -53,7 +54,7 @@ def _not_two(context: click.Context, option: click.Parameter, value: int) -> int
 @click.option(
     "--rounds", type=click.IntRange(min=6), default=30, show_default=True, help="Interleaved rounds."
 )
-@click.option("--budget", "budget_s", type=click.FloatRange(min=1), default=120.0, show_default=True,
+@click.option("--budget", "budget_s", type=FiniteRange(min=1), default=120.0, show_default=True,
               help="Seconds for all measured blocks; opening and warming up come on top.")  # fmt: skip
 @click.option(
     "--openings",
@@ -71,7 +72,7 @@ def _not_two(context: click.Context, option: click.Parameter, value: int) -> int
     help="Starts of each in fresh processes, without --scenario; 6 or more have an interval.",
 )
 @click.option(
-    "--usd-per-hour", type=click.FloatRange(min=0), help="Price of this machine, for the cost in money."
+    "--usd-per-hour", type=FiniteRange(min=0), help="Price of this machine, for the cost in money."
 )
 @click.option(
     "--grid",

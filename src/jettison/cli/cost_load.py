@@ -8,6 +8,7 @@ import click
 import msgspec
 from rich.markup import escape
 
+from jettison.cli.finite import FiniteRange
 from jettison.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -29,14 +30,14 @@ _OPTIONS = (
     ),
     click.option(
         "--rate",
-        type=click.FloatRange(min=0, min_open=True),
+        type=FiniteRange(min=0, min_open=True),
         help="Arrivals a second; not of server: your own, for money with idle time.",
     ),
     click.option("--slo", help="server: find the highest rate that meets it, as p95=20ms."),
     click.option("--trace", type=click.Path(path_type=Path), help="trace: file of arrival times."),
     click.option(
         "--duration",
-        type=click.FloatRange(min=0, min_open=True),
+        type=FiniteRange(min=0, min_open=True),
         help="Seconds of each target. [default: 60]",
     ),
     click.option(
@@ -44,7 +45,7 @@ _OPTIONS = (
     ),
     click.option(
         "--timeout",
-        type=click.FloatRange(min=0.01),
+        type=FiniteRange(min=0.01),
         help="Seconds until a request is a miss. [default: 30]",
     ),
     click.option("--model", help="Address: name of the model there."),

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jettison.cli.finite import FiniteRange
+
 if TYPE_CHECKING:
     from jettison.loop.accept import NextTask
     from jettison.loop.mine import Mined
@@ -22,11 +24,11 @@ if TYPE_CHECKING:
     "--rows", type=click.IntRange(1), default=300, show_default=True, help="Most proposals a mode."
 )
 @click.option(
-    "--low-confidence", type=click.FloatRange(0, 1), default=0.5, show_default=True,
+    "--low-confidence", type=FiniteRange(0, 1), default=0.5, show_default=True,
     help="An answer below it is doubtful.",
 )  # fmt: skip
 @click.option(
-    "--alpha", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.05, show_default=True,
+    "--alpha", type=FiniteRange(0, 1, min_open=True, max_open=True), default=0.05, show_default=True,
     help="Chance of any mode where failures are spread evenly.",
 )  # fmt: skip
 @click.option(

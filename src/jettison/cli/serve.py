@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from jettison.cli.finite import FiniteRange
+
 
 @click.command("serve")
 @click.argument("release", required=False, type=click.Path(path_type=Path))
@@ -15,9 +17,9 @@ import click
 @click.option("--incumbent-key-env", metavar="NAME", help="Environment variable that holds its key.")
 @click.option("--route", type=click.Choice(["single", "cascade", "shadow", "split"]), help="Who answers.")
 @click.option("--threshold", type=float, help="Of a cascade; the release's own where it certified one.")
-@click.option("--share", type=click.FloatRange(0, 1), help="Of shadowed or treated traffic.")
+@click.option("--share", type=FiniteRange(0, 1), help="Of shadowed or treated traffic.")
 @click.option(
-    "--audit-share", type=click.FloatRange(0, 1), help="Of lean answers that the fallback is asked too."
+    "--audit-share", type=FiniteRange(0, 1), help="Of lean answers that the fallback is asked too."
 )
 @click.option("--host", help="Address to listen on; 127.0.0.1 unless told.")
 @click.option("--port", type=click.IntRange(0, 65535), help="0 takes any free port.")
