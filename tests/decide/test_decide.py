@@ -8,7 +8,13 @@ import msgspec
 import pytest
 
 from jettison.decide.decide import Evidence, decide
-from jettison.decide.render import decision_markdown, exit_code, read_decision, write_decision
+from jettison.decide.render import (
+    decision_markdown,
+    exit_code,
+    read_decision,
+    results_junit,
+    write_decision,
+)
 from jettison.decide.report_sections import gate_rules
 from jettison.decide.report_view import arm_names, tiles, weakest_check, who_answered
 from jettison.decide.tell import headline
@@ -322,6 +328,14 @@ def test_no_test_at_all_is_no_success_to_a_build_server(tmp_path: Path) -> None:
     error = suite.find("testcase/error")
     assert error is not None
     assert error.attrib["message"] == "Keep bert: no candidate was put to the test."
+
+
+def test_junit_is_well_formed_whatever_the_names_hold() -> None:
+    result = decided(evidence("int8", GOOD, role="nominee")).candidates[1].gates[0]
+    strange = msgspec.structs.replace(result, slice="a\x00\x1b\ufffe\nb\t<é>")
+    root = ElementTree.fromstring(results_junit([strange], suite="s\x07", case="c"))
+    assert root.attrib["name"] == "s\ufffd"
+    assert root[0].attrib["name"].endswith("[a\ufffd\ufffd\ufffd\nb\t<é>]")
 
 
 def test_a_decision_of_a_newer_format_is_refused(tmp_path: Path) -> None:

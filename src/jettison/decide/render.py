@@ -1,5 +1,6 @@
 """A decision on disk: JSON for machines, Markdown for people, JUnit XML for a build server."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -137,9 +138,12 @@ def results_junit(
         test = ElementTree.SubElement(root, "testcase", classname=suite, name="a candidate is judged")
         ElementTree.SubElement(test, "error", message=missing, type=Verdict.NOT_ENOUGH_DATA.value)
     ElementTree.indent(root)
-    return (
-        '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
-    )
+    text = _NO_XML.sub("\N{REPLACEMENT CHARACTER}", ElementTree.tostring(root, encoding="unicode"))
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
+
+
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 forbids, escaped or not."""
 
 
 def _candidate_table(decision: Decision) -> str:
