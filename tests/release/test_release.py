@@ -12,7 +12,7 @@ from jettison.candidate import CUT_NOTE, AppliedStep, Candidate, write_candidate
 from jettison.decision import CostSummary, GateResult, Interval, Verdict
 from jettison.errors import BrokenArtifact, InvalidInput
 from jettison.evaluate import evaluate, reference_profile
-from jettison.files import read_json
+from jettison.files import file_sha256, read_json
 from jettison.release import open_release, read_decision, read_profile, verify_release
 from jettison.release.card import _cost_table, _made_by, model_card
 from jettison.release.profile import token_counts
@@ -156,6 +156,32 @@ def test_a_route_cannot_lead_out_of_the_release(release):
     path.write_text(json.dumps(facts))
     with pytest.raises(BrokenArtifact, match=r"must route to its own candidates, got '\.\./candidate'"):
         open_release(release.path, verify=False)
+
+
+def with_facts(release, **changes):
+    """Change release.json as somebody would who can write a manifest, too."""
+    path = loosen(release.path / "release.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    manifest = loosen(release.path / "MANIFEST")
+    lines = [line for line in manifest.read_text().splitlines() if not line.endswith("  release.json")]
+    manifest.write_text("\n".join([*lines, f"{file_sha256(path)}  release.json"]) + "\n")
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_evidence_cannot_lie_outside_the_release(release, tmp_path, absolute):
+    outside = tmp_path / "secret"
+    outside.write_text("x")
+    name = str(outside) if absolute else "../../secret"
+    with_facts(release, evidence={name: file_sha256(outside)})
+    with pytest.raises(BrokenArtifact, match=r"release\.json must name its own evidence, got "):
+        verify_release(release.path)
+
+
+@pytest.mark.parametrize("name", ["proven_on", "proven_until"])
+def test_a_proof_without_a_date_is_refused(release, name):
+    with_facts(release, **{name: "soon"})
+    with pytest.raises(BrokenArtifact, match=rf"{name} must be a date as 2027-01-31, got 'soon' in "):
+        verify_release(release.path)
 
 
 def test_a_route_for_a_gateway_is_refused(release):

@@ -1,5 +1,6 @@
 """Opens a release and checks every byte of it."""
 
+from datetime import date, datetime
 from pathlib import Path
 
 import msgspec
@@ -50,6 +51,7 @@ def open_release(folder: Path | str, *, verify: bool = True) -> Release:
         digest = file_sha256(path / CHECKSUMS)
     except (InvalidInput, FileNotFoundError) as error:
         raise BrokenArtifact(f"{path} is no complete release: {error}") from error
+    _check_dates(facts, path / RELEASE_FILE)
     stored = {name: getattr(facts, name) for name in ReleaseFacts.__struct_fields__}
     release = Release(path=path, digest=digest, **stored)
     for inner in candidate_folders(release.route):
@@ -79,6 +81,8 @@ def verify_release(folder: Path | str) -> Release:
     )
     for name, digest in release.evidence.items():
         path = release.path / "evidence" / name
+        if not path.resolve().is_relative_to((release.path / "evidence").resolve()):
+            raise BrokenArtifact(f"{release.path / RELEASE_FILE} must name its own evidence, got {name!r}.")
         if not path.is_file():
             raise BrokenArtifact(f"{path} must be there, got nothing.")
         _check_same(path, file_sha256(path), digest)
@@ -153,6 +157,18 @@ def _sha256(path: Path) -> str:
         return file_sha256(path)
     except OSError as error:
         raise BrokenArtifact(f"{path} must be a readable file, got {error.strerror}.") from error
+
+
+def _check_dates(facts: ReleaseFacts, path: Path) -> None:
+    for name, kind in (("proven_on", datetime), ("proven_until", date)):
+        value = getattr(facts, name)
+        try:
+            if value is not None:
+                kind.fromisoformat(value)
+        except ValueError as error:
+            raise BrokenArtifact(
+                f"{name} must be a date as 2027-01-31, got {value!r} in {path}."
+            ) from error
 
 
 def _check_same(path: Path, found: str, expected: str) -> None:
