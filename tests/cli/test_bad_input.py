@@ -116,6 +116,33 @@ SETTINGS = {
         r"must hold texts without null bytes, got 'a\x00b' at `$.incumbent`",
     ),
     "unknown gate": (settings(more='[[gates]]\ntype = "vibes"'), "vibes"),
+    "gate mistyped": (
+        settings(more='[[gates]]\ntype = "notworse"'),
+        "It must be one of ['at_most', 'not_shown_worse', 'not_worse']. Did you mean 'not_worse'?",
+    ),
+    "word that is no choice": (
+        settings(more='calibration = "x"'),
+        "`$.calibration`. It must be one of ['auto', 'isotonic', 'temperature', 'vector'].",
+    ),
+    "endless budget": (settings(more="budget = inf"), "a duration must be at most ten years, got 'inf'"),
+    "budget of no number": (
+        settings(more="budget = nan"),
+        "a duration must be at most ten years, got 'nan'",
+    ),
+    "budget of 400 digits": (settings(more=f'budget = "{"9" * 400}h"'), "at most ten years, got '9999"),
+    "budget of 400 digits, a number": (
+        settings(more=f"budget = {'9' * 400}"),
+        "at most ten years, got '9999",
+    ),
+    "endless measuring": (settings(more="cost_s = inf"), "cost_s must be a finite number above 0, got inf"),
+    "endless rate": (
+        settings(more="rate_per_s = inf"),
+        "rate_per_s must be a finite number above 0, got inf",
+    ),
+    "endless limit": (
+        settings(more='[[gates]]\ntype = "at_most"\ncost = "latency_p95_s"\nlimit = inf'),
+        "gates.limit must be a finite number above 0, got inf",
+    ),
     # What an incumbent of hours need not be asked for: it is not even there.
     "labels of no scorer": (
         settings(incumbent="./nosuch", more='scorer_labels = {jugde = "people.jsonl"}'),

@@ -1,5 +1,6 @@
 """`jettison.toml`: what to compress, for which task, within which limits."""
 
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ from jettison.decide.costs import COSTS
 from jettison.decision import AtMost, Gate, NotWorse
 from jettison.errors import InvalidInput
 from jettison.files import decode_toml
+from jettison.task.source import choices_hint
 from jettison.task.unknown_keys import refuse_null_bytes, refuse_unknown_keys
 
 MOST_THREADS = 1024
@@ -138,7 +140,7 @@ def read_config(path: Path) -> RunConfig:
     try:
         config = msgspec.convert(content, RunConfig)
     except msgspec.ValidationError as error:
-        raise InvalidInput(f"{path}: {error}.") from error
+        raise InvalidInput(f"{path}: {error}.{choices_hint(error, RunConfig)}") from error
     check_config(config, str(path))
     return msgspec.structs.replace(
         config,
@@ -192,14 +194,19 @@ def check_config(config: RunConfig, place: str) -> None:
             "a percentile and a time, as p95=20ms",
             config.slo,
         ),
-        (config.cost_s > 0, "cost_s", "above 0", config.cost_s),
+        (0 < config.cost_s < math.inf, "cost_s", "a finite number above 0", config.cost_s),
         (
-            config.usd_per_hour is None or 0 <= config.usd_per_hour < float("inf"),
+            config.usd_per_hour is None or 0 <= config.usd_per_hour < math.inf,
             "usd_per_hour",
             "at least 0",
             config.usd_per_hour,
         ),
-        (config.rate_per_s is None or config.rate_per_s > 0, "rate_per_s", "above 0", config.rate_per_s),
+        (
+            config.rate_per_s is None or 0 < config.rate_per_s < math.inf,
+            "rate_per_s",
+            "a finite number above 0",
+            config.rate_per_s,
+        ),
         (
             1 <= config.cost_openings <= 100 and config.cost_openings != 2,
             "cost_openings",
@@ -235,7 +242,7 @@ def check_config(config: RunConfig, place: str) -> None:
             rules.append((len(gate.slices) > 0, "gates.slices", "at least one slice", gate.slices))
         if isinstance(gate, AtMost):
             rules.append((gate.cost in COSTS, "gates.cost", f"one of {list(COSTS)}", gate.cost))
-            rules.append((gate.limit > 0, "gates.limit", "above 0", gate.limit))
+            rules.append((0 < gate.limit < math.inf, "gates.limit", "a finite number above 0", gate.limit))
     rules.append(
         (
             not config.gates or any(isinstance(gate, NotWorse) for gate in config.gates),
@@ -261,6 +268,10 @@ def _is_slo(text: str | None) -> bool:
     return True
 
 
+LONGEST_S = 10 * 366 * 86400.0
+"""Of a duration: ten years."""
+
+
 def parse_duration(text: str | int | float) -> float:
     """Seconds of `90`, `90s`, `10m`, `1h30m`.
 
@@ -268,11 +279,13 @@ def parse_duration(text: str | int | float) -> float:
         InvalidInput: It is none of these, or not above zero.
     """
     if isinstance(text, int | float):
-        found = float(text)
+        found = float(text) if abs(text) <= LONGEST_S else math.inf
     else:
         match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
         hours, minutes, seconds = match.groups() if match else (None, None, None)
         found = 3600 * float(hours or 0) + 60 * float(minutes or 0) + float(seconds or 0)
+    if not found <= LONGEST_S:
+        raise InvalidInput(f"a duration must be at most ten years, got {str(text)[:40]!r}. Leave it out.")
     if found <= 0:
         raise InvalidInput(f"a duration must be above zero, as `10m` or `1h30m`, got {text!r}.")
     return found

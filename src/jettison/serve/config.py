@@ -12,6 +12,7 @@ from jettison.errors import InvalidInput
 from jettison.files import decode_toml
 from jettison.route import Cascade, Guarded, Route, Shadow, Single, Split
 from jettison.task.prompt import Prompt
+from jettison.task.source import choices_hint
 from jettison.task.unknown_keys import refuse_null_bytes, refuse_unknown_keys
 
 
@@ -262,7 +263,7 @@ def load_serve_config(path: Path) -> ServeConfig:
     try:
         config = msgspec.convert(content, ServeConfig)
     except msgspec.ValidationError as error:
-        raise InvalidInput(f"{path}: {error}.") from error
+        raise InvalidInput(f"{path}: {error}.{choices_hint(error, ServeConfig)}") from error
     for name, upstream in config.upstreams.items():
         refuse_unknown_keys(upstream.prompt, Prompt, where=str(path), at=f"$.upstreams.{name}.prompt")
     return _beside(config, path.absolute().parent)

@@ -10,6 +10,7 @@ import msgspec
 
 from jettison.errors import InvalidInput
 from jettison.files import BOM, decode_toml
+from jettison.task.choices import wrong_choice
 from jettison.task.kinds import check_kind
 from jettison.task.types import SPLITS, TaskKind
 
@@ -190,7 +191,9 @@ def parse_task_source(text: str, *, where: str) -> TaskSource:
     try:
         source = msgspec.convert(content, TaskSource)
     except msgspec.ValidationError as error:
-        raise InvalidInput(f"{where}: {error}.{_did_you_mean_key(str(error), content)}") from error
+        raise InvalidInput(
+            f"{where}: {error}.{choices_hint(error, TaskSource)}{_did_you_mean_key(str(error), content)}"
+        ) from error
     _check_source(source, where)
     check_kind(source, where)
     if source.prompt is not None:
@@ -204,6 +207,12 @@ def did_you_mean(name: str, known: Any) -> str:
     lowered = {one.lower(): one for one in reversed(names)}
     close = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.6)
     return f" Did you mean {lowered[close[0]]!r}?" if close else ""
+
+
+def choices_hint(error: msgspec.ValidationError, kind: type) -> str:
+    """` It must be one of [...]. Did you mean 'x'?` of a word that no setting has, or nothing."""
+    wrong = wrong_choice(str(error), kind)
+    return "" if wrong is None else f" It must be one of {wrong[1]}.{did_you_mean(*wrong)}"
 
 
 def _did_you_mean_key(message: str, content: dict[str, Any]) -> str:
