@@ -1,5 +1,6 @@
 """The torch backend answers as the stock checkpoint does, and says why one does not load."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +141,21 @@ def test_an_unknown_setting_value_is_refused(tmp_path: Path, setting: str, value
         candidate = tiny_candidate(candidate.path, DEVELOPMENT, pooling=value)
     with pytest.raises(InvalidInput, match=rf"{setting}.* must be one of \[.*\], got '{value}'"):
         open_model(candidate)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "tensor", "stored"),
+    [
+        ("max_position_embeddings", 7, "position_embeddings.weight", "64, 32"),
+        ("vocab_size", 50, "word_embeddings.weight", r"\d+, 32"),
+        ("hidden_size", 64, "LayerNorm.bias", "32,"),
+    ],
+)
+def test_weights_of_another_shape_are_named(
+    candidate: Candidate, setting: str, value: int, tensor: str, stored: str
+) -> None:
+    path = candidate.path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), setting: value}))
+    said = rf"got '.*{tensor}' of \({stored}\) where it says \({value},.*\)\. Save both again"
+    with pytest.raises(BrokenArtifact, match=said):
+        load_torch(candidate)

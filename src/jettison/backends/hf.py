@@ -127,6 +127,7 @@ def load_pretrained(folder: Path, auto_class: str, *, trust_remote_code: bool = 
                 trust_remote_code=trust_remote_code,
                 dtype="float32",
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name and with both shapes
                 **_unpacked(folder, transformers),
             )
     except (JettisonError, MemoryError):
@@ -137,6 +138,11 @@ def load_pretrained(folder: Path, auto_class: str, *, trust_remote_code: bool = 
         raise BrokenArtifact(
             f"{folder} must be a checkpoint that {auto_class} loads, got {type(error).__name__}: {first}"
         ) from error
+    for name, stored, wanted in sorted(loading["mismatched_keys"]):
+        raise BrokenArtifact(
+            f"weights of {folder} must have the shapes that its config.json says, got {name!r} of "
+            f"{tuple(stored)} where it says {tuple(wanted)}. Save both again with `save_pretrained`."
+        )
     # transformers fills absent weights with random numbers and only logs it.
     missing = sorted(
         key for key in loading["missing_keys"] if "pooler" not in key or auto_class != "AutoModel"
