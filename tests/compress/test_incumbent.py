@@ -238,7 +238,16 @@ def unknown_family(source: Path) -> None:
     edit_config(source, model_type="no-such-family")
 
 
-@pytest.mark.parametrize("damage", [broken_weights, broken_config, broken_tokenizer, unknown_family])
+def larger_tokenizer(source: Path) -> None:
+    tokenizer = json.loads((source / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["zzz"] = 100_000
+    (source / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+DAMAGES = [broken_weights, broken_config, broken_tokenizer, unknown_family, larger_tokenizer]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_broken_file_is_one_error_and_leaves_nothing(tmp_path: Path, damage: object) -> None:
     source = checkpoint(tmp_path / "source")
     damage(source)  # type: ignore[operator]

@@ -1,6 +1,8 @@
 """What a checkpoint folder says of itself: head, pooling, tokenizer, limits, licence."""
 
+import importlib.util
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,80 @@ def _read_object(path: Path) -> dict[str, Any]:
         raise BrokenArtifact(f"{path} must be a readable file, got {error.strerror}.") from error
     except msgspec.DecodeError as error:
         raise BrokenArtifact(f"{path} must be a JSON object: {error}.") from error
+
+
+def check_config(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse what transformers will stumble over, without loading it.
+
+    Raises:
+        BrokenArtifact: A setting is of another shape, or the kind of model is none that it knows.
+    """
+    path = folder / "config.json"
+    names = config.get("architectures")
+    if names is not None and not isinstance(names, list):
+        raise BrokenArtifact(f"architectures of {path} must be a list of names, got {names!r}.")
+    labels = config.get("id2label")
+    if labels is not None and not isinstance(labels, dict):
+        raise BrokenArtifact(
+            f'id2label of {path} must be an object as {{"0": "a name"}}, got {str(labels)[:80]}.'
+        )
+    kind = config.get("model_type")
+    known = _known_to_transformers()
+    if isinstance(kind, str) and "auto_map" not in config and known and f'"{kind}"' not in known:
+        raise BrokenArtifact(
+            f"model_type of {path} must be one that transformers {version('transformers')} knows, got "
+            f"{kind!r}. Upgrade transformers, or export the model to ONNX."
+        )
+
+
+def _known_to_transformers() -> str:
+    """The source that names each kind of model; empty where it is not found, or not what it was."""
+    found = importlib.util.find_spec("transformers")
+    if found is None or found.origin is None:
+        return ""
+    folder = Path(found.origin).parent / "models" / "auto"
+    files = [folder / name for name in ("auto_mappings.py", "configuration_auto.py")]
+    text = "".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
+    return text if '("bert", "BertConfig")' in text else ""
+
+
+def check_vocabulary(folder: Path, tokenizer_file: Path) -> None:
+    """Refuse a tokenizer with tokens that the model has no embedding for: it fails on the first of them.
+
+    Raises:
+        BrokenArtifact: There is such a token, or the weights are no safetensors.
+    """
+    rows = _embedding_rows(folder)
+    if not rows:
+        return
+    vocabulary = load_tokenizer(tokenizer_file).get_vocab(with_added_tokens=True)
+    token = max(vocabulary, key=lambda name: vocabulary[name], default="")
+    if vocabulary.get(token, 0) >= max(rows.values()):
+        name = max(rows, key=lambda one: rows[one])
+        raise BrokenArtifact(
+            f"tokens of {tokenizer_file} must be among the {rows[name]:,} that {name!r} has rows for, got "
+            f"{token!r} of id {vocabulary[token]:,}. Save the tokenizer that the model was trained with, "
+            "or the model after `resize_token_embeddings`."
+        )
+
+
+_EMBEDDINGS = ("word_embeddings", "tok_embeddings", "embed_tokens", "shared", "wte")
+
+
+def _embedding_rows(folder: Path) -> dict[str, int]:
+    """Table of token embeddings → its number of rows, from the headers of the weights."""
+    from safetensors import SafetensorError, safe_open
+
+    found = {}
+    for path in folder.glob("*.safetensors"):
+        try:
+            with safe_open(path, "np") as weights:
+                for name in weights.keys():  # noqa: SIM118 - no dict
+                    if name.endswith(tuple(f"{table}.weight" for table in _EMBEDDINGS)):
+                        found[name] = int(weights.get_slice(name).get_shape()[0])
+        except (SafetensorError, OSError) as error:
+            raise BrokenArtifact(f"{path} must be a safetensors file: {error}.") from error
+    return found
 
 
 def loses_parts(candidate: Candidate) -> bool:

@@ -154,6 +154,7 @@ def _check_ranks(source: str, data: Development) -> None:
 def _take_in_checkpoint(folder: Path, name: str, intake: _Intake) -> Candidate:
     """A folder with `config.json` and safetensors, with or without a classification head."""
     config = facts.read_config(folder)
+    facts.check_config(folder, config)
     weights = sorted(p.name for p in folder.glob("*.safetensors"))
     files = ("config.json", "model.safetensors.index.json", *weights, *TOKENIZER_FILES)
     head = facts.has_head(folder, config)
@@ -168,6 +169,7 @@ def _take_in_checkpoint(folder: Path, name: str, intake: _Intake) -> Candidate:
     with folder_atomic(intake.cache / key) as partial, _naming(folder, instead_of=partial):
         take_over(folder, partial, (*files, *LICENCE_FILES))
         facts.make_tokenizer(folder, partial)
+        facts.check_vocabulary(partial, partial / "tokenizer.json")
         settings = {**_limits(folder, partial, config), **facts.layer_count(config), **pooling}
         fitted = None
         if not head:

@@ -8,8 +8,16 @@ from typing import Any, Literal
 import msgspec
 
 from jettison.backends.gguf_file import read_gguf_facts
+from jettison.backends.onnx_file import check_onnx_file
 from jettison.candidate import MANIFEST, UNSAFE_SUFFIXES, Candidate
-from jettison.compress.checkpoint_facts import MAX_TOKENS, has_head, max_tokens, read_config
+from jettison.compress.checkpoint_facts import (
+    MAX_TOKENS,
+    check_config,
+    check_vocabulary,
+    has_head,
+    max_tokens,
+    read_config,
+)
 from jettison.compress.hub import is_hub_id
 from jettison.compress.incumbent_language import is_language, is_url, language_backend
 from jettison.compress.label_names import has_names, match_labels
@@ -157,18 +165,25 @@ def count_tokens(model: ModelLook, texts: Sequence[str]) -> TokenLook | None:
 
 def _of_files(place: str, kind: Kind, folder: Path, weights: Sequence[Path]) -> ModelLook:
     config = read_config(folder) if (folder / "config.json").is_file() else {}
-    architectures = [str(name) for name in config.get("architectures") or []]
+    said = config.get("architectures") or []
+    architectures = [str(name) for name in ([said] if isinstance(said, str) else said)]
     names = config.get("id2label")
     for path in weights if kind == "checkpoint" else ():
         _check_whole(path)
+    for path in weights if kind == "onnx" else ():
+        check_onnx_file(path)
+    if kind == "checkpoint":
+        check_config(folder, config)
     is_language = kind != "onnx" and language_backend(config) is not None
     headed = kind == "onnx" or (not is_language and has_head(folder, config))
     tokenizer = folder / "tokenizer.json"
+    if kind == "checkpoint" and not is_language and tokenizer.is_file():
+        check_vocabulary(folder, tokenizer)
     return ModelLook(
         place=place,
         kind=kind,
         architecture=architectures[0] if architectures else None,
-        labels=_in_order(names) if headed and isinstance(names, dict) else None,
+        labels=_in_order(names) if headed and isinstance(names, dict | list) else None,
         has_head=None if is_language else headed,
         max_tokens=max_tokens(folder, config),
         bytes=sum(path.stat().st_size for path in weights),
@@ -232,7 +247,9 @@ def _look_at_release(place: str, folder: Path) -> ModelLook:
     return _of_candidate(place, "release", read_candidate(release, inside[0]))
 
 
-def _in_order(names: dict[str, Any]) -> tuple[str, ...] | None:
+def _in_order(names: dict[str, Any] | list[Any]) -> tuple[str, ...] | None:
+    if isinstance(names, list):
+        return tuple(map(str, names))
     if set(names) != {str(i) for i in range(len(names))}:
         return None
     return tuple(str(names[str(i)]) for i in range(len(names)))
