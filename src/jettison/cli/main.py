@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from jettison.cli.stopping import EXIT_CODE as TERMINATED
+from jettison.cli.stopping import Terminated
 from jettison.cli.terminal import drop_output, no_fuss_when_nobody_reads, printable
 from jettison.errors import InvalidInput, JettisonError
 
@@ -72,9 +74,11 @@ def main(arguments: list[str] | None = None) -> Any:
         code = jettison.main(args=arguments, prog_name="jettison", standalone_mode=False)
         with no_fuss_when_nobody_reads():
             sys.stdout.flush()
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("interrupted; finished work is kept, run the same command to go on.", err=True)
-        sys.exit(130)
+    except (click.exceptions.Abort, KeyboardInterrupt) as error:
+        stopped = isinstance(error.__cause__ or error, Terminated)
+        what = "stopped by SIGTERM" if stopped else "interrupted"
+        click.echo(f"{what}; finished work is kept, run the same command to go on.", err=True)
+        sys.exit(TERMINATED if stopped else 130)
     except click.ClickException as error:
         error.show()
         sys.exit(2)

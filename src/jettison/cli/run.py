@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from jettison.cli.progress import Screen
+from jettison.cli.stopping import stopped_by_sigterm
 
 
 @click.command("run")
@@ -86,7 +87,7 @@ def run_and_tell(settings: Any, *, as_json: bool) -> int:
     from jettison.decision import EXIT_CODE
     from jettison.loop.run import run
 
-    with Screen(quiet=as_json and not sys.stderr.isatty()) as screen:
+    with stopped_by_sigterm(), Screen(quiet=as_json and not sys.stderr.isatty()) as screen:
         outcome = run(settings, watcher=screen)
     decision = outcome.decision
     if as_json:
