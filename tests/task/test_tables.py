@@ -114,7 +114,7 @@ def test_a_column_that_python_cannot_hold_is_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"], "bad": bad}), tmp_path / "a.parquet")
     columns = read_table(tmp_path / "a.parquet").columns
     assert columns["text"] == ["a"]
-    with pytest.raises(InvalidInput, match=r"a\.parquet must hold .*got string in 'bad'.*Save the file"):
+    with pytest.raises(InvalidInput, match=r"a\.parquet must hold .*got string in 'bad'.*as UTF-8 text"):
         columns["bad"]
 
 

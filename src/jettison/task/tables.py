@@ -183,7 +183,7 @@ class _ArrowColumns(Mapping[str, list[Any]]):
             reason = " ".join(str(error).split())[:160]
             raise InvalidInput(
                 f"columns of {self._path} must hold values that Python can, got {column.type} in {name!r}: "
-                f"{reason}. Save the file without this column, or with it as text."
+                f"{reason}. Save the file without this column, or with it as UTF-8 text."
             ) from error
         return values
 
