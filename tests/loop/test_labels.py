@@ -72,6 +72,12 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path):
         read_labelled(path)
 
 
+def test_a_line_nested_too_deep_is_refused(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"more": ' + "[" * 100_000)
+    with pytest.raises(InvalidInput, match=r"x\.jsonl:1 must be one JSON object .* nested too deep"):
+        read_labelled(tmp_path / "x.jsonl")
+
+
 def test_labels_that_stand_in_the_file_are_never_written_over(tmp_path):
     examples = traffic(200)
     rights = np.random.default_rng(0).random(200) < 0.8

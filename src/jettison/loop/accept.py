@@ -11,7 +11,7 @@ import tomli_w
 from jettison.decision import NotWorse
 from jettison.errors import InvalidInput
 from jettison.evaluate.suites.tier import rng_of, with_slice
-from jettison.files import folder_atomic
+from jettison.files import decode_json, folder_atomic
 from jettison.loop.config import ENDPOINT_PATHS, RunConfig, default_gates, read_config
 from jettison.loop.mine import Proposal
 from jettison.monitor.failures import Request
@@ -59,8 +59,8 @@ def read_proposals(path: Path) -> tuple[Proposal, ...]:
         if not line.strip():
             continue
         try:
-            found.append(msgspec.json.decode(line, type=Proposal))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            found.append(decode_json(line, Proposal))
+        except msgspec.DecodeError as error:
             raise InvalidInput(
                 f"{path}:{number} must be a line of proposed.jsonl with `accept` true, false or null "
                 f"and `label` a text or null: {error}."

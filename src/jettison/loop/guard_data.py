@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from jettison.errors import InvalidInput
+from jettison.files import decode_json
 from jettison.loop import guard_sources as sources
 from jettison.loop.guard_phrases import Phrases
 from jettison.task.windows import windows
@@ -85,7 +86,7 @@ def read_texts(path: Path) -> list[str]:
     found = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = msgspec.json.decode(line, type=dict[str, object])
+            row = decode_json(line, dict[str, object])
         except msgspec.DecodeError as error:
             raise InvalidInput(f"{path} must hold JSON objects, got {error} at line {number}.") from error
         text = row.get("text", row.get("input"))

@@ -17,7 +17,7 @@ import numpy as np
 from jettison.decision import Decision, Verdict
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.evaluate.scorers import close_scorers, open_scorers
-from jettison.files import write_atomic
+from jettison.files import decode_json, write_atomic
 from jettison.model import Output
 from jettison.record import Record
 from jettison.stats.stratified import LEAST_PER_STRATUM, draw_stratified, stratified_mean
@@ -219,12 +219,12 @@ def read_labelled(path: Path) -> tuple[ToLabel, ...]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                rows.append(msgspec.json.decode(line, type=ToLabel))
+                rows.append(decode_json(line, ToLabel))
             except msgspec.ValidationError as error:
                 raise InvalidInput(
                     f"{path}:{number}: {error}. Fill in `label` and leave the rest."
                 ) from error
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except msgspec.DecodeError as error:
                 raise InvalidInput(f"{path}:{number} must be one JSON object in UTF-8: {error}.") from error
     if not rows:
         raise InvalidInput(f"{path} must hold at least one line, got none.")

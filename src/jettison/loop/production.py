@@ -10,7 +10,7 @@ from scipy.sparse.linalg import svds
 
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.evaluate.features import TextFeatures, nearness
-from jettison.files import value_sha256, write_atomic
+from jettison.files import decode_json, value_sha256, write_atomic
 from jettison.model import log_odds
 from jettison.record import Record
 from jettison.stats.group_jackknife import bounds_of
@@ -272,7 +272,7 @@ def read_predictions_kept(path: Path) -> tuple[ProductionGap, ...]:
     found = []
     for line in lines:
         try:
-            found.append(msgspec.json.decode(line, type=ProductionGap))
+            found.append(decode_json(line, ProductionGap))
         except msgspec.DecodeError:
             continue
     return tuple(found)
