@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from jettison import release as releases
 from jettison.cli.main import main
+from jettison.cli.predict import Answer, _in_words
 from jettison.cli.terminal import printable
 from releasing import make_release
 
@@ -124,12 +127,20 @@ def test_a_terminal_that_cannot_say_a_character_spells_it_out(tmp_path, sides):
 
 
 def test_verify_prints_no_escapes_of_a_foreign_release(release, monkeypatch, capsys):
-    import msgspec
-
-    from jettison import release as releases
-
     found = msgspec.structs.replace(releases.open_release(release), headline="fine\x1b]0;mine\x07")
     monkeypatch.setattr(releases, "verify_release", lambda _: found)
     with pytest.raises(SystemExit):
         main(["verify", str(release)])
     assert "fine\\x1b]0;mine\\x07" in capsys.readouterr().out
+
+
+def test_a_text_with_escapes_does_not_steer_the_terminal():
+    answer = Answer(
+        label="fine\x1b[2J", confidence=0.9, in_scope=None, flagged=None, abstained=False, arm=None,
+        escalated=False, error=None,
+    )  # fmt: skip
+    said = _in_words({"text": "a\x1b]0;mine\x07 b\x9b"}, answer)
+    assert "a\\x1b]0;mine\\x07 b\\x9b" in said
+    assert "fine\\x1b[2J" in said
+    assert "a\\x1b" in _in_words({"text": "a\x1b"}, msgspec.structs.replace(answer, error="x\x1b"))
+    assert "x\\x1b" in _in_words({"text": "a"}, msgspec.structs.replace(answer, error="x\x1b"))
