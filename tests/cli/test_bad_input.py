@@ -185,8 +185,11 @@ def truncate(path: Path) -> None:
 
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 MODELS = {
-    "corrupt weights": (lambda m: (m / "model.safetensors").write_bytes(b"\x00" * 64), "Safetensor"),
-    "truncated weights": (lambda m: truncate(m / "model.safetensors"), "Safetensor"),
+    "corrupt weights": (
+        lambda m: (m / "model.safetensors").write_bytes(b"\x00" * 64),
+        "must be a safetensors file",
+    ),
+    "truncated weights": (lambda m: truncate(m / "model.safetensors"), "must be a safetensors file"),
     "no weights": (lambda m: (m / "model.safetensors").unlink(), "*.safetensors"),
     "pickled weights": (
         lambda m: (m / "model.safetensors").rename(m / "pytorch_model.bin"),
