@@ -69,6 +69,15 @@ def test_weights_outside_the_folder_are_refused(tmp_path: Path, location: str) -
         check_onnx_file(path)
 
 
+def test_weights_may_be_links_as_in_a_cache_of_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshot").mkdir()
+    for name, content in (("model.onnx", model("model.data")), ("model.data", b"")):
+        (tmp_path / "blobs" / name).write_bytes(content)
+        (tmp_path / "snapshot" / name).symlink_to(tmp_path / "blobs" / name)
+    check_onnx_file(tmp_path / "snapshot" / "model.onnx")
+
+
 def test_weights_that_are_not_there_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(model("model.data"))
     with pytest.raises(
