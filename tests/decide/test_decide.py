@@ -25,6 +25,7 @@ from jettison.decision import (
     Decision,
     GateResult,
     Interval,
+    NotShownWorse,
     NotWorse,
     Verdict,
 )
@@ -384,3 +385,26 @@ def test_a_further_reading_spends_half_the_alpha():
         for n in (1, 2, 3)
     ]
     assert alphas == [0.025, 0.0125, 0.00625]
+
+
+def test_a_gate_that_blocks_what_is_shown_keeps_its_alpha_at_a_further_reading():
+    # 10 harmful flips of 3,000 and 2 beneficial: z = -8 / sqrt(12) = -2.31, p = 0.0105, under 0.025 and
+    # over half of it, which the second reading would have spent.
+    lost = flipped(N, harmful=10, beneficial=2)
+    incumbent = evidence("bert", lost[0], role="incumbent", ratio=1.0, size=99_000_000)
+    gates = (NotWorse(margin=0.02), NotShownWorse(scorer="label"))
+    for n_reads in (1, 6):
+        decision = decide(
+            "support",
+            incumbent,
+            [evidence("a", lost[1], role="nominee"), evidence("b", lost[1], role="fallback")],
+            gates,
+            test_digest="t" * 64,
+            n_test_reads=n_reads,
+            seed=0,
+            machine={"cpu": "x"},
+            created="now",
+        )
+        for report in decision.candidates[1:]:
+            shown = next(gate for gate in report.gates if gate.gate == "not_shown_worse")
+            assert (shown.verdict, shown.alpha) == (Verdict.BLOCK, 0.025)

@@ -5,7 +5,8 @@ chosen on dev, spends most of the gates' alpha; at most one fallback spends the 
 that both together err no more often than the gates say (Bonferroni). Further candidates
 are shown for information and cannot be released by this decision. A test split that was read before leaves
 half the alpha of the reading before, so that retries together err at most twice alpha. A candidate's own
-gates and slices must all hold, which costs no alpha (intersection-union, Berger 1982).
+gates and slices must all hold, which costs no alpha (intersection-union, Berger 1982). A gate that only
+blocks what is shown to lose keeps all of its alpha, since its error is to block.
 """
 
 from collections.abc import Mapping, Sequence
@@ -118,7 +119,7 @@ def decide(
 def report_candidate(
     incumbent: Evidence, candidate: Evidence, gates: Sequence[Gate], *, share: float, seed: int
 ) -> CandidateReport:
-    """Judge one candidate by every gate, spending `share` of each gate's alpha."""
+    """Judge one candidate by every gate, spending `share` of the alpha of each gate that lets it pass."""
     results: list[GateResult] = []
     for gate in gates:
         match gate:
@@ -127,11 +128,8 @@ def report_candidate(
                 judged = judge_not_worse(gate, incumbent.records, candidate.records, alpha=alpha, seed=seed)
                 results.extend(judged)
             case NotShownWorse():
-                alpha = gate.alpha * share
-                shown = judge_not_shown_worse(
-                    gate, incumbent.records, candidate.records, alpha=alpha, seed=seed
-                )
-                results.extend(shown)
+                # Its error is a false BLOCK: less alpha would let more harm through, so none is shared out.
+                results.extend(judge_not_shown_worse(gate, incumbent.records, candidate.records, seed=seed))
             case AtMost():
                 results.append(judge_at_most(gate, candidate.cost))
     results.append(judge_cheaper(incumbent.cost, candidate.cost))
