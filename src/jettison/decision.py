@@ -258,7 +258,10 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: float | None = None
     """Mean per task, as the backend counts them."""
     intervals: dict[str, Interval] = {}
-    """Cost → what its samples leave open, of latencies, throughput and money, where there were enough."""
+    """Cost → what its samples leave open, of latencies, throughput and money, where there were
+    enough."""
+    at_least: dict[str, float] = {}
+    """Cost → lower end of what its samples leave open, where they do not bound it from above."""
     n_tasks: int = 0
     threads: int = 1
     n_openings: int = 1

@@ -230,8 +230,16 @@ def test_a_latency_holds_its_limit_with_all_that_its_samples_leave_open() -> Non
         result = judge_at_most(AtMost(cost="latency_p95_s", limit=limit), known)
         assert result.verdict is verdict
         assert "18 ms (16 ms to 21 ms)" in result.reason, result.reason
-    once = judge_at_most(AtMost(cost="latency_p95_s", limit=0.02), CostSummary(latency_p95_s=0.018))
-    assert once.verdict is Verdict.SHIP
+
+
+def test_a_latency_that_its_samples_do_not_bound_from_above_never_passes() -> None:
+    known = CostSummary(latency_p99_s=0.018, at_least={"latency_p99_s": 0.016})
+    for limit, verdict in {0.02: Verdict.NOT_ENOUGH_DATA, 0.015: Verdict.BLOCK}.items():
+        result = judge_at_most(AtMost(cost="latency_p99_s", limit=limit), known)
+        assert result.verdict is verdict
+        assert "18 ms (at least 16 ms; too few inputs to say at most what)" in result.reason
+    bare = judge_at_most(AtMost(cost="latency_p50_s", limit=0.02), CostSummary(latency_p50_s=0.018))
+    assert bare.verdict is Verdict.NOT_ENOUGH_DATA
 
 
 def test_a_cost_that_was_not_measured_never_passes() -> None:

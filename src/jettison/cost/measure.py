@@ -327,7 +327,7 @@ def _run_rounds(run: _Run, subjects: Sequence[Subject], opening: int) -> None:
                 n_tasks = len(latencies_s)
                 subject.cpu_s[-1].append(found["cpu_s"] / n_tasks)
                 subject.held_s.append(max(0.0, float(latencies_s.sum()) - found["waited_s"]) / n_tasks)
-                subject.latencies_s.extend(latencies_s.tolist())
+                subject.opening_latencies_s[-1].extend(latencies_s.tolist())
                 subject.traffic.append(msgspec.convert(found["traffic"], Traffic))
                 subject.spent.n_tasks += n_tasks
                 subject.spent.own_s += found["cpu_s"]

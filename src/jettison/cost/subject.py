@@ -49,7 +49,8 @@ class Subject:
     """Wall seconds per task, less those in which other work had the CPU, one figure a round."""
     spent: Spent = field(default_factory=Spent)
     """What the machine's meters saw of its blocks."""
-    latencies_s: list[float] = field(default_factory=list)
+    opening_latencies_s: list[list[float]] = field(default_factory=list)
+    """Of its calls in the order of time, opening by opening."""
     rates_per_s: list[float] = field(default_factory=list)
     """Tasks per second in its best batches, one figure a pass."""
     batches: dict[str, Any] | None = None
@@ -60,6 +61,11 @@ class Subject:
     """Scores of the answers that were judged."""
     phases: list[list[MemoryUse]] = field(default_factory=list)
     """Memory of loading, warm-up, and what was measured, opening by opening."""
+
+    @property
+    def latencies_s(self) -> list[float]:
+        """Of all openings together."""
+        return [value for calls in self.opening_latencies_s for value in calls]
 
     @property
     def throughput_per_s(self) -> float | None:
@@ -86,6 +92,7 @@ class Subject:
         self.process = process
         self.phases.append([opened.loaded])
         self.cpu_s.append([])
+        self.opening_latencies_s.append([])
 
     def end_phase(self) -> None:
         """Keep the memory of the phase that ends here."""

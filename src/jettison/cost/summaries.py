@@ -9,6 +9,7 @@ from jettison.cost.energy import Energy, estimate_energy
 from jettison.cost.grid import GridFile, co2e_g
 from jettison.cost.joules import Board, is_shared, short_words
 from jettison.cost.keeper import died_marks
+from jettison.cost.latency import Latencies, latency_percentiles
 from jettison.cost.load_summary import cdf_of
 from jettison.cost.money import OwnRate, at_own_rate, usd_per_1000
 from jettison.cost.moved import moved_bytes
@@ -16,12 +17,8 @@ from jettison.cost.per_correct import costs_per_correct
 from jettison.cost.ratio import aa_noise, median_interval, openings_interval
 from jettison.cost.subject import Subject, most_bytes, phase_memory
 from jettison.decision import CostSummary, Interval
-from jettison.errors import NotEnoughData
-from jettison.stats.tail import percentile_interval
 
 RATIOS = "CPU-second ratios of interleaved rounds"
-_LEAST_SAMPLES = {0.5: 1, 0.95: 59, 0.99: 299}
-"""Fewest samples whose largest exceeds the percentile with 95 % confidence: log(0.05) / log(p)."""
 
 
 def summaries(
@@ -60,16 +57,18 @@ def summaries(
         energy = energies[0] if energies else None
         traffic = subject.mean_traffic
         at_rate = at_own_rate(own_rate_per_s, subject.throughput_per_s, usd_per_hour)
+        latencies_s = subject.latencies_s
+        tails = latency_percentiles(subject.opening_latencies_s, n_inputs=n_inputs)
         own = () if subject.is_steady else ("the warm-up did not become steady: latencies may still fall.",)
         cost = CostSummary(
             cpu_s=openings_interval(subject.cpu_s, of="medians of rounds"),
             cpu_ratio=_unity()
             if index == incumbent
             else openings_interval(_ratios(subject, base), twins=among_equals, of=RATIOS),
-            latency_p50_s=_percentile(subject.latencies_s, 0.5),
-            latency_p95_s=_percentile(subject.latencies_s, 0.95),
-            latency_p99_s=_percentile(subject.latencies_s, 0.99),
-            latency_quantiles_s=cdf_of(np.asarray(subject.latencies_s)) if subject.latencies_s else (),
+            latency_p50_s=tails.values.get("latency_p50_s"),
+            latency_p95_s=tails.values.get("latency_p95_s"),
+            latency_p99_s=tails.values.get("latency_p99_s"),
+            latency_quantiles_s=cdf_of(np.asarray(latencies_s)) if latencies_s else (),
             throughput_per_s=subject.throughput_per_s,
             peak_bytes=most_bytes(subject.phases),
             memory=phase_memory(subject.phases),
@@ -94,8 +93,9 @@ def summaries(
             moved=moved_bytes(subject.candidate, traffic),
             prompt_tokens=traffic.prompt_tokens,
             completion_tokens=traffic.completion_tokens,
-            intervals=_intervals(subject, n_inputs, usd_per_hour),
-            n_tasks=len(subject.latencies_s),
+            intervals=_intervals(subject, tails, usd_per_hour),
+            at_least=tails.at_least,
+            n_tasks=len(latencies_s),
             threads=threads,
             n_openings=sum(1 for rounds in subject.cpu_s if rounds),
             noise_share=aa_noise(aa_ratio.value) if aa_ratio else None,
@@ -156,21 +156,9 @@ def _unity() -> Interval:
     return Interval(value=1.0, low=1.0, high=1.0, method="the incumbent itself")
 
 
-def _intervals(subject: Subject, n_inputs: int, usd_per_hour: float | None) -> dict[str, Interval]:
-    """What the samples leave open of latencies, throughput and money; costs with too few are left out."""
-    found = {}
-    for share in _LEAST_SAMPLES:
-        try:
-            tail = percentile_interval(subject.latencies_s, share, n_inputs=n_inputs)
-        except NotEnoughData:
-            continue
-        if tail.high is not None:
-            found[f"latency_p{100 * share:.0f}_s"] = Interval(
-                value=tail.value,
-                low=tail.low,
-                high=tail.high,
-                method=f"{tail.method}, of {n_inputs} inputs",
-            )
+def _intervals(subject: Subject, tails: Latencies, usd_per_hour: float | None) -> dict[str, Interval]:
+    """What openings and samples leave open; costs with too few are left out."""
+    found = tails.intervals
     rate = median_interval(subject.rates_per_s, method="median of passes over batches, ranks of the passes")
     if rate is None:
         return found
@@ -180,10 +168,3 @@ def _intervals(subject: Subject, n_inputs: int, usd_per_hour: float | None) -> d
         value, low, high = (end or 0.0 for end in usd)
         found["usd_per_1000"] = Interval(value=value, low=low, high=high, method=rate.method)
     return found
-
-
-def _percentile(latencies_s: list[float], share: float) -> float | None:
-    """An order statistic, rounded up; None when too few samples reach past the percentile."""
-    if len(latencies_s) < _LEAST_SAMPLES[share]:
-        return None
-    return float(np.quantile(latencies_s, share, method="inverted_cdf"))

@@ -1,5 +1,7 @@
 """Judges costs: against a limit, and against the incumbent's."""
 
+from math import inf
+
 from jettison.decide.words import figure, in_units
 from jettison.decision import AtMost, CostSummary, GateResult, Interval, Verdict, ratio_figure
 from jettison.errors import InvalidInput
@@ -97,7 +99,10 @@ def judge_cheaper(incumbent: CostSummary, candidate: CostSummary) -> GateResult:
 
 
 def cost_interval(cost: CostSummary, name: str) -> Interval | None:
-    """One cost with what is known of its uncertainty; None when it was not measured."""
+    """One cost with what is known of its uncertainty; None when it was not measured.
+
+    A latency that its samples do not bound from above ends at infinity.
+    """
     value = getattr(cost, name)
     if value is None or isinstance(value, Interval):
         return value
@@ -108,12 +113,16 @@ def cost_interval(cost: CostSummary, name: str) -> Interval | None:
         return Interval(
             value=value, low=value / factor, high=value * factor, method=f"tier {cost.energy_tier}"
         )
+    if name.startswith("latency_"):
+        return Interval(value=value, low=cost.at_least.get(name, 0.0), high=inf, method="no upper end")
     return Interval(value=float(value), low=float(value), high=float(value), method="measured once")
 
 
 def _cost_words(name: str, known: Interval) -> str:
     words = f"{name} is {in_units(name, known.value)}"
-    if known.low != known.high:
+    if known.high == inf:
+        words += f" (at least {in_units(name, known.low)}; too few inputs to say at most what)"
+    elif known.low != known.high:
         words += f" ({in_units(name, known.low)} to {in_units(name, known.high)})"
     # An estimate is never told as a measurement.
     return f"{words}, ESTIMATED ({known.method})" if known.method.startswith("tier E") else words

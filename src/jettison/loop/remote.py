@@ -12,6 +12,7 @@ import numpy as np
 
 from jettison.backends.remote import REMOTE, is_remote
 from jettison.candidate import Candidate
+from jettison.cost.latency import latency_percentiles
 from jettison.cost.load_summary import cdf_of
 from jettison.cost.measure import measure_costs
 from jettison.decision import CostSummary, Interval
@@ -79,6 +80,8 @@ def _cost(contender: Contender, here: CostSummary | None) -> CostSummary:
         return msgspec.structs.replace(here, cpu_ratio=None)
     own = here or CostSummary()
     latencies = _latencies(contender, own)
+    # Each answer is to another request, and what gave it is one service to those who ask.
+    tails = latency_percentiles([latencies.tolist()], n_inputs=len(latencies))
     elsewhere = [record for record in contender.records if _went(contender, record)]
     share = len(elsewhere) / max(1, len(contender.records))
     paid = _paid_usd(contender)
@@ -87,11 +90,12 @@ def _cost(contender: Contender, here: CostSummary | None) -> CostSummary:
         usd = (own.usd_per_1000 or 0.0) + 1000 * float(paid.mean() if len(paid) else 0.0)
     return msgspec.structs.replace(
         own,
-        intervals={},
+        intervals=tails.intervals,
+        at_least=tails.at_least,
         cpu_ratio=None,
-        latency_p50_s=float(np.quantile(latencies, 0.5)) if len(latencies) else None,
-        latency_p95_s=float(np.quantile(latencies, 0.95)) if len(latencies) >= 59 else None,
-        latency_p99_s=float(np.quantile(latencies, 0.99)) if len(latencies) >= 299 else None,
+        latency_p50_s=tails.values.get("latency_p50_s"),
+        latency_p95_s=tails.values.get("latency_p95_s"),
+        latency_p99_s=tails.values.get("latency_p99_s"),
         latency_quantiles_s=cdf_of(latencies) if len(latencies) else (),
         throughput_per_s=None,
         energy_j=None,
