@@ -258,7 +258,7 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: float | None = None
     """Mean per task, as the backend counts them."""
     intervals: dict[str, Interval] = {}
-    """Cost → what its samples leave open, of latencies, throughput and money, where there were
+    """Cost → what its samples leave open, of latencies, memory, throughput and money, where there were
     enough."""
     at_least: dict[str, float] = {}
     """Cost → lower end of what its samples leave open, where they do not bound it from above."""

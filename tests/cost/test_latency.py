@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from jettison.cost.latency import latency_percentiles, openings_percentile
+from jettison.cost.memory import MemoryUse
+from jettison.cost.subject import peak_interval
 
 
 def test_openings_that_differ_widen_the_interval_and_one_tells_of_itself_alone() -> None:
@@ -56,3 +58,13 @@ def test_a_limit_just_under_the_truth_is_hardly_ever_held(share: float) -> None:
         assert found is not None
         n_held += found.high is not None and found.high < truth
     assert n_held <= 7
+
+
+def test_peaks_of_several_openings_leave_an_interval_that_holds_the_most() -> None:
+    openings = [[MemoryUse(peak_bytes=n), MemoryUse(peak_bytes=n - 1)] for n in (100, 110, 120)]
+    found = peak_interval(openings)
+    assert found is not None
+    assert found.value == 120
+    assert found.low < 100
+    assert found.high > 120
+    assert peak_interval(openings[:1]) is None

@@ -242,6 +242,21 @@ def test_a_latency_that_its_samples_do_not_bound_from_above_never_passes() -> No
     assert bare.verdict is Verdict.NOT_ENOUGH_DATA
 
 
+@pytest.mark.parametrize(
+    ("cost", "factor"), [("load_s", 1.5), ("peak_bytes", 1.1), ("usd_per_1000", 1.1), ("bytes", 1.0)]
+)
+def test_a_cost_measured_once_is_not_held_by_a_hair(cost: str, factor: float) -> None:
+    known = CostSummary(**{cost: 1000})
+    verdicts = [
+        judge_at_most(AtMost(cost=cost, limit=1000 * share), known).verdict
+        for share in (1.001 * factor, 1 / (1.001 * factor))
+    ]
+    assert verdicts == [Verdict.SHIP, Verdict.BLOCK]
+    if factor > 1:
+        near = judge_at_most(AtMost(cost=cost, limit=1000.5), known)
+        assert near.verdict is Verdict.NOT_ENOUGH_DATA
+
+
 def test_a_cost_that_was_not_measured_never_passes() -> None:
     result = judge_at_most(AtMost(cost="energy_j", limit=1e9), CostSummary())
     assert result.verdict is Verdict.NOT_ENOUGH_DATA

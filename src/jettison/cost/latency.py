@@ -88,7 +88,7 @@ def openings_percentile(
         least as far as the latter. Simulated with 6 openings of 64 calls of 128 inputs, whose processes
         differ by 4 or 10 %, it lies wholly under the true percentile in at most 2.5 % of draws; where
         processes differ far more than inputs do, and p95 is asked over all processes that might be and
-        not of one as most are, in 6 to 8 %: six processes tell little of the slowest in twenty. None
+        not of one as most are, in 6 to 9 %: six processes tell little of the slowest in twenty. None
         where the calls are too few for the percentile.
     """
     pooled = [value for calls in openings for value in calls]

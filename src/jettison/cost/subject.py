@@ -16,7 +16,8 @@ from jettison.cost.memory import MemoryUse
 from jettison.cost.moved import Traffic
 from jettison.cost.process import MeasuredProcess
 from jettison.cost.protocol import candidate_message
-from jettison.decision import PhaseMemory
+from jettison.cost.ratio import openings_interval
+from jettison.decision import Interval, PhaseMemory
 from jettison.errors import JettisonError
 from jettison.task import Input
 
@@ -216,6 +217,22 @@ def most_bytes(openings: Sequence[Sequence[MemoryUse]]) -> int | None:
     """The most of all phases of all openings; None where none was told."""
     peaks = [use.peak_bytes for phases in openings for use in phases if use.peak_bytes is not None]
     return max(peaks, default=None)
+
+
+def peak_interval(openings: Sequence[Sequence[MemoryUse]]) -> Interval | None:
+    """The most of all openings, with a t interval over each one's most around it; None with one."""
+    told = [[use.peak_bytes for use in phases if use.peak_bytes is not None] for phases in openings]
+    peaks = [[float(max(phases))] for phases in told if phases]
+    found = openings_interval(peaks, of="peaks") if len(peaks) > 1 else None
+    if found is None:
+        return None
+    most = max(peak for (peak,) in peaks)
+    return Interval(
+        value=most,
+        low=min(found.low, most),
+        high=max(found.high, most),
+        method=found.method.replace("mean of", "most of"),
+    )
 
 
 def _most_of(openings: Sequence[Sequence[MemoryUse]], phase: int) -> MemoryUse | None:

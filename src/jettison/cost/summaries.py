@@ -15,7 +15,7 @@ from jettison.cost.money import OwnRate, at_own_rate, usd_per_1000
 from jettison.cost.moved import moved_bytes
 from jettison.cost.per_correct import costs_per_correct
 from jettison.cost.ratio import aa_noise, median_interval, openings_interval
-from jettison.cost.subject import Subject, most_bytes, phase_memory
+from jettison.cost.subject import Subject, most_bytes, peak_interval, phase_memory
 from jettison.decision import CostSummary, Interval
 
 RATIOS = "CPU-second ratios of interleaved rounds"
@@ -159,6 +159,9 @@ def _unity() -> Interval:
 def _intervals(subject: Subject, tails: Latencies, usd_per_hour: float | None) -> dict[str, Interval]:
     """What openings and samples leave open; costs with too few are left out."""
     found = tails.intervals
+    peak = peak_interval(subject.phases)
+    if peak is not None:
+        found["peak_bytes"] = peak
     rate = median_interval(subject.rates_per_s, method="median of passes over batches, ranks of the passes")
     if rate is None:
         return found
