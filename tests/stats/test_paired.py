@@ -1,5 +1,7 @@
 """Tango's test, the exact test for few flips, and the choice between the tests."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -40,6 +42,16 @@ def test_the_smallest_slice_that_can_pass_passes_and_one_less_does_not(margin: f
     # One more at most: the exact test also weighs tables with flips both ways.
     assert paired_test(0, 0, n + 1, margin=margin).p_not_worse <= 0.025
     assert paired_test(0, 0, n - 1, margin=margin).p_not_worse > 0.025
+
+
+@pytest.mark.parametrize("alpha", [0.005, 1e-4, 2.5e-6])
+def test_a_small_alpha_needs_more_examples_and_not_infinitely_many(alpha: float) -> None:
+    # Were no answer to change and none to gain, it would take log(alpha) / log(0.95).
+    n = math.ceil(1.1 * math.log(alpha) / math.log(0.95))
+    found = paired_test(0, 0, n, margin=0.05, alpha=alpha)
+    assert found.p_not_worse <= alpha
+    assert -0.05 < found.interval.low < -0.04
+    assert gate_passes(np.array([0]), np.array([0]), n, margin=0.05, alpha=alpha).all()
 
 
 def test_the_p_value_and_the_interval_agree_at_the_margin() -> None:

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
 from jettison.errors import InvalidInput, NotEnoughData
-from jettison.stats.exact import exact_bound, exact_p
+from jettison.stats.exact import exact_bound, exact_p, nuisance_error
 from jettison.stats.interval import Interval, MarginTest
 
 FEW_FLIPS = 10
@@ -102,7 +102,9 @@ def _paired_test(b: int, c: int, n: int, margin: float, alpha: float) -> MarginT
             confidence=1 - 2 * alpha,
             method="exact unconditional",
         )
-        p_not_worse, p_worse = exact_p(b, c, n, -margin), exact_p(c, b, n, margin)
+        nuisance = nuisance_error(alpha)
+        p_not_worse = exact_p(b, c, n, -margin, nuisance=nuisance)
+        p_worse = exact_p(c, b, n, margin, nuisance=nuisance)
     return MarginTest(
         interval=interval, p_not_worse=p_not_worse, p_worse=p_worse, n=n, n_groups=n, method=interval.method
     )

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from jettison.errors import InvalidInput
-from jettison.stats.exact import exact_p
+from jettison.stats.exact import exact_p, nuisance_error
 from jettison.stats.paired import FEW_FLIPS, tango_z
 
 RARE = 1e-4
@@ -180,6 +180,8 @@ def gate_passes(
     b, c = np.asarray(beneficial), np.asarray(harmful)
     passed = np.asarray(tango_z(b, c, n, -margin) >= stats.norm.isf(alpha))
     few = np.unique(np.stack([b, c], axis=-1)[b + c < FEW_FLIPS].reshape(-1, 2), axis=0)
+    nuisance = nuisance_error(alpha)
     for some_b, some_c in few.tolist():
-        passed[(b == some_b) & (c == some_c)] = exact_p(some_b, some_c, n, -margin) <= alpha
+        p_value = exact_p(some_b, some_c, n, -margin, nuisance=nuisance)
+        passed[(b == some_b) & (c == some_c)] = p_value <= alpha
     return passed
