@@ -29,8 +29,16 @@ def test_the_p_value_is_the_exact_one():
     chance = binom.pmf(np.arange(11), 10, 0.5)
     off = np.abs(np.arange(11) - 5)
     exact = sum(np.prod(chance[list(k)]) for k in product(range(11), repeat=4) if off[list(k)].sum() >= 9)
-    found = check_calibration(np.full(40, 0.5), halves(9, 3, 6, 3))
+    apart = 0.5 + 1e-9 * np.arange(40)  # ties would be one bin
+    found = check_calibration(apart, halves(9, 3, 6, 3))
     assert found.p_value == pytest.approx(exact, abs=0.1)  # 999 draws: a standard error of 0.03
+
+
+def test_true_confidences_that_tie_are_not_refuted_by_the_order_of_the_file():
+    right = np.concatenate([np.arange(300) % 20 > 0, np.arange(300) % 20 > 6]).astype(float)
+    found = check_calibration(np.full(600, 0.8), right)
+    assert found.p_value > 0.5
+    assert found.ece.low == 0.0
 
 
 def test_confidences_that_are_too_sure_are_refuted_by_how_much():

@@ -10,6 +10,7 @@ from jettison.stats.calibration import (
     accuracy_at_coverage,
     brier,
     calibration_error,
+    equal_bins,
     log_loss,
     risk_coverage_area,
 )
@@ -32,6 +33,27 @@ def test_debiasing_brings_a_calibrated_model_close_to_zero() -> None:
         debiased.append(calibration_error(confidence, right))
     assert np.mean(plain) > 0.05
     assert np.mean(debiased) < 0.65 * np.mean(plain)
+
+
+def test_the_order_of_tied_confidences_says_nothing() -> None:
+    """All at 0.8 and 80 % right, 95 % in the first half of the file and 65 % in the second: no error."""
+    confidence = np.full(600, 0.8)
+    correct = np.concatenate([np.arange(300) % 20 > 0, np.arange(300) % 20 > 6]).astype(float)
+    assert calibration_error(confidence, correct) == pytest.approx(0.0, abs=1e-12)
+    assert accuracy_at_coverage(confidence, correct, 0.8) == pytest.approx(0.8)
+    # The surest is kept, and one of the two ties, which are right by half: (1 + 0.5) / 2.
+    assert accuracy_at_coverage([0.9, 0.8, 0.8, 0.1], [1, 0, 1, 0], 0.5) == 0.75
+
+
+def test_bins_part_no_tie_and_are_of_equal_size_without_any() -> None:
+    assert [len(part) for part in equal_bins(np.random.default_rng(0).random(157), 15)] == [11] * 7 + [
+        10
+    ] * 8
+    # 14 and 26 answers of one confidence each, then 20 apart: edges at 20 and 40 go to 14 and 40.
+    tied = np.concatenate([np.full(14, 0.2), np.full(26, 0.5), np.linspace(0.6, 0.9, 20)])
+    assert [len(part) for part in equal_bins(tied, 3)] == [14, 26, 20]
+    # An edge that would leave a bin of under 10 is left out.
+    assert [len(part) for part in equal_bins(np.append(np.full(35, 0.5), [0.6] * 5), 4)] == [40]
 
 
 def test_brier_and_log_loss_by_hand() -> None:

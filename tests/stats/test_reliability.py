@@ -19,6 +19,11 @@ def test_bins_hold_equally_many_answers_with_their_intervals():
     assert reliability(np.full(200, 0.99), np.tile([1, 0], 100), n_bins=1)[0].is_off
 
 
+def test_ties_are_one_bin_whatever_the_order_of_the_file():
+    (only,) = reliability(np.full(100, 0.7), np.append(np.ones(70), np.zeros(30)))
+    assert (only.n, only.right_share, only.is_off) == (100, 0.7, False)
+
+
 def test_risk_grows_with_coverage_and_ties_stay_together():
     points = risk_coverage([0.9, 0.8, 0.8, 0.6], [1, 1, 0, 0])
     assert [(p.coverage, p.risk, p.threshold) for p in points] == [

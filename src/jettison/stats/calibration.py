@@ -5,14 +5,17 @@ from numpy.typing import ArrayLike
 
 from jettison.errors import InvalidInput, NotEnoughData
 
+LEAST_IN_BIN = 10
+
 
 def calibration_error(
     confidence: ArrayLike, correct: ArrayLike, *, n_bins: int = 15, debiased: bool = True
 ) -> float:
     """Expected calibration error: mean distance between confidence and accuracy, in 0-1.
 
-    Bins hold equally many examples. Even a perfectly calibrated model shows a positive
-    error in bins of a few examples; `debiased` takes off what sampling noise alone adds.
+    Bins hold equally many examples, as far as ties let them (`equal_bins`). Even a perfectly
+    calibrated model shows a positive error in bins of a few examples; `debiased` takes off what
+    sampling noise alone adds.
 
     Args:
         confidence: Probability that the answer is right, shape (n_examples,).
@@ -24,14 +27,36 @@ def calibration_error(
         Kumar, Liang & Ma 2019, "Verified uncertainty calibration", the debiased plug-in.
     """
     p, y = _pair(confidence, correct)
-    order = np.argsort(p, kind="stable")
-    parts = np.array_split(order, max(1, min(n_bins, len(p) // 10)))
+    parts = equal_bins(p, n_bins)
     sizes = np.array([len(part) for part in parts])
     right = np.array([y[part].mean() for part in parts])
     sure = np.array([p[part].mean() for part in parts])
     if not debiased:
         return float(sizes / len(p) @ np.abs(right - sure))
     return float(debiased_gap(right, sure, sizes, sizes / len(p)))
+
+
+def equal_bins(confidence: np.ndarray, n_bins: int) -> list[np.ndarray]:
+    """Positions of the examples of each bin, least sure first: equally many, ties never parted.
+
+    Parted ties would let the order of the file say which bin is right how often. An edge that falls within
+    a tie goes to the nearer end of it, and one that would leave a bin under `LEAST_IN_BIN` is left out.
+
+    Args:
+        confidence: Shape (n_examples,), at least one.
+        n_bins: At most; never more than one for each `LEAST_IN_BIN` examples.
+    """
+    n = len(confidence)
+    order = np.argsort(confidence, kind="stable")
+    found = confidence[order]
+    sizes = [len(part) for part in np.array_split(order, max(1, min(n_bins, n // LEAST_IN_BIN)))]
+    edges = [0]
+    for edge in np.cumsum(sizes)[:-1]:
+        start, end = (int(np.searchsorted(found, found[edge], side)) for side in ("left", "right"))
+        nearer = start if edge - start <= end - edge else end
+        if min(nearer - edges[-1], n - nearer) >= LEAST_IN_BIN:
+            edges.append(nearer)
+    return np.split(order, edges[1:])
 
 
 def debiased_gap(right: np.ndarray, sure: np.ndarray, sizes: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -76,19 +101,23 @@ def risk_coverage_area(confidence: ArrayLike, correct: ArrayLike) -> float:
     Ties in confidence share their mean error, so that the order of examples does not matter.
     """
     p, y = _pair(confidence, correct)
-    levels, level_of = np.unique(-p, return_inverse=True)
-    wrong_share = np.bincount(level_of, weights=1 - y, minlength=len(levels)) / np.bincount(level_of)
-    spread = wrong_share[np.sort(level_of)]
+    spread = _with_ties_shared(p, 1 - y)
     return float((np.cumsum(spread) / np.arange(1, len(p) + 1)).mean())
 
 
 def accuracy_at_coverage(confidence: ArrayLike, correct: ArrayLike, coverage: float) -> float:
-    """Accuracy on the most confident share of the examples, in 0-1."""
+    """Accuracy on the most confident share of the examples, in 0-1; ties share their mean."""
     p, y = _pair(confidence, correct)
     if not 0 < coverage <= 1:
         raise InvalidInput(f"coverage must be in (0, 1], got {coverage}.")
-    kept = np.argsort(-p, kind="stable")[: max(1, round(coverage * len(p)))]
-    return float(y[kept].mean())
+    return float(_with_ties_shared(p, y)[: max(1, round(coverage * len(p)))].mean())
+
+
+def _with_ties_shared(p: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Values, most confident first; each is the mean of those of its confidence."""
+    levels, level_of = np.unique(-p, return_inverse=True)
+    means = np.bincount(level_of, weights=y, minlength=len(levels)) / np.bincount(level_of)
+    return np.asarray(means[np.sort(level_of)])
 
 
 def _pair(confidence: ArrayLike, correct: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.stats.binomial import wilson
-from jettison.stats.calibration import calibration_error, debiased_gap
+from jettison.stats.calibration import calibration_error, debiased_gap, equal_bins
 from jettison.stats.clustered import mean_difference_ci
 from jettison.stats.group_jackknife import Bounds, number_groups
 from jettison.stats.grouped_rightness import p_if_true_in_groups
@@ -203,14 +203,14 @@ def right_near(
 
 @dataclass(frozen=True, kw_only=True)
 class _Bins:
-    """Bins of equally many answers, least sure first, kept for all draws."""
+    """Bins of about equally many answers, least sure first, ties never parted; kept for all draws."""
 
     bin_of: np.ndarray
     sizes: np.ndarray
 
     @classmethod
     def of(cls, p: np.ndarray) -> "_Bins":
-        parts = np.array_split(np.argsort(p, kind="stable"), max(1, min(MOST_BINS, len(p) // 10)))
+        parts = equal_bins(p, MOST_BINS)
         bin_of = np.empty(len(p), int)
         for k, part in enumerate(parts):
             bin_of[part] = k

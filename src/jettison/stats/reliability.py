@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.stats.binomial import wilson
+from jettison.stats.calibration import equal_bins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ def reliability(
 ) -> tuple[ReliabilityBin, ...]:
     """Share of right answers against confidence, in bins of equally many answers, least sure first.
 
+    Answers of equal confidence are never parted.
+
     Args:
         confidence: Probability that the answer is right, shape (n_answers,).
         correct: Whether it was, shape (n_answers,), 0 or 1.
@@ -39,7 +42,7 @@ def reliability(
         level: Coverage of each bin's interval.
     """
     p, y = _pair(confidence, correct)
-    parts = np.array_split(np.argsort(p, kind="stable"), max(1, min(n_bins, len(p) // 10)))
+    parts = equal_bins(p, n_bins)
     found = []
     for part in parts:
         seen = wilson(int(y[part].sum()), len(part), confidence=level)
