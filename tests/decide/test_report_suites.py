@@ -185,3 +185,27 @@ def test_both_pages_tell_what_the_suites_showed_and_cannot(evidence: SuiteEviden
 
 def test_a_run_without_suites_says_what_it_did_not_look_at() -> None:
     assert "[suites] in jettison.toml adds them" in Page(html_page(example_content())).text
+
+
+def test_answers_of_one_group_alone_draw_no_curves():
+    """An interval takes two groups; the decision has been made by then and must not fail for the report."""
+
+    def answers(name: str, group: str | None) -> list[Record]:
+        return [
+            Record(
+                candidate=name,
+                example_id=str(i),
+                split="test",
+                output="y",
+                expected="y",
+                confidence=0.9,
+                scores={"label": float(i % 10 > 0)},
+                group=group,
+            )
+            for i in range(100)
+        ]
+
+    assert confidence_curves("b", answers("b", "chat"), answers("a", "chat"), "label") is None
+    alone = confidence_curves("b", answers("b", None), None, "label", dev=answers("b", "chat"))
+    assert alone is not None
+    assert (alone.test is None, alone.dev is None) == (False, True)

@@ -45,6 +45,8 @@ def confidence_curves(
 ) -> ConfidenceCurves | None:
     """Curves of one candidate; None where confidences, or answers that are right or wrong, are too few.
 
+    Answers that all depend on each other are one group, and too few.
+
     Of a suite the tier `in_domain` alone is looked at, and of a task with an out-of-scope label the
     examples in scope: what is out of scope is told by the flag, not by the label's confidence.
 
@@ -57,10 +59,10 @@ def confidence_curves(
     """
     on = written_by_users(records)
     judged = _judged(_in_scope(records), scorer)
-    if judged is None or len(judged) < LEAST_ANSWERS:
-        return None
     groups = groups_of(records)
-    before = None if incumbent is None else _beside(judged, incumbent, scorer)
+    if judged is None or not _are_enough(judged, groups):
+        return None
+    before = None if incumbent is None else _beside(judged, incumbent, scorer, groups)
     difference = None if before is None else _difference(judged, before, groups)
     sure, right = [c for c, _ in judged.values()], [y for _, y in judged.values()]
     return ConfidenceCurves(
@@ -122,14 +124,21 @@ def _in_scope(records: Sequence[Record]) -> list[Record]:
     return [r for r in records if in_slice(r, on) and r.slices.get("scope") != "out"]
 
 
-def _beside(judged: Judged, incumbent: Sequence[Record], scorer: str) -> Judged | None:
+def _are_enough(judged: Judged, groups: Mapping[str, str]) -> bool:
+    """Whether an interval can be told of them: answers enough, in two groups or more."""
+    return len(judged) >= LEAST_ANSWERS and len({groups[i] for i in judged}) > 1
+
+
+def _beside(
+    judged: Judged, incumbent: Sequence[Record], scorer: str, groups: Mapping[str, str]
+) -> Judged | None:
     """The incumbent's answers to the same examples; None where too few are judged."""
     theirs = _judged([r for r in incumbent if r.example_id in judged], scorer)
-    return None if theirs is None or len(theirs) < LEAST_ANSWERS else theirs
+    return theirs if theirs is not None and _are_enough(theirs, groups) else None
 
 
 def _check(split: str, judged: Judged | None, groups: Mapping[str, str]) -> ConfidenceCheck | None:
-    if judged is None or len(judged) < LEAST_ANSWERS:
+    if judged is None or not _are_enough(judged, groups):
         return None
     sure, right = [c for c, _ in judged.values()], [y for _, y in judged.values()]
     found = check_calibration(sure, right, groups=_depend(judged, groups))
