@@ -4,7 +4,8 @@ Candidates come with a role that was fixed before the test split was read. The n
 chosen on dev, spends most of the gates' alpha; at most one fallback spends the rest, so
 that both together err no more often than the gates say (Bonferroni). Further candidates
 are shown for information and cannot be released by this decision. A test split that was read before leaves
-half the alpha of the reading before, so that retries together err at most twice alpha. A candidate's own
+half the alpha of the reading before, so that retries together err at most twice alpha, unless a nominee
+was picked by what it had shown on this test split (`jettison.stats.spending`). A candidate's own
 gates and slices must all hold, which costs no alpha (intersection-union, Berger 1982). A gate that only
 blocks what is shown to lose keeps all of its alpha, since its error is to block.
 """
