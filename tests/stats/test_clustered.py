@@ -168,14 +168,36 @@ def test_wealth_is_not_expected_to_grow_under_the_hypothesis(
     assert mean <= 1 + 1e-9
 
 
-def test_copies_said_to_be_needed_are_enough_and_no_more() -> None:
-    weights, sums = np.full(40, 33.0), np.append(-1.0, np.zeros(39))
+def test_copies_of_groups_in_which_nothing_changed_are_enough_and_no_more() -> None:
+    weights, sums = np.full(40, 33.0), np.zeros(40)
     copies = copies_needed(GroupSums(sums, weights, n=1320), -0.01)
     assert copies is not None
-    for factor, enough in ((math.ceil(copies), True), (math.floor(copies), False)):
-        seen = GroupSums(np.tile(sums, factor), np.tile(weights, factor), n=1320 * factor)
+    for n_groups, enough in ((math.ceil(copies * 40), True), (math.floor(copies * 40), False)):
+        seen = GroupSums(np.zeros(n_groups), np.full(n_groups, 33.0), n=33 * n_groups)
         assert (betting_p(seen, -0.01) <= 0.025) == enough
     assert copies_needed(GroupSums(-weights, weights, n=1320), -0.01) is None
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "n_groups", "size", "margin"),
+    [(1, 0, 40, 33.0, 0.01), (4, 2, 60, 5.0, 0.03), (3, 6, 80, 1.0, 0.1)],
+)
+def test_groups_said_to_be_needed_pass_in_four_draws_of_five(
+    lost: int, gained: int, n_groups: int, size: float, margin: float
+) -> None:
+    """Copies of the groups would do with fewer, and groups drawn like them then pass in about half."""
+    sums = np.concatenate([np.full(lost, -1.0), np.ones(gained), np.zeros(n_groups - lost - gained)])
+    weights = np.full(n_groups, size)
+    copies = copies_needed(GroupSums(sums, weights, n=round(size * n_groups)), -margin)
+    assert copies is not None
+    needed = math.ceil(copies * n_groups)
+    rng = np.random.default_rng(0)
+    n_passed = 0
+    for _ in range(300):
+        drawn = rng.choice(sums, needed)
+        seen = GroupSums(drawn, np.full(needed, size), n=round(size * needed))
+        n_passed += betting_p(seen, -margin) <= 0.025
+    assert 0.72 < n_passed / 300 < 0.9
 
 
 def test_effective_groups_count_those_that_changed() -> None:

@@ -20,6 +20,8 @@ BETS = np.append(1.0, 1.0 - np.geomspace(0.01, 0.98, _N_CAUTIOUS))
 """Stakes, as a share of the largest that cannot be ruined by one outcome."""
 _LOG_SHARES = np.log(np.append(0.5, np.full(_N_CAUTIOUS, 0.5 / _N_CAUTIOUS)))
 _MOST_COPIES = 1e7
+_QUINTILE = 0.8416
+"""Of the normal law: power 0.8."""
 
 
 def betting_p(by_group: GroupSums, difference: float) -> float:
@@ -73,30 +75,44 @@ def _log_unseen(weights: np.ndarray, loss: float) -> float:
 
 
 def copies_needed(by_group: GroupSums, difference: float, *, alpha: float = 0.025) -> float | None:
-    """How many times these groups would have to be seen for `betting_p` to reach alpha.
+    """How many times so many groups have to be drawn for `betting_p` to reach alpha with power 0.8.
+
+    Exact copies of these groups would do with fewer, but new groups are never copies: with the number at
+    which copies reach alpha, about every second draw does. Of each bet's log wealth over groups drawn from
+    these the lower quintile is taken, by the normal law. Where no group changed, all draws are alike.
 
     Returns:
         1 when they suffice as they are; None when no number of groups like these would do.
     """
-    growth = _growth(by_group, difference)
-    wanted = -math.log(alpha)
-    low, high = 1.0, _MOST_COPIES
+    logs = _log_factors(by_group, difference)
+    growth, wanted = logs.sum(axis=0), -math.log(alpha)
     if _log_wealth(growth) >= wanted:
         return 1.0
-    if _log_wealth(high * growth) < wanted:
+    spread = np.zeros_like(growth)
+    spread[np.isfinite(growth)] = logs[:, np.isfinite(growth)].std(axis=0) * math.sqrt(len(logs))
+
+    def is_enough(copies: float) -> bool:
+        return _log_wealth(copies * growth - _QUINTILE * math.sqrt(copies) * spread) >= wanted
+
+    low, high = 1.0, _MOST_COPIES
+    if not is_enough(high):
         return None
     while high / low > 1 + 1e-9:
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if _log_wealth(middle * growth) >= wanted else (middle, high)
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
     return high
 
 
 def _growth(by_group: GroupSums, difference: float) -> np.ndarray:
     """Log wealth of each bet, shape of `BETS`; -inf for a bet that was ruined."""
+    return np.asarray(_log_factors(by_group, difference).sum(axis=0))
+
+
+def _log_factors(by_group: GroupSums, difference: float) -> np.ndarray:
+    """What each group multiplies each bet's wealth by, on the logarithm, shape (n_groups, n_bets)."""
     spread, boldest = _spread_loss(by_group.weights, difference)
     with np.errstate(divide="ignore"):
-        logs = np.log(np.maximum(1.0 + np.outer(BETS * boldest, spread + by_group.sums), 0.0))
-    return np.asarray(logs.sum(axis=1))
+        return np.asarray(np.log(np.maximum(1.0 + np.outer(spread + by_group.sums, BETS * boldest), 0.0)))
 
 
 def _spread_loss(weights: np.ndarray, difference: float) -> tuple[np.ndarray, float]:
