@@ -148,3 +148,22 @@ def test_impossible_counts_are_refused() -> None:
         paired_test(0, 0, 5, margin=-0.1)
     with pytest.raises(NotEnoughData, match="at least 1 discordant pair"):
         mcnemar(0, 0, 10)
+
+
+@pytest.mark.parametrize(
+    ("n", "margin", "flip_share", "alpha", "most"),
+    [
+        (80, 0.005, 0.112, 0.025, 0.0267),  # the worst where up to a fifth of the answers change
+        (20, 0.02, 0.451, 0.025, 0.0271),  # where up to 60 % do
+        (40, 0.3, 1.0, 0.025, 0.0363),
+        (40, 0.3, 1.0, 2.5e-6, 7e-6),
+    ],
+)
+def test_the_gate_errs_as_often_as_the_page_on_decisions_says(
+    n: int, margin: float, flip_share: float, alpha: float, most: float
+) -> None:
+    b, c = _tables(n)
+    passes = gate_passes(b, c, n, margin=margin, alpha=alpha)
+    p_beneficial, p_harmful = (flip_share - margin) / 2, (flip_share + margin) / 2
+    error = np.exp(_log_pmf(b[passes], c[passes], n, p_beneficial, p_harmful)).sum()
+    assert 0.97 * most < error <= most
