@@ -12,6 +12,7 @@ from jettison.backends.hf import HEAD, load_torch, open_hf
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, write_candidate
 from jettison.compress import export as export_module
+from jettison.compress.checkpoint_facts import max_tokens, read_config
 from jettison.compress.export import Export, write_encoder_graph
 from jettison.compress.parity import check_parity, probes
 from jettison.compress.step import StepContext, apply_step
@@ -133,6 +134,39 @@ def test_other_families_export_with_their_own_padding(tmp_path: Path) -> None:
         assert made.settings["max_tokens"] == (38 if name == "roberta" else 40)
         assert made.lineage[-1].notes["parity"]["max_abs_difference"] < 1e-5
         assert made.lineage[-1].settings["method"] in ("fused", "plain")
+
+
+@pytest.mark.parametrize("family", ["mpnet", "camembert"])
+def test_families_that_count_from_the_padding_id_read_and_export_what_has_positions(
+    family: str, tmp_path: Path
+) -> None:
+    """40 positions, the first of which belongs to padding id + 1 = 2: 38 tokens have one."""
+    import transformers
+
+    kind = {"mpnet": "MPNet", "camembert": "Camembert"}[family]
+    config = getattr(transformers, f"{kind}Config")(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=40, pad_token_id=1, type_vocab_size=1, vocab_size=250, num_labels=5,
+    )  # fmt: skip
+    folder = tmp_path / family
+    write_tiny_tokenizer(folder)
+    getattr(transformers, f"{kind}ForSequenceClassification")(config).eval().save_pretrained(folder)
+    n_tokens = max_tokens(folder, read_config(folder))
+    assert n_tokens == 38
+    candidate = write_candidate(
+        folder,
+        name=family,
+        backend="hf",
+        labels=DATA.labels,
+        settings={"max_tokens": n_tokens, "pad_id": 1},
+    )
+    context = StepContext(data=DATA, incumbent=candidate, folder=tmp_path, workspace=tmp_path)
+    for given in (candidate, msgspec.structs.replace(candidate, settings={})):
+        made = apply_step(Export(), given, context, cache=tmp_path / "cache")
+        assert made.settings["max_tokens"] == 38
+        model = open_model(made)
+        assert model.predict(["balance " * 100])[0].error is None
+        model.close()
 
 
 def test_a_model_left_in_train_mode_is_exported_without_dropout(

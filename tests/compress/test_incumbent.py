@@ -11,9 +11,10 @@ import transformers
 
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, verify_candidate
+from jettison.compress import checkpoint_facts as facts
 from jettison.compress.checkpoint_facts import make_tokenizer
 from jettison.compress.frozen_head import _fit
-from jettison.compress.incumbent import take_in
+from jettison.compress.incumbent import _read_otherwise_before, take_in
 from jettison.compress.label_names import check_order, match_labels
 from jettison.errors import (
     BrokenArtifact,
@@ -195,6 +196,14 @@ def test_a_candidate_is_taken_as_it_is_unless_altered(tmp_path: Path) -> None:
     config.write_text(text + "\n")
     with pytest.raises(BrokenArtifact, match=r"config.json must have SHA-256"):
         taken(candidate.path, tmp_path)
+
+
+def test_a_candidate_kept_with_too_long_a_limit_is_not_found_again(tmp_path: Path) -> None:
+    """CamemBERT's 64 positions hold 63 tokens where padding is 0, as earlier versions did not know."""
+    source = edit_config(checkpoint(tmp_path / "model"), model_type="camembert")
+    of_bert, of_camembert = {"model_type": "bert"}, facts.read_config(source)
+    assert _read_otherwise_before(source, of_bert) == []
+    assert _read_otherwise_before(source, of_camembert) == [{"max_tokens": 63}]
 
 
 def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:

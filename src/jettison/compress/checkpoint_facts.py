@@ -21,6 +21,18 @@ MAX_TOKENS = 512
 """No input is read further than this."""
 
 
+FROM_PADDING = frozenset(
+    {
+        *("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke"),
+        *("markuplm", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+    }
+)
+"""`model_type`s whose first position is the padding id + 1: fewer tokens fit than there are positions.
+
+Source: `create_position_ids_from_input_ids` in their modules of `transformers`.
+"""
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """`config.json` of a checkpoint.
 
@@ -204,9 +216,8 @@ def max_tokens(folder: Path, config: dict[str, Any]) -> int:
         BrokenArtifact: A file that tells it is no JSON object.
     """
     found = [MAX_TOKENS]
-    if isinstance(limit := config.get("max_position_embeddings"), int) and limit > 2:
-        # RoBERTa's positions start after the padding index.
-        found.append(limit - 2 if "roberta" in str(config.get("model_type")) else limit)
+    if (limit := position_limit(config)) is not None and limit > 0:
+        found.append(limit)
     for name, key in (
         ("tokenizer_config.json", "model_max_length"),
         ("sentence_bert_config.json", "max_seq_length"),
@@ -216,6 +227,17 @@ def max_tokens(folder: Path, config: dict[str, Any]) -> int:
             if isinstance(limit, int) and limit > 0:
                 found.append(limit)
     return min(found)
+
+
+def position_limit(config: dict[str, Any]) -> int | None:
+    """Tokens that the model has positions for; None where its configuration does not say."""
+    positions = config.get("max_position_embeddings")
+    if not isinstance(positions, int):
+        return None
+    if config.get("model_type") not in FROM_PADDING:
+        return positions
+    pad = config.get("pad_token_id")
+    return positions - (pad if isinstance(pad, int) else 1) - 1
 
 
 def pad_id(folder: Path, config: dict[str, Any]) -> int:

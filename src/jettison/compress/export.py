@@ -13,6 +13,7 @@ from jettison.backends.open import open_model
 from jettison.backends.openvino import import_openvino
 from jettison.backends.text import load_tokenizer
 from jettison.candidate import Candidate
+from jettison.compress.checkpoint_facts import MAX_TOKENS, position_limit
 from jettison.compress.parity import TOLERANCE, check_parity, probes
 from jettison.compress.quiet import quiet_converters
 from jettison.compress.slim import slim
@@ -271,10 +272,8 @@ def _limits(candidate: Candidate) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if isinstance(pad := config.get("pad_token_id"), int):
         found["pad_id"] = pad
-    if isinstance(positions := config.get("max_position_embeddings"), int):
-        # RoBERTa-likes count positions from the padding id on.
-        offset = found.get("pad_id", 0) + 1 if "roberta" in str(config.get("model_type")) else 0
-        found["max_tokens"] = min(512, positions - offset)
+    if (positions := position_limit(config)) is not None:
+        found["max_tokens"] = min(MAX_TOKENS, positions)
     return found
 
 

@@ -163,7 +163,8 @@ def _take_in_checkpoint(folder: Path, name: str, intake: _Intake) -> Candidate:
         own = match_labels(config.get("id2label"), intake.labels, intake.out_of_scope, where=folder)
     pooling = {} if head else facts.pooling_settings(folder)
     fitted_on = None if head else [intake.data.digest, intake.seed]
-    key = _key([folder / file for file in files], [own, intake.out_of_scope, pooling, fitted_on])
+    read = [own, intake.out_of_scope, pooling, fitted_on, *_read_otherwise_before(folder, config)]
+    key = _key([folder / file for file in files], read)
     if (made := find_verified(intake.cache / key)) is not None:
         return made
     with folder_atomic(intake.cache / key) as partial, _naming(folder, instead_of=partial):
@@ -214,7 +215,8 @@ def _take_in_onnx(path: Path, intake: _Intake) -> Candidate:
         raise InvalidInput(f"{path} must give one logit per label ({len(own)}), got {n_logits}.")
     # Weights over 2 GB stand beside the graph, which names their files.
     beside = [p.name for p in sorted(folder.glob("*")) if p.suffix in (".data", ".onnx_data")]
-    key = _key([folder / f for f in (path.name, *beside, *TOKENIZER_FILES)], [own, intake.out_of_scope])
+    read = [own, intake.out_of_scope, *_read_otherwise_before(folder, config)]
+    key = _key([folder / f for f in (path.name, *beside, *TOKENIZER_FILES)], read)
     if (made := find_verified(intake.cache / key)) is not None:
         return made
     with folder_atomic(intake.cache / key) as partial, _naming(folder, instead_of=partial):
@@ -286,6 +288,14 @@ def _write(
 
 def _limits(source: Path, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     return {"max_tokens": facts.max_tokens(source, config), "pad_id": facts.pad_id(folder, config)}
+
+
+def _read_otherwise_before(folder: Path, config: dict[str, Any]) -> list[Any]:
+    """What earlier versions read wrong: in the key, so that no candidate they kept is found again."""
+    family = str(config.get("model_type"))
+    if family not in facts.FROM_PADDING or "roberta" in family:
+        return []
+    return [{"max_tokens": facts.max_tokens(folder, config)}]
 
 
 def _check_answers(candidate: Candidate, *, numbered: bool, intake: _Intake) -> None:
