@@ -14,7 +14,8 @@ class FakeClassifier(TextClassifier):
     """Right on a text that names its label, by the accuracy it is told to have.
 
     Settings: `accuracy` (share of texts it gets right), `seed` (which ones), `latency_s`
-    (CPU time burnt per text), `margin` (logit of the label chosen).
+    (CPU time burnt per text), `margin` (logit of the label chosen), `fails_on` (an IndexError is
+    raised for a text that holds it).
     """
 
     def __init__(self, candidate: Candidate) -> None:
@@ -23,9 +24,12 @@ class FakeClassifier(TextClassifier):
         self._seed = int(candidate.settings.get("seed", 0))
         self._latency_s = float(candidate.settings.get("latency_s", 0.0))
         self._margin = float(candidate.settings.get("margin", 4.0))
+        self._fails_on = str(candidate.settings.get("fails_on", ""))
 
     def logits(self, inputs: Sequence[str]) -> np.ndarray:
         """Logits, shape (n_inputs, n_labels); the same text always gives the same row."""
+        if self._fails_on and any(self._fails_on in text for text in inputs):
+            raise IndexError("index out of range in self")
         found = np.zeros((len(inputs), len(self.labels)), np.float32)
         for row, text in enumerate(inputs):
             draw = _uniform(f"{self._seed}:{text}")

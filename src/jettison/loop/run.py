@@ -38,6 +38,7 @@ from jettison.files import value_sha256, write_json
 from jettison.loop.cascades import add_cascades
 from jettison.loop.checks import check_dev, check_scorers, check_slices
 from jettison.loop.config import RunConfig
+from jettison.loop.failures import check_incumbent_answers, failure_words
 from jettison.loop.nominate import Ballot, nominate
 from jettison.loop.release_chosen import release_chosen
 from jettison.loop.remote_words import why_no_money
@@ -306,9 +307,12 @@ def _incumbent(workspace: Workspace) -> tuple[Contender, float]:
     recipe = Recipe(name="incumbent", steps=(), family="incumbent", why="what runs today")
     contender = first_contender(workspace, candidate, recipe)
     took_s = time.process_time() - started
+    check_incumbent_answers(contender)
     _tell_students(workspace, contender)
     score = "not scored" if contender.dev_score is None else f"{contender.dev_score:.1%}"
     workspace.watcher.found(f"incumbent: {score} on {len(workspace.dev)} dev examples")
+    if failed := failure_words(contender.records):
+        workspace.watcher.found(f"warning: incumbent: {failed}")
     if no_money := why_no_money(contender, config.usd_per_hour):
         workspace.watcher.found(f"warning: {no_money}")
     return contender, example_cpu_s(contender.records, took_s=took_s)

@@ -23,6 +23,7 @@ from jettison.decide.report_types import Tried
 from jettison.decision import CUT_SHORT, CostSummary
 from jettison.errors import CannotWrite, JettisonError, OutOfTime, Unanswered
 from jettison.files import read_json, value_sha256, write_json
+from jettison.loop.failures import failure_words
 from jettison.loop.remote import costs_of
 from jettison.loop.time_plan import decision_s, time_for_costs
 from jettison.loop.watcher import Clock
@@ -333,12 +334,16 @@ def _try(making: Making, recipe: Recipe, findings: Findings) -> None:
         told = _with_draw(reason, recipe)
         findings.tried.append(not_tried(recipe, told, status="dropped", score=look))
         workspace.watcher.found(f"{recipe.name}: dropped, {reason}")
+        if failed := failure_words(workspace.records(made, looked_at, "dev")):
+            workspace.watcher.found(f"warning: {recipe.name}: {failed}")
         return
     contender = first_contender(workspace, made, recipe)
     findings.contenders.append(contender)
     score, base = contender.dev_score, incumbent.dev_score
     if score is not None and base is not None:
         workspace.watcher.found(f"{recipe.name}: {score:.1%} on dev ({100 * (score - base):+.1f} points)")
+    if failed := failure_words(contender.records):
+        workspace.watcher.found(f"warning: {recipe.name}: {failed}")
 
 
 def _made(making: Making, recipe: Recipe) -> Candidate | str:

@@ -10,6 +10,7 @@ from jettison.candidate import AppliedStep, lineage_by_part
 from jettison.decide.pairing import count_flips, pair_records, score_pairs
 from jettison.decide.report_types import FlipExample, ReportContent, Tried
 from jettison.decision import Decision
+from jettison.loop.failures import failure_findings
 from jettison.loop.nominate import Ballot
 from jettison.loop.search import Findings, tried
 from jettison.loop.stages import stage_effects
@@ -54,6 +55,7 @@ def report_content(
         for o in ballot.outlooks
     }
     measured = (*findings.contenders, *findings.arms, *finalists)
+    asked = {c.name: c for c in (incumbent, *measured)}.values()
     stages = stage_effects(workspace, finalists, incumbent, measured=measured)
     put_to_test = [
         msgspec.structs.replace(
@@ -91,7 +93,7 @@ def report_content(
         },
         tried=(*put_to_test, *others, *findings.tried),
         lineage=_lineages([incumbent, *finalists]),
-        findings=workspace.task.findings,
+        findings=(*workspace.task.findings, *failure_findings(asked)),
         settings=resolved_settings(workspace),
         kind=workspace.task.kind,
     )
