@@ -6,7 +6,7 @@ from typing import ClassVar
 import msgspec
 import pytest
 
-from fake_runs import config_at
+from fake_runs import FakeLean, config_at
 from jettison import registry
 from jettison.candidate import Candidate, write_candidate
 from jettison.compress.step import Made, StepContext
@@ -40,6 +40,7 @@ class Heard(Silent):
 @pytest.fixture(autouse=True)
 def _faulty():
     registry.register("steps", "to_faulty", ToFaulty)
+    registry.register("steps", "fake_lean", FakeLean)
 
 
 def faulty_config(folder, fails, *recipes):
@@ -71,6 +72,26 @@ def test_an_incumbent_that_fails_on_more_than_a_hundredth_of_dev_is_refused(tmp_
     wanted = r"the incumbent must answer at least 99% of the dev examples, got 80 of 800 .*IndexError"
     with pytest.raises(BrokenArtifact, match=wanted):
         run(config)
+
+
+def test_a_step_that_raises_anything_fails_its_recipe_alone(tmp_path, monkeypatch):
+    raised = IndexError("index out of\nrange")
+
+    def breaks(*_):
+        raise raised
+
+    monkeypatch.setattr(ToFaulty, "make", breaks)
+    config = faulty_config(tmp_path, "none", "to_faulty", "fake_lean")
+    heard = Heard()
+    outcome = run(config, watcher=heard)
+    assert "to_faulty: failed: IndexError: index out of range" in heard.said
+    content = msgspec.json.decode((outcome.folder / "report.json").read_bytes())
+    tried = {one["name"]: (one["status"], one["reason"]) for one in content["tried"]}
+    assert tried["to_faulty"] == ("failed", "failed: IndexError: index out of range")
+    assert tried["fake_lean"][0] == "finalist"
+    for raised in (MemoryError("it is full"), KeyboardInterrupt("stopped")):
+        with pytest.raises(type(raised), match=str(raised)):
+            run(config)
 
 
 def test_a_language_model_may_fail_and_lost_answers_are_no_failures():

@@ -22,7 +22,7 @@ from jettison.cost.per_correct import costs_per_correct
 from jettison.decide.report_types import Tried
 from jettison.decision import CUT_SHORT, CostSummary
 from jettison.errors import CannotWrite, JettisonError, OutOfTime, Unanswered
-from jettison.files import read_json, value_sha256, write_json
+from jettison.files import is_disk_full, read_json, value_sha256, write_json
 from jettison.loop.failures import failure_words
 from jettison.loop.remote import costs_of
 from jettison.loop.time_plan import decision_s, time_for_costs
@@ -360,6 +360,11 @@ def _made(making: Making, recipe: Recipe) -> Candidate | str:
         return f"{NO_TIME}: {error}"
     except JettisonError as error:
         return str(error)
+    except Exception as error:  # steps are plugins around libraries that raise anything
+        if isinstance(error, MemoryError) or is_disk_full(error):
+            raise
+        first = " ".join(str(error).split())[:300]
+        return f"failed: {type(error).__name__}: {first}"
 
 
 def _not_made(recipe: Recipe, reason: str) -> Tried:
