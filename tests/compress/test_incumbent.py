@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import transformers
 
@@ -185,6 +186,31 @@ def test_an_onnx_file_and_its_folder_are_the_same_incumbent(tmp_path: Path) -> N
     assert from_folder.backend == "onnx"
     assert from_folder.digest == from_file.digest
     assert accuracy(from_folder) == pytest.approx(accuracy(trained()[0]))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_graph_of_one_batch_size_or_length_is_refused(tmp_path: Path, axis: int) -> None:
+    path = as_onnx(tmp_path / "source") / "model.onnx"
+    graph = onnx.load(path)
+    for given in graph.graph.input:
+        given.type.tensor_type.shape.dim[axis].dim_value = 8
+    onnx.save(graph, path)
+    with pytest.raises(InvalidInput, match=r"must have free batch and token axes, got .*with dynamic axes"):
+        taken(path, tmp_path)
+
+
+def test_a_graph_that_cannot_answer_is_one_error_that_names_it(tmp_path: Path) -> None:
+    """Its inputs are said to be free, and a reshape inside them is not."""
+    path = as_onnx(tmp_path / "source") / "model.onnx"
+    graph = onnx.load(path)
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 32]), "fixed"))
+    graph.graph.node.insert(0, onnx.helper.make_node("Reshape", ["input_ids", "fixed"], ["of_one_length"]))
+    for node in list(graph.graph.node)[1:]:
+        node.input[:] = ["of_one_length" if name == "input_ids" else name for name in node.input]
+    onnx.save(graph, path)
+    with pytest.raises(BrokenArtifact, match=r"source must answer a batch of short texts, got .*Reshape"):
+        taken(path, tmp_path)
+    assert not list((tmp_path / "cache").glob("*"))
 
 
 def test_a_candidate_is_taken_as_it_is_unless_altered(tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ from jettison.compress.incumbent_language import (
 )
 from jettison.compress.label_names import check_order, has_names, match_labels
 from jettison.compress.teacher import keep_answers
-from jettison.errors import InvalidInput, JettisonError, UnsafeArtifact
-from jettison.files import file_sha256, folder_atomic, link_or_copy, value_sha256
+from jettison.errors import BrokenArtifact, InvalidInput, JettisonError, UnsafeArtifact
+from jettison.files import file_sha256, folder_atomic, is_disk_full, link_or_copy, value_sha256
 from jettison.release.read import open_release, read_candidate
 from jettison.route import candidate_folders
 from jettison.task import Development
@@ -299,7 +299,11 @@ def _read_otherwise_before(folder: Path, config: dict[str, Any]) -> list[Any]:
 
 
 def _check_answers(candidate: Candidate, *, numbered: bool, intake: _Intake) -> None:
-    """Open the candidate and let it answer; where its labels are only numbered, check their order."""
+    """Open the candidate and let it answer; where its labels are only numbered, check their order.
+
+    Raises:
+        BrokenArtifact: It does not answer.
+    """
     model = open_model(candidate)
     try:
         model.predict(["a", "b c"])
@@ -307,6 +311,13 @@ def _check_answers(candidate: Candidate, *, numbered: bool, intake: _Intake) -> 
             known = [e for e in intake.data.train if e.expected in candidate.labels][:256]
             answers = [output.label for output in model.predict([e.input for e in known])]
             check_order(answers, [str(e.expected) for e in known], where=candidate.name)
+    except (JettisonError, MemoryError):
+        raise
+    except Exception as error:  # runtimes raise anything
+        if is_disk_full(error):
+            raise
+        first = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise BrokenArtifact(f"{candidate.path} must answer a batch of short texts, got {first}") from error
     finally:
         model.close()
 
@@ -317,6 +328,12 @@ def _check_graph(path: Path) -> int | None:
     inputs = [node.name for node in session.get_inputs()]
     if "input_ids" not in inputs or set(inputs) - {"input_ids", "attention_mask", "token_type_ids"}:
         raise InvalidInput(f"inputs of {path} must be input_ids and attention_mask, got {inputs}.")
+    shapes = {node.name: node.shape for node in session.get_inputs()}
+    if any(isinstance(size, int) for shape in shapes.values() for size in shape):
+        raise InvalidInput(
+            f"inputs of {path} must have free batch and token axes, got {shapes}. "
+            "Export the model again with dynamic axes."
+        )
     shape = session.get_outputs()[0].shape
     if len(shape) != 2:
         raise InvalidInput(
