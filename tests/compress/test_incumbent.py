@@ -126,6 +126,24 @@ def test_other_labels_are_one_clear_error(tmp_path: Path) -> None:
         )
 
 
+def test_one_logit_is_told_as_a_head_that_is_not_supported(tmp_path: Path) -> None:
+    source = edit_config(checkpoint(tmp_path / "model"), id2label={"0": "LABEL_0"})
+    n = len(DEVELOPMENT.labels)
+    with pytest.raises(
+        InvalidInput, match=rf"per label \({n}\), got one logit: a regression or sigmoid head is not"
+    ):
+        taken(source, tmp_path)
+
+
+def test_a_multi_label_model_carries_a_warning_that_others_do_not(tmp_path: Path) -> None:
+    plain = taken(checkpoint(tmp_path / "plain"), tmp_path)
+    assert plain.lineage[0].notes == {}
+    source = edit_config(checkpoint(tmp_path / "multi"), problem_type="multi_label_classification")
+    (step,) = taken(source, tmp_path).lineage
+    assert "is asked for its likeliest label alone" in step.notes["warning"]
+    assert step.data_digest is None
+
+
 def test_a_model_may_lack_the_out_of_scope_label(tmp_path: Path) -> None:
     source = make_tiny_bert(tmp_path / "four", DEVELOPMENT.labels[:4])
     candidate = taken(source, tmp_path)

@@ -8,7 +8,7 @@ import pytest
 
 from fake_runs import FakeLean, config_at
 from jettison import registry
-from jettison.candidate import Candidate, write_candidate
+from jettison.candidate import AppliedStep, Candidate, write_candidate
 from jettison.compress.step import Made, StepContext
 from jettison.errors import BrokenArtifact
 from jettison.loop.failures import check_incumbent_answers, failure_findings, failure_words
@@ -49,7 +49,16 @@ def faulty_config(folder, fails, *recipes):
     (folder / "faulty").mkdir()
     settings = {"accuracy": 0.97, "latency_s": 0.0008, "fails_on": f"{fails}:"}
     labels = Candidate.at(folder / "large").labels
-    write_candidate(folder / "faulty", name="faulty", backend="fake", labels=labels, settings=settings)
+    notes = {"warning": "it knows of several labels"}
+    take_in = AppliedStep(step="take_in", settings={}, seed=0, versions={}, parents=(), notes=notes)
+    write_candidate(
+        folder / "faulty",
+        name="faulty",
+        backend="fake",
+        labels=labels,
+        settings=settings,
+        lineage=[take_in],
+    )
     given = [{"name": name, "steps": [{"step": name}]} for name in recipes]
     return msgspec.structs.replace(config, incumbent=str(folder / "faulty"), recipes=given)
 
@@ -58,6 +67,7 @@ def test_failed_examples_are_told_on_the_screen_and_in_the_report(tmp_path):
     heard = Heard()
     outcome = run(faulty_config(tmp_path, "77", "to_faulty"), watcher=heard)
     why = "examples failed, and count as wrong: IndexError: index out of range in self"
+    assert "warning: incumbent: it knows of several labels" in heard.said
     assert f"warning: incumbent: 8 of 800 {why}" in heard.said  # 77, 177, ... 777
     assert f"warning: to_faulty: 80 of 800 {why}" in heard.said
     content = msgspec.json.decode((outcome.folder / "report.json").read_bytes())

@@ -133,6 +133,20 @@ def loses_parts(candidate: Candidate) -> bool:
     return known is not None and known.heads is not None
 
 
+WARNING = "warning"
+"""Note of a `take_in` on what its owner should know."""
+
+
+def warnings_of(config: dict[str, Any]) -> dict[str, str]:
+    """As a note of the lineage: that a model made to give several labels is asked for one; mostly empty."""
+    if config.get("problem_type") != "multi_label_classification":
+        return {}
+    return {
+        WARNING: "the model says problem_type = multi_label_classification, and is asked for its likeliest "
+        "label alone: other labels of an input, or none, are not seen"
+    }
+
+
 def has_head(folder: Path, config: dict[str, Any]) -> bool:
     """Whether the checkpoint classifies sequences, by its architecture or its weights' names."""
     architectures = config.get("architectures") or []

@@ -182,7 +182,8 @@ def _take_in_checkpoint(folder: Path, name: str, intake: _Intake) -> Candidate:
                 threads=intake.threads,
                 progress=intake.progress,
             )
-        notes = {} if fitted is None else fitted.notes
+        fitted_notes = {} if fitted is None else fitted.notes
+        notes = {**fitted_notes, **facts.warnings_of(config)}
         candidate = _write(partial, name, "hf", own, settings, notes, folder, intake)
         _check_answers(candidate, numbered=head and not has_names(config.get("id2label")), intake=intake)
     made = Candidate.at(intake.cache / key)
@@ -212,7 +213,8 @@ def _take_in_onnx(path: Path, intake: _Intake) -> Candidate:
     n_logits = _check_graph(path)
     own = match_labels(config.get("id2label"), intake.labels, intake.out_of_scope, where=path)
     if n_logits is not None and n_logits != len(own):
-        raise InvalidInput(f"{path} must give one logit per label ({len(own)}), got {n_logits}.")
+        hint = " A regression or sigmoid head is not supported." if n_logits == 1 else ""
+        raise InvalidInput(f"{path} must give one logit per label ({len(own)}), got {n_logits}.{hint}")
     # Weights over 2 GB stand beside the graph, which names their files.
     beside = [p.name for p in sorted(folder.glob("*")) if p.suffix in (".data", ".onnx_data")]
     read = [own, intake.out_of_scope, *_read_otherwise_before(folder, config)]
@@ -225,7 +227,7 @@ def _take_in_onnx(path: Path, intake: _Intake) -> Candidate:
         facts.make_tokenizer(folder, partial)
         name = folder.resolve().name if path.stem == "model" else path.stem
         settings = _limits(folder, partial, config)
-        candidate = _write(partial, name, "onnx", own, settings, {}, folder, intake)
+        candidate = _write(partial, name, "onnx", own, settings, facts.warnings_of(config), folder, intake)
         _check_answers(candidate, numbered=not has_names(config.get("id2label")), intake=intake)
     return Candidate.at(intake.cache / key)
 
@@ -279,7 +281,7 @@ def _write(
                 seed=intake.seed,
                 versions=library_versions("torch", "transformers"),
                 parents=(),
-                data_digest=intake.data.digest if notes else None,
+                data_digest=intake.data.digest if notes.keys() - {facts.WARNING} else None,
                 notes=notes,
             )
         ],
@@ -292,10 +294,11 @@ def _limits(source: Path, folder: Path, config: dict[str, Any]) -> dict[str, Any
 
 def _read_otherwise_before(folder: Path, config: dict[str, Any]) -> list[Any]:
     """What earlier versions read wrong: in the key, so that no candidate they kept is found again."""
+    found: dict[str, Any] = {**facts.warnings_of(config)}
     family = str(config.get("model_type"))
-    if family not in facts.FROM_PADDING or "roberta" in family:
-        return []
-    return [{"max_tokens": facts.max_tokens(folder, config)}]
+    if family in facts.FROM_PADDING and "roberta" not in family:
+        found["max_tokens"] = facts.max_tokens(folder, config)
+    return [found] if found else []
 
 
 def _check_answers(candidate: Candidate, *, numbered: bool, intake: _Intake) -> None:

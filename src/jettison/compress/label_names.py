@@ -36,6 +36,11 @@ def match_labels(
         BrokenArtifact: The model's own list is no numbering from 0.
     """
     names = _in_order(found, where)
+    if names is not None and len(names) == 1 < len(labels):
+        raise InvalidInput(
+            f"{where} must give one logit per label ({len(labels)}), got one logit: a regression or "
+            "sigmoid head is not supported. Train or save it with a logit for each label."
+        )
     if names is None or not has_names(found):
         n = len(labels) if names is None else len(names)
         if n != len(labels):

@@ -11,7 +11,7 @@ import numpy as np
 
 from jettison.backends.answer_cache import answers_kept_in
 from jettison.backends.machine import answering_machine, describe_machine
-from jettison.compress.checkpoint_facts import loses_parts
+from jettison.compress.checkpoint_facts import WARNING, loses_parts
 from jettison.compress.incumbent import take_in
 from jettison.compress.recipe import (
     EXTRAS,
@@ -300,6 +300,8 @@ def _incumbent(workspace: Workspace) -> tuple[Contender, float]:
         endpoint=config.endpoint,
         workspace=workspace.shared,
     )
+    if warning := candidate.lineage[0].notes.get(WARNING) if candidate.lineage else None:
+        workspace.watcher.found(f"warning: incumbent: {warning}")
     # The incumbent is judged as it is used today: by its largest probability.
     candidate = workspace.calibrated(candidate, scope_rule="max_probability", as_today=True)
     candidate = msgspec.structs.replace(candidate, name="incumbent")
