@@ -49,6 +49,15 @@ def test_backend_embedder_conforms(encoder: Candidate) -> None:
     check_backend(encoder, [e.input for e in CLASSES.dev[:8]])
 
 
+def test_a_text_cut_on_the_left_is_embedded_by_its_end(encoder: Candidate) -> None:
+    end = " ".join(["album", *["weather"] * 61])
+    texts = [end, f"balance balance {end}"]
+    of_start = open_embedder(encoder.path, encoder.settings).embed(texts)
+    of_end = open_embedder(encoder.path, {**encoder.settings, "truncation_side": "left"}).embed(texts)
+    assert not np.allclose(of_start[0], of_start[1], atol=1e-3)
+    np.testing.assert_allclose(of_end[0], of_end[1], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "step",
     [

@@ -17,6 +17,8 @@ from jettison.compress.checkpoint_facts import make_tokenizer
 from jettison.compress.frozen_head import _fit
 from jettison.compress.incumbent import _read_otherwise_before, take_in
 from jettison.compress.label_names import check_order, match_labels
+from jettison.compress.quantize import token_feeds
+from jettison.compress.training import tokenized
 from jettison.errors import (
     BrokenArtifact,
     CannotWrite,
@@ -124,6 +126,33 @@ def test_other_labels_are_one_clear_error(tmp_path: Path) -> None:
             tmp_path,
             labels=["balance", "sports", "alarm", "music", "oos"],
         )
+
+
+def test_where_the_tokenizer_cuts_on_the_left_the_end_of_long_texts_is_read(
+    tmp_path: Path,
+) -> None:
+    """The answer to a long text is that to its last 62 words, in torch and ONNX, alone and in a batch."""
+    source = checkpoint(tmp_path / "model")
+    plain = taken(source, tmp_path)
+    path = source / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "truncation_side": "left"}))
+    left = taken(source, tmp_path)
+    assert left.settings == {**plain.settings, "truncation_side": "left"}
+    exported = make(tmp_path, left, {"step": "export"})
+    end = " ".join(["album", *["weather"] * 61])
+    long = " ".join(["balance"] * 70) + " " + end
+    wanted, of_start = (open_model(c).logits([t]) for c, t in ((plain, end), (plain, long)))
+    assert not np.allclose(wanted, of_start, atol=0.1)
+    for candidate in (left, exported):
+        model = open_model(candidate)
+        for texts in ([long], ["hi", long]):
+            np.testing.assert_allclose(model.logits(texts)[-1:], wanted, atol=1e-4)
+    reference = transformers.AutoTokenizer.from_pretrained(source)
+    ids = reference(long, truncation=True, max_length=64)["input_ids"]
+    assert tokenized(left, [long]) == [ids]
+    assert tokenized(plain, [long]) != [ids]
+    (feed,) = token_feeds(exported, [long])
+    assert feed["input_ids"][0].tolist() == ids
 
 
 def test_one_logit_is_told_as_a_head_that_is_not_supported(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from jettison.backends.onnx import MODEL, open_session, read_inputs
 from jettison.backends.tensors import map_tensors
-from jettison.backends.text import length_sorted_batches, load_tokenizer
+from jettison.backends.text import length_sorted_batches, load_tokenizer, truncation_side
 from jettison.backends.words import without_surrogates
 from jettison.candidate import MANIFEST, Candidate
 from jettison.errors import BrokenArtifact, InvalidInput
@@ -106,7 +106,9 @@ class _TokenEmbedder:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self._tokenizer = load_tokenizer(folder / "tokenizer.json")
-        self._tokenizer.enable_truncation(max_length=int(settings.get("max_tokens", 512)))
+        self._tokenizer.enable_truncation(
+            max_length=int(settings.get("max_tokens", 512)), direction=truncation_side(settings)
+        )
         self._tokenizer.no_padding()
         self._pad_id = int(settings.get("pad_id", 0))
 

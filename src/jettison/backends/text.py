@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,15 @@ class TextClassifier(ABC):
 class TokenClassifier(TextClassifier):
     """A text classifier that reads token ids: a transformer in some runtime.
 
-    Settings it reads from the candidate: `max_tokens` (inputs are truncated to it),
-    `batch_size`, `pad_to_multiple`.
+    Settings it reads from the candidate: `max_tokens` (inputs are truncated to it,
+    on the side that `truncation_side` says, `right` unless it is `left`), `batch_size`, `pad_to_multiple`.
     """
 
     def __init__(self, candidate: Candidate) -> None:
         super().__init__(candidate)
         self._max_tokens = int(candidate.settings.get("max_tokens", 512))
-        self._ids = FramedIds(load_tokenizer(candidate.path / "tokenizer.json"), self._max_tokens)
+        tokenizer = load_tokenizer(candidate.path / "tokenizer.json")
+        self._ids = FramedIds(tokenizer, self._max_tokens, side=truncation_side(candidate.settings))
         self._batch_size = int(candidate.settings.get("batch_size", 32))
         self._pad_to = int(candidate.settings.get("pad_to_multiple", 1))
         self._pad_id = int(candidate.settings.get("pad_id", 0))
@@ -82,6 +83,11 @@ class TokenClassifier(TextClassifier):
         for row, tokens in enumerate(batch):
             ids[row, : len(tokens)] = tokens
         return ids
+
+
+def truncation_side(settings: Mapping[str, Any]) -> str:
+    """The side on which a candidate's long texts are cut, by its settings: `right` or `left`."""
+    return "left" if settings.get("truncation_side") == "left" else "right"
 
 
 def length_sorted_batches(

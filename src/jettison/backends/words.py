@@ -76,13 +76,15 @@ class FramedIds:
     Args:
         tokenizer: A `tokenizers.Tokenizer`, which is set to this length and to no padding.
         max_tokens: Of a text, special tokens included.
+        side: Where a longer text is cut: `right`, or `left`, which leaves its end.
     """
 
-    def __init__(self, tokenizer: Any, max_tokens: int) -> None:
+    def __init__(self, tokenizer: Any, max_tokens: int, *, side: str = "right") -> None:
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        frame = _frame(tokenizer)
-        tokenizer.enable_truncation(max_length=max_tokens)
+        # Words are looked up from the first on, which is not what is read of a text cut on the left.
+        frame = _frame(tokenizer) if side == "right" else None
+        tokenizer.enable_truncation(max_length=max_tokens, direction=side)
         self._tokenizer = tokenizer
         self._words: WordIds | None = None
         if frame is not None:

@@ -243,6 +243,17 @@ def max_tokens(folder: Path, config: dict[str, Any]) -> int:
     return min(found)
 
 
+def cut_on_the_left(folder: Path) -> dict[str, str]:
+    """As a setting of the candidate, that long texts lose their beginning; empty where they lose their end.
+
+    Raises:
+        BrokenArtifact: `tokenizer_config.json` is no JSON object.
+    """
+    path = folder / "tokenizer_config.json"
+    is_left = path.exists() and _read_object(path).get("truncation_side") == "left"
+    return {"truncation_side": "left"} if is_left else {}
+
+
 def position_limit(config: dict[str, Any]) -> int | None:
     """Tokens that the model has positions for; None where its configuration does not say."""
     positions = config.get("max_position_embeddings")

@@ -17,7 +17,7 @@ from jettison.compress.passes import leave_out_attention_dropout
 from jettison.compress.settings_check import check_settings
 from jettison.compress.step import Made, StepContext
 from jettison.compress.teacher import teacher_logits_in_time, teacher_logits_until
-from jettison.compress.training import FitSettings, Rows, fit, label_targets, tokenize
+from jettison.compress.training import FitSettings, Rows, fit, label_targets, tokenized
 from jettison.errors import NotEnoughData, StepFailed
 
 
@@ -118,9 +118,8 @@ class Distill(msgspec.Struct, frozen=True, kw_only=True):
             until = context.deadline.share(self.teaching_share)
         taught = teacher_logits_until(context, invented, until)
         invented = invented[: len(taught)]
-        max_tokens = int(candidate.settings.get("max_tokens", 512))
         rows = Rows(
-            ids=tokenize(candidate.path, [*texts, *invented], max_tokens),
+            ids=tokenized(candidate, [*texts, *invented]),
             targets=label_targets([*expected, *[None] * len(invented)], candidate.labels),
             teacher=np.concatenate([logits, taught])[:, columns] if len(taught) else logits[:, columns],
         )

@@ -57,6 +57,7 @@ class Encoder(msgspec.Struct, frozen=True, kw_only=True):
         settings: dict[str, Any] = {
             "max_tokens": facts.max_tokens(folder, config),
             "pad_id": facts.pad_id(context.folder, config),
+            **facts.cut_on_the_left(folder),
             **facts.layer_count(config),
         }
         notes = {"encoder": Path(self.source).name}

@@ -13,7 +13,7 @@ from jettison.compress.checkpoint import bfloat16_is_fast, check_hf, save_torch,
 from jettison.compress.deadline import Deadline
 from jettison.compress.passes import leave_out_attention_dropout
 from jettison.compress.step import Made, StepContext, equal_part
-from jettison.compress.training import FitLog, FitSettings, Rows, fit, label_targets, tokenize
+from jettison.compress.training import FitLog, FitSettings, Rows, fit, label_targets, tokenized
 from jettison.errors import NotEnoughData
 from jettison.registry import need
 from jettison.task import Example
@@ -142,9 +142,8 @@ class Finetune(msgspec.Struct, frozen=True, kw_only=True):
 def labelled_rows(candidate: Candidate, examples: tuple[Example, ...]) -> Rows:
     """Tokenized examples whose label the candidate knows."""
     known = [e for e in examples if e.expected in candidate.labels]
-    max_tokens = int(candidate.settings.get("max_tokens", 512))
     return Rows(
-        ids=tokenize(candidate.path, [e.input for e in known], max_tokens),
+        ids=tokenized(candidate, [e.input for e in known]),
         targets=label_targets([e.expected for e in known], candidate.labels),
     )
 

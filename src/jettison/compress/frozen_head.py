@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jettison.backends.hf import HEAD, load_pretrained
-from jettison.backends.text import length_sorted_batches
+from jettison.backends.text import length_sorted_batches, truncation_side
 from jettison.compress.checkpoint import torch_run
 from jettison.compress.training import label_targets, pad_rows, tokenize
 from jettison.errors import NotEnoughData
@@ -35,7 +35,7 @@ def fit_head(
 
     Args:
         folder: Holds the encoder and its tokenizer.
-        settings: `pooling`, `normalize`, `max_tokens` and `pad_id` of the candidate to be.
+        settings: `pooling`, `normalize`, `max_tokens`, `truncation_side` and `pad_id` of the candidate.
         data: Fits on train, stops on the first half of dev.
         seed: Of the order of batches.
         threads: Of torch.
@@ -81,7 +81,7 @@ def _embed(
 
     encoder = load_pretrained(folder, "AutoModel")
     module = PooledLogits(encoder, None, settings["pooling"], settings["normalize"]).eval()
-    rows = tokenize(folder, texts, int(settings["max_tokens"]))
+    rows = tokenize(folder, texts, int(settings["max_tokens"]), side=truncation_side(settings))
     found = torch.zeros(len(rows), encoder.config.hidden_size)
     done = 0
     with torch.inference_mode():

@@ -289,12 +289,16 @@ def _write(
 
 
 def _limits(source: Path, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    return {"max_tokens": facts.max_tokens(source, config), "pad_id": facts.pad_id(folder, config)}
+    return {
+        "max_tokens": facts.max_tokens(source, config),
+        "pad_id": facts.pad_id(folder, config),
+        **facts.cut_on_the_left(source),
+    }
 
 
 def _read_otherwise_before(folder: Path, config: dict[str, Any]) -> list[Any]:
     """What earlier versions read wrong: in the key, so that no candidate they kept is found again."""
-    found: dict[str, Any] = {**facts.warnings_of(config)}
+    found: dict[str, Any] = {**facts.warnings_of(config), **facts.cut_on_the_left(folder)}
     family = str(config.get("model_type"))
     if family in facts.FROM_PADDING and "roberta" not in family:
         found["max_tokens"] = facts.max_tokens(folder, config)

@@ -51,7 +51,7 @@ def take_in_embedder(
     if not is_table:
         config = facts.read_config(folder)
         settings |= {"pooling": facts.pooling_settings(folder)["pooling"], **facts.layer_count(config)}
-        settings["max_tokens"] = facts.max_tokens(folder, config)
+        settings |= {"max_tokens": facts.max_tokens(folder, config), **facts.cut_on_the_left(folder)}
     identity = [[file, file_sha256(folder / file)] for file in files if (folder / file).is_file()]
     key = value_sha256([identity, settings, [[p.id, p.text] for p in data.corpus]])[:20]
     if (made := find_intact(cache / key)) is not None:

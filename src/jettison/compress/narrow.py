@@ -15,7 +15,7 @@ from jettison.compress.importance import divergence, head_importance, neuron_imp
 from jettison.compress.prune import MULTIPLE, keep_neurons, n_parameters, neurons_to_keep
 from jettison.compress.refit import Cut, Waiting, refit
 from jettison.compress.step import Made, StepContext
-from jettison.compress.training import Rows, pad_rows, predict_rows, tokenize
+from jettison.compress.training import Rows, pad_rows, predict_rows, tokenized
 from jettison.errors import NotEnoughData, OutOfTime, StepFailed
 from jettison.model import softmax
 
@@ -130,7 +130,6 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
     def _texts(self, candidate: Candidate, context: StepContext) -> list[list[int]]:
         """Token ids of random texts, short ones first."""
         rng, data = np.random.default_rng(context.seed), context.data
-        max_tokens = int(candidate.settings.get("max_tokens", 512))
         # In turns, so that traffic of a kind that train lacks counts as much as train does.
         kinds = [[e.input for e in examples] for examples in (data.train, data.unlabelled)]
         shuffled = [[texts[i] for i in rng.permutation(len(texts))] for texts in kinds]
@@ -138,7 +137,7 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
         if not texts:
             raise NotEnoughData("step 'narrow' needs train or unlabelled texts, got none.")
         # No text has fewer than one token, so that more of them are never needed.
-        ids = tokenize(candidate.path, texts[: self.n_tokens], max_tokens)
+        ids = tokenized(candidate, texts[: self.n_tokens])
         enough = int(np.searchsorted(np.cumsum([len(row) for row in ids]), self.n_tokens)) + 1
         return sorted(ids[:enough], key=len)
 

@@ -11,7 +11,7 @@ from jettison.compress.anatomy import Anatomy, anatomy_of, layers_of, set_layers
 from jettison.compress.checkpoint import check_hf, save_torch, torch_run
 from jettison.compress.importance import divergence, layers_to_keep, neuron_importance
 from jettison.compress.step import Made, StepContext
-from jettison.compress.training import Rows, label_targets, predict_rows, tokenize
+from jettison.compress.training import Rows, label_targets, predict_rows, tokenized
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.task import Example
 
@@ -111,9 +111,8 @@ def rows_to_measure(candidate: Candidate, context: StepContext, n_examples: int,
         raise NotEnoughData(f"step {step!r} needs labelled train examples, got none.")
     rng = np.random.default_rng(context.seed)
     part: list[Example] = [examples[i] for i in rng.permutation(len(examples))[:n_examples]]
-    max_tokens = int(candidate.settings.get("max_tokens", 512))
     return Rows(
-        ids=tokenize(candidate.path, [e.input for e in part], max_tokens),
+        ids=tokenized(candidate, [e.input for e in part]),
         targets=label_targets([e.expected for e in part], candidate.labels),
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from jettison.backends.onnx import MODEL
 from jettison.backends.open import open_model
-from jettison.backends.text import load_tokenizer
+from jettison.backends.text import load_tokenizer, truncation_side
 from jettison.candidate import Candidate
 from jettison.compress import quantize_onnx, quantize_openvino
 from jettison.compress.export import Export
@@ -230,7 +230,10 @@ def fidelity_texts(context: StepContext, n: int) -> list[str]:
 def token_feeds(candidate: Candidate, texts: Sequence[str]) -> list[dict[str, np.ndarray]]:
     """Inputs of the graph for each text alone, padded to a multiple of 8 so that padding is seen too."""
     tokenizer = load_tokenizer(candidate.path / "tokenizer.json")
-    tokenizer.enable_truncation(max_length=int(candidate.settings.get("max_tokens", 512)))
+    tokenizer.enable_truncation(
+        max_length=int(candidate.settings.get("max_tokens", 512)),
+        direction=truncation_side(candidate.settings),
+    )
     pad_id = int(candidate.settings.get("pad_id", 0))
     tokenizer.enable_padding(pad_id=pad_id, pad_to_multiple_of=_PAD_TO)
     feeds = []

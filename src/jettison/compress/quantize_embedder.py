@@ -25,7 +25,7 @@ from jettison.files import link_or_copy
 FAULTS = {"float32": 1e-4, "int8": 0.3}
 """1 - cosine of a vector and the checkpoint's, on any probe, that the precision does not explain."""
 N_TEXTS = 100
-KEPT = ("kind", "query_prefix", "passage_prefix", "max_tokens", "pad_id", "depth")
+KEPT = ("kind", "query_prefix", "passage_prefix", "max_tokens", "truncation_side", "pad_id", "depth")
 
 
 class QuantizeEmbedder(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from jettison.backends.text import length_sorted_batches, load_tokenizer
+from jettison.backends.text import length_sorted_batches, load_tokenizer, truncation_side
+from jettison.candidate import Candidate
 from jettison.compress.deadline import Deadline
 from jettison.compress.pace import Pace
 from jettison.compress.passes import Passes
@@ -219,11 +220,19 @@ def predict_rows(
     return np.empty((0, 0), np.float32) if found is None else found
 
 
-def tokenize(folder: Path, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Token ids of texts, special tokens included, truncated, not padded."""
+def tokenized(candidate: Candidate, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts as a candidate reads them, not padded."""
+    max_tokens = int(candidate.settings.get("max_tokens", 512))
+    return tokenize(candidate.path, texts, max_tokens, side=truncation_side(candidate.settings))
+
+
+def tokenize(
+    folder: Path, texts: Sequence[str], max_tokens: int, *, side: str = "right"
+) -> list[list[int]]:
+    """Token ids of texts, special tokens included, cut on one side (`right` or `left`), not padded."""
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length=max_tokens)
+    tokenizer.enable_truncation(max_length=max_tokens, direction=side)
     return [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
 
 
