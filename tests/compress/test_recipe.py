@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from jettison.candidate import AppliedStep, Candidate, write_candidate
+from jettison.compress.checkpoint_facts import can_be_cut
 from jettison.compress.recipe import (
     Recipe,
     Surroundings,
@@ -146,3 +147,17 @@ def test_heads_and_layers_of_their_own_width_are_tried_where_an_export_takes_the
     for name in (name for name in uneven if name.startswith("narrow-")):
         assert uneven[name][0]["uneven"] is True
         assert uneven[name][0].get("heads") == (0.5 if "half-heads" in name else None)
+
+
+def test_what_no_step_knows_how_to_cut_is_offered_no_cut(tmp_path: Path) -> None:
+    """ALBERT has layers and an export, and its layers share their weights."""
+    (tmp_path / "config.json").write_text('{"model_type": "albert"}')
+    albert = write_candidate(tmp_path, name="albert", backend="hf", labels=("a", "b"))
+    assert not can_be_cut(albert)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    assert can_be_cut(albert)
+    whole = methods(albert, AROUND)
+    left = methods(albert, msgspec.structs.replace(AROUND, can_be_cut=False))
+    assert set(left) < set(whole)
+    assert all(name.startswith(("pruned-", "narrow-")) for name in set(whole) - set(left))
+    assert not any(step["step"] in ("prune", "narrow") for steps in left.values() for step in steps)

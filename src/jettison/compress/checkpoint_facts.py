@@ -95,7 +95,8 @@ def check_vocabulary(folder: Path, tokenizer_file: Path) -> None:
     rows = _embedding_rows(folder)
     if not rows:
         return
-    vocabulary = load_tokenizer(tokenizer_file).get_vocab(with_added_tokens=True)
+    # A token added beyond the table, as padding often is, harms nobody who does not write it.
+    vocabulary = load_tokenizer(tokenizer_file).get_vocab(with_added_tokens=False)
     token = max(vocabulary, key=lambda name: vocabulary[name], default="")
     if vocabulary.get(token, 0) >= max(rows.values()):
         name = max(rows, key=lambda one: rows[one])
@@ -123,6 +124,13 @@ def _embedding_rows(folder: Path) -> dict[str, int]:
         except (SafetensorError, OSError) as error:
             raise BrokenArtifact(f"{path} must be a safetensors file: {error}.") from error
     return found
+
+
+def can_be_cut(candidate: Candidate) -> bool:
+    """Whether a candidate is a checkpoint of a family whose layers and neurons steps know how to remove."""
+    if candidate.backend != "hf" or not (candidate.path / "config.json").is_file():
+        return False
+    return str(read_config(candidate.path).get("model_type")) in FAMILIES
 
 
 def loses_parts(candidate: Candidate) -> bool:

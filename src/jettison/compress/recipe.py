@@ -398,7 +398,7 @@ def healing_epochs(n_train: int) -> int:
 def _pruned(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
     if incumbent.backend != "hf" or not {"torch", "onnx"} <= around.installed:
         return []
-    if around.n_layers is None or around.n_layers < 3:
+    if not around.can_be_cut or around.n_layers is None or around.n_layers < 3:
         return []
     half, third = max(1, around.n_layers // 2), max(1, around.n_layers // 3)
     shapes: list[tuple[str, dict[str, Any], float, str]] = [

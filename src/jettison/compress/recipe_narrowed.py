@@ -28,6 +28,8 @@ def narrowed_recipes(incumbent: Candidate, around: Surroundings) -> list[Recipe]
     """Fewer neurons, fewer heads too where an export takes them out, and a third of the neurons healed."""
     if incumbent.backend != "hf" or not {"torch", "onnx"} <= around.installed or not around.n_layers:
         return []
+    if not around.can_be_cut:
+        return []
     narrowing_s = _narrowing_s(around)
     uneven = {"uneven": True} if around.loses_parts else {}
     found = [

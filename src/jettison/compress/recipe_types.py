@@ -65,6 +65,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """Mean of the incumbent's tokens, as it cuts texts."""
     n_layers: int | None
     """Transformer layers of the incumbent, when it is a transformer with weights at hand."""
+    can_be_cut: bool = True
+    """Whether `prune` and `narrow` know where the incumbent's family keeps its layers and neurons."""
     loses_parts: bool = False
     """Whether an export of the incumbent leaves out attention heads and neurons without weights."""
     example_s: float
