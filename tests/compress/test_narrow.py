@@ -133,6 +133,12 @@ def test_what_cannot_be_narrowed_is_said(tmp_path: Path) -> None:
     incumbent, _ = trained()
     with pytest.raises(InvalidInput, match=r"step 'narrow': Expected `float` < 1.0"):
         make(tmp_path, incumbent, {"step": "narrow", "width": 1.0})
+    with pytest.raises(InvalidInput, match=r"width of step 'narrow' must leave out some of the 64 neurons"):
+        make(tmp_path, incumbent, {"step": "narrow", "width": 0.8})
+    with pytest.raises(InvalidInput, match=r"some of the 64 neurons of a layer, got 0.99, which keeps all"):
+        make(tmp_path, incumbent, {"step": "narrow", "width": 0.99, "uneven": True})
+    with pytest.raises(InvalidInput, match=r"some of the 4 heads in each of 4 layers, got 0.99, which"):
+        make(tmp_path, incumbent, {"step": "narrow", "heads": 0.99})
     with pytest.raises(StepFailed, match=r"must refit 4 maps before the deadline, got 0. Allow it more"):
         make(tmp_path, incumbent, {"step": "narrow"}, deadline=over_once_begun())
     folder = tmp_path / "fake"

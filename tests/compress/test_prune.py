@@ -177,6 +177,9 @@ def test_depth_must_be_under_what_there_is(tmp_path: Path) -> None:
         make(tmp_path, incumbent, {"step": "prune", "depth": 4})
     with pytest.raises(InvalidInput, match=r"must have a depth or a width, got neither"):
         make(tmp_path, incumbent, {"step": "prune"})
+    for width in (0.8, 1.0):  # 0.8 * 64 = 51, and the next multiple of 32 is 64
+        with pytest.raises(InvalidInput, match=rf"some of the 64 neurons of a layer, got {width:g}, which"):
+            make(tmp_path, incumbent, {"step": "prune", "width": width})
     with pytest.raises(InvalidInput, match=r"step 'prune': Expected `float` <= 1.0"):
         make(tmp_path, incumbent, {"step": "prune", "width": 1.5})
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from jettison.candidate import AppliedStep, Candidate, write_candidate
-from jettison.compress.checkpoint_facts import can_be_cut
+from jettison.compress.checkpoint_facts import can_be_cut, parts_of_a_layer
 from jettison.compress.recipe import (
     Recipe,
     Surroundings,
@@ -161,3 +161,18 @@ def test_what_no_step_knows_how_to_cut_is_offered_no_cut(tmp_path: Path) -> None
     assert set(left) < set(whole)
     assert all(name.startswith(("pruned-", "narrow-")) for name in set(whole) - set(left))
     assert not any(step["step"] in ("prune", "narrow") for steps in left.values() for step in steps)
+
+
+def test_nothing_is_cut_where_there_is_nothing_to_spare(tmp_path: Path) -> None:
+    """A layer keeps 32 neurons and one head at least."""
+    facts = '{"model_type": "distilbert", "hidden_dim": 32, "n_heads": 1}'
+    (tmp_path / "config.json").write_text(facts)
+    small = write_candidate(tmp_path, name="small", backend="hf", labels=("a", "b"))
+    assert parts_of_a_layer(small) == {"n_neurons": 32, "n_heads": 1}
+    loses = msgspec.structs.replace(AROUND, loses_parts=True)
+    whole, few_heads, few = (
+        set(methods(small, msgspec.structs.replace(loses, **changed)))
+        for changed in ({"n_neurons": 64, "n_heads": 2}, {"n_heads": 1}, {"n_neurons": 32, "n_heads": 2})
+    )
+    assert whole - few_heads == {"narrow-third-half-heads-int8", "narrow-sixth-half-heads-int8"}
+    assert whole - few == {n for n in whole if n.startswith("narrow-")} | {"pruned-3-narrow-int8"}

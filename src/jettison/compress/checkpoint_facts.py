@@ -133,6 +133,16 @@ def can_be_cut(candidate: Candidate) -> bool:
     return str(read_config(candidate.path).get("model_type")) in FAMILIES
 
 
+def parts_of_a_layer(candidate: Candidate) -> dict[str, int]:
+    """`n_neurons` and `n_heads` of each layer of a checkpoint that can be cut, where known."""
+    if not can_be_cut(candidate):
+        return {}
+    config = read_config(candidate.path)
+    known = FAMILIES[str(config["model_type"])]
+    keys = {"n_neurons": known.width, "n_heads": known.heads.count if known.heads else ""}
+    return {name: config[key] for name, key in keys.items() if isinstance(config.get(key), int)}
+
+
 def loses_parts(candidate: Candidate) -> bool:
     """Whether an export of a candidate leaves out attention heads and neurons without weights."""
     if candidate.backend != "hf" or not (candidate.path / "config.json").is_file():

@@ -12,11 +12,17 @@ from jettison.candidate import Candidate
 from jettison.compress.anatomy import FAMILIES, Anatomy, Heads, anatomy_of, layers_of
 from jettison.compress.checkpoint import check_hf, save_torch, torch_run
 from jettison.compress.importance import divergence, head_importance, neuron_importance
-from jettison.compress.prune import MULTIPLE, keep_neurons, n_parameters, neurons_to_keep
+from jettison.compress.prune import (
+    MULTIPLE,
+    keep_neurons,
+    keeps_all,
+    n_parameters,
+    neurons_to_keep,
+)
 from jettison.compress.refit import Cut, Waiting, refit
 from jettison.compress.step import Made, StepContext
 from jettison.compress.training import Rows, pad_rows, predict_rows, tokenized
-from jettison.errors import NotEnoughData, OutOfTime, StepFailed
+from jettison.errors import InvalidInput, NotEnoughData, OutOfTime, StepFailed
 from jettison.model import softmax
 
 BATCH = 64
@@ -58,6 +64,7 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             StepFailed: The candidate is no torch checkpoint, or its family is not known.
+            InvalidInput: Its settings leave all neurons, or all heads, in place.
             OutOfTime: The deadline is over before every layer is refitted.
             NotEnoughData: There is no train or unlabelled text.
         """
@@ -104,6 +111,7 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             StepFailed: What the settings ask to go cannot leave a model of the family.
+            InvalidInput: By the settings no head, or no neuron, would go.
         """
         if anatomy.heads is None and (self.heads is not None or self.uneven):
             raise StepFailed(
@@ -114,13 +122,23 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
         cuts = []
         if self.heads is not None and anatomy.heads is not None:
             importance = head_importance(whole, anatomy, anatomy.heads, rows, pad_id)
-            for number, needed in enumerate(most_needed(np.stack(importance), self.heads)):
+            kept_heads = most_needed(np.stack(importance), self.heads)
+            if kept_heads.all():
+                raise InvalidInput(
+                    f"heads of step 'narrow' must leave out some of the {kept_heads.shape[1]} heads in "
+                    f"each of {len(kept_heads)} layers, got {self.heads:g}, which keeps all: a layer keeps "
+                    "one at least."
+                )
+            for number, needed in enumerate(kept_heads):
                 others = np.flatnonzero(~needed)
                 silence = partial(silence_heads, heads=anatomy.heads, n_heads=len(needed), silent=others)
                 cuts.append(Cut(number, silence, anatomy.heads.out, anatomy.heads.after))
         neurons = (uneven_neurons if self.uneven else neurons_to_keep)(
             whole, anatomy, self.width, rows, pad_id
         )
+        n_neurons = int(getattr(whole.config, anatomy.width))
+        if self.heads is None and all(len(kept) == n_neurons for kept in neurons):
+            raise keeps_all(n_neurons, self.width, step=self.name)
         for number, kept in enumerate(neurons):
             keep = partial(keep_neurons, anatomy=anatomy, kept=kept)
             cuts.append(Cut(number, keep, anatomy.down, anatomy.after))

@@ -42,7 +42,7 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True):
         """Measure, cut, save.
 
         Raises:
-            InvalidInput: Neither depth nor width is given, or depth is more than there is.
+            InvalidInput: Neither depth nor width is given, or one of them leaves all in place.
             StepFailed: The candidate is no torch checkpoint, or its family is not known.
         """
         check_hf(candidate, self.name)
@@ -51,6 +51,9 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True):
         with torch_run(seed=context.seed, threads=context.threads):
             module = load_torch(candidate).float()
             anatomy = anatomy_of(module.config)
+            n_neurons = int(getattr(module.config, anatomy.width))
+            if self.depth is None and self.width and _n_kept(n_neurons, self.width) == n_neurons:
+                raise keeps_all(n_neurons, self.width, step=self.name)
             rows = rows_to_measure(candidate, context, self.n_examples, step=self.name)
             pad_id = int(candidate.settings.get("pad_id", 0))
             reference = predict_rows(module, rows.ids, pad_id)
@@ -121,10 +124,21 @@ def neurons_to_keep(
     module: Any, anatomy: Anatomy, width: float, rows: Rows, pad_id: int
 ) -> list[np.ndarray]:
     """Numbers of the most important neurons of each layer, ascending, as many in each."""
-    n_neurons = int(getattr(module.config, anatomy.width))
-    n_kept = min(n_neurons, max(MULTIPLE, round(width * n_neurons / MULTIPLE) * MULTIPLE))
+    n_kept = _n_kept(int(getattr(module.config, anatomy.width)), width)
     importance = neuron_importance(module, anatomy, rows, pad_id)
     return [np.sort(np.argsort(-scores, kind="stable")[:n_kept]) for scores in importance]
+
+
+def _n_kept(n_neurons: int, width: float) -> int:
+    return min(n_neurons, max(MULTIPLE, round(width * n_neurons / MULTIPLE) * MULTIPLE))
+
+
+def keeps_all(n_neurons: int, width: float, *, step: str) -> InvalidInput:
+    """What to raise where a width leaves every neuron in place."""
+    return InvalidInput(
+        f"width of step {step!r} must leave out some of the {n_neurons} neurons of a layer, got "
+        f"{width:g}, which keeps all: a layer keeps a multiple of {MULTIPLE}."
+    )
 
 
 def keep_neurons(layer: Any, anatomy: Anatomy, kept: np.ndarray) -> None:

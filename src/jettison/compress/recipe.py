@@ -11,7 +11,7 @@ from jettison.compress.embedder_index import is_embedder
 from jettison.compress.incumbent_language import LANGUAGE_BACKENDS
 from jettison.compress.recipe_embedder import embedder_recipes
 from jettison.compress.recipe_language import language_recipes
-from jettison.compress.recipe_narrowed import narrowed_recipes, watching_s
+from jettison.compress.recipe_narrowed import has_neurons_to_spare, narrowed_recipes, watching_s
 from jettison.compress.recipe_texts import counts_below, draw_where_short
 from jettison.compress.recipe_types import Recipe as Recipe
 from jettison.compress.recipe_types import Surroundings as Surroundings
@@ -403,8 +403,10 @@ def _pruned(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
     half, third = max(1, around.n_layers // 2), max(1, around.n_layers // 3)
     shapes: list[tuple[str, dict[str, Any], float, str]] = [
         (f"pruned-{half}-int8", {"depth": half}, 1.0, "every neuron"),
-        (f"pruned-{half}-narrow-int8", {"depth": half, "width": 0.5}, 0.8, "half of the neurons"),
     ]
+    if has_neurons_to_spare(around):
+        name = f"pruned-{half}-narrow-int8"
+        shapes.append((name, {"depth": half, "width": 0.5}, 0.8, "half of the neurons"))
     if third != half:
         shapes.append((f"pruned-{third}-int8", {"depth": third}, 1.0, "every neuron"))
     pass_s = around.n_train * around.example_s

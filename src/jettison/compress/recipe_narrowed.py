@@ -4,6 +4,7 @@ from typing import Any
 
 from jettison.candidate import Candidate
 from jettison.compress.narrow import Narrow
+from jettison.compress.prune import MULTIPLE
 from jettison.compress.recipe_types import Recipe, Surroundings
 
 REFINING_TEXTS = 40_000
@@ -28,7 +29,7 @@ def narrowed_recipes(incumbent: Candidate, around: Surroundings) -> list[Recipe]
     """Fewer neurons, fewer heads too where an export takes them out, and a third of the neurons healed."""
     if incumbent.backend != "hf" or not {"torch", "onnx"} <= around.installed or not around.n_layers:
         return []
-    if not around.can_be_cut:
+    if not around.can_be_cut or not has_neurons_to_spare(around):
         return []
     narrowing_s = _narrowing_s(around)
     uneven = {"uneven": True} if around.loses_parts else {}
@@ -44,7 +45,7 @@ def narrowed_recipes(incumbent: Candidate, around: Surroundings) -> list[Recipe]
         )
         for word, share, width in WIDTHS
     ]
-    if around.loses_parts:
+    if around.loses_parts and around.n_heads != 1:
         found += [
             Recipe(
                 name=f"narrow-{word}-half-heads-int8",
@@ -58,6 +59,11 @@ def narrowed_recipes(incumbent: Candidate, around: Surroundings) -> list[Recipe]
             for word, share, width in FEW_HEADS
         ]
     return [*found, _narrowed_and_healed(around, narrowing_s, uneven)]
+
+
+def has_neurons_to_spare(around: Surroundings) -> bool:
+    """Whether a layer has more neurons than the fewest that it keeps."""
+    return around.n_neurons is None or around.n_neurons > MULTIPLE
 
 
 def _narrowing_s(around: Surroundings) -> float:

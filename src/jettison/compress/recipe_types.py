@@ -67,6 +67,10 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """Transformer layers of the incumbent, when it is a transformer with weights at hand."""
     can_be_cut: bool = True
     """Whether `prune` and `narrow` know where the incumbent's family keeps its layers and neurons."""
+    n_neurons: int | None = None
+    """Feed-forward neurons of a layer of the incumbent, where that is known."""
+    n_heads: int | None = None
+    """Attention heads of a layer of the incumbent, where that is known."""
     loses_parts: bool = False
     """Whether an export of the incumbent leaves out attention heads and neurons without weights."""
     example_s: float

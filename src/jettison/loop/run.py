@@ -11,7 +11,7 @@ import numpy as np
 
 from jettison.backends.answer_cache import answers_kept_in
 from jettison.backends.machine import answering_machine, describe_machine
-from jettison.compress.checkpoint_facts import WARNING, can_be_cut, loses_parts
+from jettison.compress.checkpoint_facts import WARNING, can_be_cut, loses_parts, parts_of_a_layer
 from jettison.compress.incumbent import take_in
 from jettison.compress.recipe import (
     EXTRAS,
@@ -344,6 +344,7 @@ def _auto(workspace: Workspace, incumbent: Contender, example_s: float) -> tuple
         tokens_per_text=mean_tokens(incumbent.candidate, data),
         n_layers=incumbent.candidate.settings.get("n_layers"),
         can_be_cut=can_be_cut(incumbent.candidate),
+        **parts_of_a_layer(incumbent.candidate),
         loses_parts=loses_parts(incumbent.candidate),
         example_s=example_s,
         has_bfloat16="avx512_bf16" in describe_machine().get("features", ""),
@@ -355,7 +356,13 @@ def _auto(workspace: Workspace, incumbent: Contender, example_s: float) -> tuple
     )
     recipes = auto_recipes(incumbent.candidate, around)
     everywhere = msgspec.structs.replace(
-        around, installed=frozenset(EXTRAS), has_bfloat16=True, can_be_cut=True, loses_parts=True
+        around,
+        installed=frozenset(EXTRAS),
+        has_bfloat16=True,
+        can_be_cut=True,
+        n_neurons=None,
+        n_heads=None,
+        loses_parts=True,
     )
     known = {recipe.name for recipe in (*recipes, *auto_recipes(incumbent.candidate, everywhere))}
     unknown = next((name for name in workspace.config.skip if name not in known), None)
