@@ -1,5 +1,6 @@
 """Quantized files are smaller, answer nearly as before, and say what was measured of them."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,12 @@ import pytest
 from clocks import over_once_begun
 from jettison.backends import machine
 from jettison.backends.open import open_model
-from jettison.candidate import Candidate
+from jettison.candidate import Candidate, write_candidate
 from jettison.compress import quantize as quantize_module
 from jettison.compress import quantize_onnx
 from jettison.compress.export import Export
 from jettison.compress.mixed import MixedPrecision, _growing
-from jettison.compress.quantize import Quantize, calibration_texts, mean_kl, token_feeds
+from jettison.compress.quantize import Quantize, calibration_texts, has_float_weights, mean_kl, token_feeds
 from jettison.compress.step import Made, StepContext, apply_step
 from jettison.errors import InvalidInput, NotEnoughData, StepFailed
 from jettison.model import softmax
@@ -93,6 +94,43 @@ def test_a_checkpoint_is_exported_as_the_method_needs_it(
     assert made.backend == backend
     assert made.lineage[-1].notes["export"]["parity"]["max_abs_difference"] < 1e-4
     assert len(made.lineage) == 1
+
+
+@pytest.mark.parametrize("step", [Quantize(), Quantize(method="weights4"), MixedPrecision()])
+def test_what_is_int8_already_is_not_quantized_again(
+    step: Quantize | MixedPrecision, exports: dict[str, Candidate], context: StepContext
+) -> None:
+    """The tables of positions that stay in float are not taken for what is left to do."""
+    once = applied(Quantize(), exports["fused"], context)
+    assert not has_float_weights(once)
+    assert has_float_weights(exports["fused"])
+    with pytest.raises(StepFailed, match=r"weights must be float32 to be quantized, got .*already int8"):
+        applied(step, once, context)
+
+
+@pytest.mark.parametrize("step", [Quantize(), Quantize(method="static"), MixedPrecision()])
+def test_half_precision_weights_are_refused_beforehand(
+    step: Quantize | MixedPrecision, exports: dict[str, Candidate], context: StepContext, tmp_path: Path
+) -> None:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    shutil.copy(exports["plain"].path / "tokenizer.json", tmp_path)
+    graph = onnx.load(exports["plain"].path / "model.onnx")
+    onnx.save(convert_float_to_float16(graph, keep_io_types=True), tmp_path / "model.onnx")
+    half = write_candidate(tmp_path, name="half", backend="onnx", labels=DATA.labels)
+    assert not has_float_weights(half)
+    with pytest.raises(StepFailed, match=r"weights must be float32 to be quantized, got float16"):
+        applied(step, half, context)
+
+
+def test_a_quantizer_that_adds_no_int8_node_has_failed(
+    exports: dict[str, Candidate], tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
+    plan = quantize_onnx.Int8(embeddings=False)
+    quantize_onnx.quantize_dynamic(exports["plain"].path / "model.onnx", first, plan)
+    with pytest.raises(StepFailed, match=r"must make nodes int8, got the \d+ that were already int8"):
+        quantize_onnx.quantize_dynamic(first, second, plan)
 
 
 @pytest.mark.parametrize("step", [Quantize(), MixedPrecision(quality_loss=0.5)])

@@ -176,3 +176,11 @@ def test_nothing_is_cut_where_there_is_nothing_to_spare(tmp_path: Path) -> None:
     )
     assert whole - few_heads == {"narrow-third-half-heads-int8", "narrow-sixth-half-heads-int8"}
     assert whole - few == {n for n in whole if n.startswith("narrow-")} | {"pruned-3-narrow-int8"}
+
+
+def test_a_graph_without_float_weights_is_not_quantized(tmp_path: Path) -> None:
+    graph = write_candidate(tmp_path, name="graph", backend="onnx", labels=("a", "b"))
+    assert {"onnx-int8", "onnx-int8-mixed"} <= set(methods(graph, AROUND))
+    found = methods(graph, msgspec.structs.replace(AROUND, has_float_weights=False))
+    assert "linear" in found
+    assert not any(step["step"] in ("quantize", "mixed_precision") for s in found.values() for step in s)

@@ -56,7 +56,8 @@ class MixedPrecision(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             InvalidInput: The candidate is neither `onnx` nor `hf`.
             NotEnoughData: The first half of dev is empty.
-            StepFailed: Not even one quantized layer holds the quality: the float model is the answer.
+            StepFailed: The weights are int8 or float16 already, or not even one quantized layer holds the
+                quality: the float model is the answer.
         """
         if candidate.backend not in ("hf", "onnx"):
             raise InvalidInput(
@@ -66,6 +67,7 @@ class MixedPrecision(msgspec.Struct, frozen=True, kw_only=True):
             raise NotEnoughData("mixed_precision needs at least 1 example in the first half of dev, got 0.")
         with tempfile.TemporaryDirectory(prefix="jettison-mixed-") as temporary:
             parent, notes = _as_onnx(candidate, context, Path(temporary) / "float")
+            quantize_onnx.check_weights(parent.path / MODEL)
             search = _Search(self, parent, context, Path(temporary))
             trace, kept, steps = search.run()
             plan = search.plan(kept)

@@ -4,6 +4,7 @@ import fnmatch
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -70,7 +71,8 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True):
             InvalidInput: The method does not exist for the candidate's format, or `exclude`
                 names no node.
             NotEnoughData: There is no text to calibrate on.
-            StepFailed: The quantizer gave up, or the result gives no finite logits.
+            StepFailed: The weights are int8 or float16 already, the quantizer gave up, or the result
+                gives no finite logits.
         """
         with tempfile.TemporaryDirectory(prefix=".export-") as temporary:
             parent, exported = self._runnable(candidate, replace(context, folder=Path(temporary)))
@@ -141,6 +143,7 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True):
             )
             return ({"n_calibration": len(feeds)} if feeds else {}), self.resolved_here()
         source, target = parent.path / MODEL, context.folder / MODEL
+        quantize_onnx.check_weights(source)
         if self.method in ("static", "nncf"):
             quantize_onnx.check_plain(source, self.method)
         excluded = self._excluded(source)
@@ -202,6 +205,13 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True):
     def _feeds(self, parent: Candidate, context: StepContext) -> list[dict[str, np.ndarray]]:
         texts = calibration_texts(context, self.n_calibration)
         return token_feeds(parent, texts)
+
+
+def has_float_weights(candidate: Candidate) -> bool:
+    """Whether a candidate, where it is an ONNX graph, has weights that can be made int8; a cheap look."""
+    if candidate.backend != "onnx" or find_spec("onnx") is None:
+        return True
+    return not quantize_onnx.why_not_quantized(candidate.path / MODEL)
 
 
 def calibration_texts(context: StepContext, n: int) -> list[str]:

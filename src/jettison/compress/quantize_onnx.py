@@ -16,6 +16,13 @@ from jettison.registry import need
 EMBEDDING_OPS = ("Gather", "EmbedLayerNormalization")
 DYNAMIC_OPS = ("MatMul", "Attention")
 STATIC_OPS = ("MatMul", "Gemm")
+QUANTIZED_OPS = frozenset(
+    {
+        *("MatMulInteger", "QAttention", "QGemm", "QLinearMatMul", "DynamicQuantizeMatMul", "MatMulNBits"),
+        *("QEmbedLayerNormalization", "DequantizeLinear"),
+    }
+)
+"""Operators of a graph whose weights are not float any more."""
 _WEIGHT_INPUT = {"MatMul": 1, "Gemm": 1, "Attention": 1, "Gather": 0, "EmbedLayerNormalization": 2}
 
 Feeds = Sequence[Mapping[str, np.ndarray]]
@@ -69,6 +76,8 @@ def quantize_dynamic(source: Path, target: Path, plan: Int8) -> dict[str, Any]:
     """
     onnx = need("onnx", "onnx")
     tools = need("onnxruntime.quantization", "onnx")
+    kinds = {"MatMulInteger", "QAttention", "QEmbedLayerNormalization", "DequantizeLinear"}
+    n_before = _n_nodes(source, kinds)
     tools.quantize_dynamic(
         source,
         target,
@@ -80,8 +89,10 @@ def quantize_dynamic(source: Path, target: Path, plan: Int8) -> dict[str, Any]:
         # Shapes behind fused nodes are not inferred, and the quantizer asks for their types.
         extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )
-    tables = {"QEmbedLayerNormalization", "DequantizeLinear"}
-    return {"n_int8_nodes": _count(target, {"MatMulInteger", "QAttention", *tables})}
+    n_int8 = _count(target, kinds)
+    if n_int8 <= n_before:
+        raise StepFailed(f"quantization must make nodes int8, got the {n_before} that were already int8.")
+    return {"n_int8_nodes": n_int8}
 
 
 def quantize_static(source: Path, target: Path, plan: Int8, feeds: Feeds) -> None:
@@ -189,7 +200,7 @@ def check_plain(source: Path, method: str) -> None:
 def weight_nodes(source: Path) -> tuple[WeightNode, ...]:
     """Nodes with a constant float matrix, in the graph's order."""
     onnx = need("onnx", "onnx")
-    graph = onnx.load(str(source)).graph
+    graph = onnx.load(str(source), load_external_data=False).graph
     sizes = {
         t.name: int(np.prod(t.dims)) for t in graph.initializer if len(t.dims) >= 2 and t.data_type == 1
     }
@@ -199,6 +210,38 @@ def weight_nodes(source: Path) -> tuple[WeightNode, ...]:
         if index is not None and len(node.input) > index and node.input[index] in sizes:
             found.append(WeightNode(name=node.name, op=node.op_type, n_weights=sizes[node.input[index]]))
     return tuple(found)
+
+
+def why_not_quantized(source: Path) -> str:
+    """Why no weights of a graph can be made int8, as a rule and what came; empty where some may be.
+
+    A graph in int8 keeps tables of positions in float, which are no reason to quantize it again.
+    """
+    onnx = need("onnx", "onnx")
+    graph = onnx.load(str(source), load_external_data=False).graph
+    if any(node.op not in EMBEDDING_OPS for node in weight_nodes(source)):
+        return ""
+    if any(node.op_type in QUANTIZED_OPS for node in graph.node):
+        return "weights must be float32 to be quantized, got a graph that is already int8 (or int4)"
+    sizes: dict[int, int] = {}
+    for tensor in graph.initializer:
+        if len(tensor.dims) >= 2:
+            sizes[tensor.data_type] = sizes.get(tensor.data_type, 0) + int(np.prod(tensor.dims))
+    largest = max(sizes, key=lambda kind: sizes[kind], default=onnx.TensorProto.FLOAT)
+    if largest == onnx.TensorProto.FLOAT:
+        return ""
+    name = onnx.TensorProto.DataType.Name(largest).lower()
+    return f"weights must be float32 to be quantized, got {name}"
+
+
+def check_weights(source: Path) -> None:
+    """Refuse a graph without float32 weights.
+
+    Raises:
+        StepFailed: They are in int8 already, or in another precision.
+    """
+    if reason := why_not_quantized(source):
+        raise StepFailed(f"{reason}. Start from the float32 export of the model.")
 
 
 def node_names(source: Path) -> tuple[str, ...]:
@@ -252,9 +295,13 @@ def _integer_lookups(source: Path) -> list[str]:
 
 
 def _count(path: Path, kinds: set[str]) -> int:
-    onnx = need("onnx", "onnx")
-    graph = onnx.load(str(path), load_external_data=False).graph
-    n = sum(node.op_type in kinds for node in graph.node)
+    n = _n_nodes(path, kinds)
     if n == 0:
         raise StepFailed(f"the graph must have nodes that quantization knows, got none of {sorted(kinds)}.")
     return n
+
+
+def _n_nodes(path: Path, kinds: set[str]) -> int:
+    onnx = need("onnx", "onnx")
+    graph = onnx.load(str(path), load_external_data=False).graph
+    return sum(node.op_type in kinds for node in graph.node)

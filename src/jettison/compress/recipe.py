@@ -258,6 +258,8 @@ def _free(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
 def _quantized(incumbent: Candidate, around: Surroundings) -> list[Recipe]:
     if "onnx" not in around.installed or incumbent.backend not in ("hf", "onnx"):
         return []
+    if incumbent.backend == "onnx" and not around.has_float_weights:
+        return []
     to_onnx = ({"step": "export", "target": "onnx"},) if incumbent.backend == "hf" else ()
     trim = {"step": "settings", "max_tokens": "data"}
     found = [

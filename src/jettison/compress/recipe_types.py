@@ -75,6 +75,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether an export of the incumbent leaves out attention heads and neurons without weights."""
     example_s: float
     """CPU time of the incumbent for one input in a batch."""
+    has_float_weights: bool = True
+    """Whether the incumbent, where it is an ONNX graph, has weights that can be made int8."""
     has_bfloat16: bool = False
     kind: str = "classify"
     """Of the task; see `jettison.task.TaskKind`."""

@@ -13,6 +13,7 @@ from jettison.backends.answer_cache import answers_kept_in
 from jettison.backends.machine import answering_machine, describe_machine
 from jettison.compress.checkpoint_facts import WARNING, can_be_cut, loses_parts, parts_of_a_layer
 from jettison.compress.incumbent import take_in
+from jettison.compress.quantize import has_float_weights
 from jettison.compress.recipe import (
     EXTRAS,
     Recipe,
@@ -347,6 +348,7 @@ def _auto(workspace: Workspace, incumbent: Contender, example_s: float) -> tuple
         **parts_of_a_layer(incumbent.candidate),
         loses_parts=loses_parts(incumbent.candidate),
         example_s=example_s,
+        has_float_weights=has_float_weights(incumbent.candidate),
         has_bfloat16="avx512_bf16" in describe_machine().get("features", ""),
         kind=data.kind,
         student=workspace.config.student,
@@ -359,6 +361,7 @@ def _auto(workspace: Workspace, incumbent: Contender, example_s: float) -> tuple
         around,
         installed=frozenset(EXTRAS),
         has_bfloat16=True,
+        has_float_weights=True,
         can_be_cut=True,
         n_neurons=None,
         n_heads=None,
