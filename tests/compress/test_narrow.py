@@ -1,5 +1,6 @@
 """Narrowing takes neurons away and refits the rest so that the layers give what they gave."""
 
+import json
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,7 @@ from clocks import over_once_begun
 from jettison.backends.hf import load_torch
 from jettison.backends.open import open_model
 from jettison.candidate import Candidate, write_candidate
-from jettison.compress.anatomy import anatomy_of, layers_of
+from jettison.compress.anatomy import NEURONS_LEAVE, anatomy_of, layers_of
 from jettison.compress.checkpoint import save_torch
 from jettison.compress.checkpoint_facts import loses_parts
 from jettison.compress.narrow import drawn_answers, most_needed
@@ -273,6 +274,41 @@ def test_layers_keep_what_they_need_and_the_rest_leaves_the_export(tmp_path: Pat
             for c in (exported, candidate)
         )
         np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def with_dead_neurons(folder: Path, activation: str) -> Candidate:
+    """A tiny BERT of one layer, the second half of whose 64 neurons has no weights."""
+    development = make_tiny_development(train=20, dev=12, unlabelled=8)
+    make_tiny_bert(folder, development.labels, layers=1)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "hidden_act": activation}))
+    candidate = tiny_candidate(folder, development)
+    module = load_torch(candidate).float()
+    (layer,) = layers_of(module, anatomy_of(module.config))
+    with torch.no_grad():
+        for tensor in (layer.intermediate.dense.weight, layer.intermediate.dense.bias):
+            tensor[32:] = 0.0
+        layer.output.dense.weight[:, 32:] = 0.0
+    save_torch(module, folder, source=folder)
+    return tiny_candidate(folder, development)
+
+
+@pytest.mark.parametrize("activation", sorted(NEURONS_LEAVE))
+def test_neurons_without_weights_leave_the_export_past_every_activation_named(
+    tmp_path: Path, activation: str
+) -> None:
+    candidate = with_dead_neurons(tmp_path / "model", activation)
+    assert loses_parts(candidate)
+    exported = make(tmp_path, candidate, {"step": "export"})
+    assert exported.lineage[-1].notes["neurons_left"] == [32]
+    assert exported.lineage[-1].notes["parity"]["max_abs_difference"] < 1e-4
+
+
+def test_neurons_that_would_stay_in_the_export_do_not_leave_unevenly(tmp_path: Path) -> None:
+    candidate = with_dead_neurons(tmp_path / "model", "mish")
+    assert not loses_parts(candidate)
+    with pytest.raises(StepFailed, match=r"must not be uneven for a model of activation 'mish'"):
+        make(tmp_path, candidate, {"step": "narrow", "uneven": True})
 
 
 def copied(candidate: Candidate, folder: Path) -> Path:

@@ -44,6 +44,8 @@ class Anatomy:
     """Whether layer 0 is built unlike the others, and so must stay."""
     adapted: tuple[str, ...] = ("query", "value")
     """Names of the linear maps that LoRA adapts."""
+    activation: str = "hidden_act"
+    """Function between the linear maps of the neurons, in the configuration."""
     heads: Heads | None = None
     """None where no export takes heads and neurons without weights out."""
 
@@ -68,6 +70,7 @@ _DISTILBERT = Anatomy(
     up="ffn.lin1",
     down="ffn.lin2",
     after="output_layer_norm",
+    activation="activation",
     adapted=("q_lin", "v_lin"),
     heads=Heads(
         count="n_heads",
@@ -108,6 +111,17 @@ FAMILIES = {
     "distilbert": _DISTILBERT,
     "modernbert": _MODERNBERT,
 }
+
+
+NEURONS_LEAVE = frozenset(
+    ("gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu", "swish", "tanh")
+)
+"""Activations past which an export finds neurons without weights (`dead_parts`)."""
+
+
+def loses_neurons(known: Anatomy, activation: object) -> bool:
+    """Whether an export of a family with this activation leaves out neurons without weights."""
+    return known.heads is not None and activation in NEURONS_LEAVE
 
 
 def anatomy_of(config: Any) -> Anatomy:

@@ -11,7 +11,7 @@ import msgspec
 from jettison.backends.hf import POOLINGS
 from jettison.backends.text import load_tokenizer
 from jettison.candidate import Candidate
-from jettison.compress.anatomy import FAMILIES
+from jettison.compress.anatomy import FAMILIES, loses_neurons
 from jettison.compress.checkpoint import LICENCE_FILES
 from jettison.errors import BrokenArtifact, InvalidInput
 from jettison.files import decode_json, is_disk_full
@@ -147,8 +147,9 @@ def loses_parts(candidate: Candidate) -> bool:
     """Whether an export of a candidate leaves out attention heads and neurons without weights."""
     if candidate.backend != "hf" or not (candidate.path / "config.json").is_file():
         return False
-    known = FAMILIES.get(str(read_config(candidate.path).get("model_type")))
-    return known is not None and known.heads is not None
+    config = read_config(candidate.path)
+    known = FAMILIES.get(str(config.get("model_type")))
+    return known is not None and loses_neurons(known, config.get(known.activation, "gelu"))
 
 
 WARNING = "warning"

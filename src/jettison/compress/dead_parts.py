@@ -52,8 +52,9 @@ def drop_dead_heads(graph: Any) -> list[int]:
     return left
 
 
-OF_ZERO_ZERO = frozenset({"Add", "BiasGelu", "FastGelu", "Gelu", "Relu"})
-"""Operators between the products of a feed-forward block that, with no bias, make nothing of nothing."""
+OF_ZERO_ZERO = frozenset({"Add", "BiasGelu", "FastGelu", "Gelu", "QuickGelu", "Relu", "Tanh"})
+"""Operators between the products of a feed-forward block that, with no bias, make nothing of nothing.
+A product with its own sigmoid, which is SiLU, does too (see `_gated`)."""
 
 
 def drop_dead_neurons(graph: Any) -> list[int]:
@@ -97,6 +98,9 @@ def _feed_forward_blocks(graph: Any, tensors: dict[str, Any]) -> Iterator[tuple[
         n_neurons, name = tensors[down.input[1]].dims[0], down.input[0]
         between: list[Any] = []
         while n_readers[name] == 1 and (node := makers.get(name)) is not None:
+            if (gated := _gated(node, makers, n_readers)) is not None:
+                # Read twice, by the product and its sigmoid, of which no other knows.
+                node = makers[gated]
             if _is_own_product(node, tensors, n_readers):
                 if between:
                     yield down, between, node
@@ -108,6 +112,19 @@ def _feed_forward_blocks(graph: Any, tensors: dict[str, Any]) -> Iterator[tuple[
                 break
             between.append(node)
             name = varying[0]
+
+
+def _gated(node: Any, makers: dict[str, Any], n_readers: dict[str, int]) -> str | None:
+    """What a node multiplies with its own sigmoid, where that is all that reads either; else None."""
+    if node.op_type != "Mul":
+        return None
+    for name, other in (tuple(node.input), tuple(reversed(node.input))):
+        sigmoid = makers.get(other)
+        if sigmoid is None or sigmoid.op_type != "Sigmoid" or sigmoid.input[0] != name:
+            continue
+        if n_readers[other] == 1 and n_readers[name] == 2 and name in makers:
+            return str(name)
+    return None
 
 
 def _is_own_product(node: Any, tensors: dict[str, Any], n_readers: dict[str, int]) -> bool:

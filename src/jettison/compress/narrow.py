@@ -9,7 +9,15 @@ import numpy as np
 
 from jettison.backends.hf import load_torch
 from jettison.candidate import Candidate
-from jettison.compress.anatomy import FAMILIES, Anatomy, Heads, anatomy_of, layers_of
+from jettison.compress.anatomy import (
+    FAMILIES,
+    NEURONS_LEAVE,
+    Anatomy,
+    Heads,
+    anatomy_of,
+    layers_of,
+    loses_neurons,
+)
 from jettison.compress.checkpoint import check_hf, save_torch, torch_run
 from jettison.compress.importance import divergence, head_importance, neuron_importance
 from jettison.compress.prune import (
@@ -118,6 +126,12 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
                 f"step 'narrow' must have neither heads nor uneven for a model of family "
                 f"{whole.config.model_type!r}: what goes by them leaves the exports of "
                 f"{sorted(name for name, known in FAMILIES.items() if known.heads)} alone."
+            )
+        activation = getattr(whole.config, anatomy.activation, "gelu")
+        if self.uneven and not loses_neurons(anatomy, activation):
+            raise StepFailed(
+                f"step 'narrow' must not be uneven for a model of activation {activation!r}: neurons "
+                f"without weights leave the exports of those with {sorted(NEURONS_LEAVE)} alone."
             )
         cuts = []
         if self.heads is not None and anatomy.heads is not None:
