@@ -301,7 +301,18 @@ def test_neurons_without_weights_leave_the_export_past_every_activation_named(
     assert loses_parts(candidate)
     exported = make(tmp_path, candidate, {"step": "export"})
     assert exported.lineage[-1].notes["neurons_left"] == [32]
+    assert "kept_without_weights" not in exported.lineage[-1].notes
     assert exported.lineage[-1].notes["parity"]["max_abs_difference"] < 1e-4
+
+
+@pytest.mark.parametrize("export", [{}, {"method": "plain"}, {"target": "openvino"}])
+def test_what_has_no_weights_and_stays_is_noted(tmp_path: Path, export: dict[str, str]) -> None:
+    candidate = with_dead_neurons(tmp_path / "model", "mish")
+    exported = make(tmp_path, candidate, {"step": "export", **export})
+    assert exported.lineage[-1].notes["kept_without_weights"] == {"neurons": 32}
+    heads = make(tmp_path, trained()[0], {"step": "narrow", "width": 0.5, "heads": 0.5})
+    exported = make(tmp_path, heads, {"step": "export", **export})
+    assert exported.lineage[-1].notes.get("kept_without_weights") == ({"heads": 8} if export else None)
 
 
 def test_neurons_that_would_stay_in_the_export_do_not_leave_unevenly(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jettison.compress.anatomy import FAMILIES, layers_of
 from jettison.registry import need
 
 
@@ -83,6 +84,43 @@ def drop_dead_neurons(graph: Any) -> list[int]:
             tensors[name].CopyFrom(helper.from_array(np.ascontiguousarray(array), name))
         left.append(len(live))
     return left
+
+
+def kept_without_weights(module: Any, left: dict[str, Any]) -> dict[str, int]:
+    """How many heads and neurons without weights an export could not take out; empty where none stayed.
+
+    Args:
+        module: What was exported, of `load_torch`.
+        left: Notes of the export, with `heads_left` and `neurons_left` of the layers that lost some.
+    """
+    anatomy = FAMILIES.get(str(module.config.model_type))
+    if anatomy is None or anatomy.heads is None:
+        return {}
+    n_heads, n_neurons = (
+        int(getattr(module.config, name)) for name in (anatomy.heads.count, anatomy.width)
+    )
+    silent = dead = 0
+    for layer in layers_of(module, anatomy):
+        up, down = layer.get_submodule(anatomy.up), layer.get_submodule(anatomy.down)
+        dead += int((_unread(up) | (down.weight == 0).all(dim=0)).sum())
+        values, out = layer.get_submodule(anatomy.heads.reads[2]), layer.get_submodule(anatomy.heads.out)
+        silent += int(
+            (
+                _unread(values).reshape(n_heads, -1).all(dim=1)
+                | (out.weight == 0).all(dim=0).reshape(n_heads, -1).all(dim=1)
+            ).sum()
+        )
+    kept = {
+        "heads": silent - sum(n_heads - n for n in left.get("heads_left", ())),
+        "neurons": dead - sum(n_neurons - n for n in left.get("neurons_left", ())),
+    }
+    return {name: n for name, n in kept.items() if n > 0}
+
+
+def _unread(linear: Any) -> Any:
+    """Which outputs of a linear map have no weights, shape (n_out,), booleans."""
+    without = (linear.weight == 0).all(dim=1)
+    return without if linear.bias is None else without & (linear.bias == 0)
 
 
 def _feed_forward_blocks(graph: Any, tensors: dict[str, Any]) -> Iterator[tuple[Any, list[Any], Any]]:

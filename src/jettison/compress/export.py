@@ -14,6 +14,7 @@ from jettison.backends.openvino import import_openvino
 from jettison.backends.text import load_tokenizer
 from jettison.candidate import Candidate
 from jettison.compress.checkpoint_facts import MAX_TOKENS, position_limit
+from jettison.compress.dead_parts import kept_without_weights
 from jettison.compress.parity import TOLERANCE, check_parity, probes
 from jettison.compress.quiet import quiet_converters
 from jettison.compress.slim import slim
@@ -124,13 +125,24 @@ def _write(candidate: Candidate, folder: Path, target: str, method: str, opset: 
         return _write_openvino(candidate, folder, method)
     module = load_torch(candidate).float()
     sample = _sample(candidate)
+    notes: dict[str, Any] = {}
     with quiet_converters(), quiet_transformers():
         if method == "transformers":
-            return _write_by_transformers(module, sample, folder)
-        if method == "plain":
+            _write_by_transformers(module, sample, folder)
+        elif method == "plain":
             _trace(module, sample, folder / MODEL, opset)
-            return {}
-        return _write_fused(module, sample, folder, opset)
+        else:
+            notes = _write_fused(module, sample, folder, opset)
+    return notes | _still_there(module, notes)
+
+
+def _still_there(module: Any, notes: dict[str, Any]) -> dict[str, Any]:
+    """As a note: heads and neurons without weights that are computed all the same."""
+    try:
+        kept = kept_without_weights(module, notes)
+    except AttributeError:  # code of the checkpoint's own, whose parts have other names
+        return {}
+    return {"kept_without_weights": kept} if kept else {}
 
 
 def write_encoder_graph(module: Any, candidate: Candidate, folder: Path) -> dict[str, Any]:
@@ -210,18 +222,18 @@ def _trace(module: Any, sample: dict[str, Any], path: Path, opset: int) -> None:
     )
 
 
-def _write_by_transformers(module: Any, sample: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _write_by_transformers(module: Any, sample: dict[str, Any], folder: Path) -> None:
     exporters = need("transformers.exporters", "torch")
     onnx_ir = need("onnx_ir", "onnx")
     exported = exporters.OnnxExporter().export(
         _stock_model(module), sample, exporters.OnnxConfig(dynamic=True)
     )
     onnx_ir.save(exported.program, str(folder / MODEL))
-    return {}
 
 
 def _write_openvino(candidate: Candidate, folder: Path, method: str) -> dict[str, Any]:
     openvino = import_openvino()
+    notes: dict[str, Any] = {}
     if candidate.backend == "onnx":
         graph = openvino.convert_model(str(candidate.path / MODEL))
     else:
@@ -234,8 +246,9 @@ def _write_openvino(candidate: Candidate, folder: Path, method: str) -> dict[str
                 else openvino.convert_model(module, example_input=sample)
             )
         graph.outputs[0].get_tensor().set_names({"logits"})
+        notes = _still_there(module, {})
     openvino.save_model(graph, str(folder / "model.xml"), compress_to_fp16=False)
-    return {}
+    return notes
 
 
 def _openvino_by_transformers(module: Any, sample: dict[str, Any]) -> Any:
