@@ -9,6 +9,7 @@ import pytest
 from jettison.candidate import write_candidate
 from jettison.compress.recipe import Recipe, Surroundings, auto_recipes
 from jettison.loop import search as searching
+from jettison.loop.run import _auto
 from jettison.loop.search import (
     N_FIRST_LOOK,
     NO_TIME,
@@ -20,6 +21,7 @@ from jettison.loop.time_plan import example_cpu_s, making_s, time_for_costs
 from jettison.loop.watcher import Clock
 from jettison.record import Cost, Record
 from jettison.task import Example
+from tiny import make_tiny_development
 
 
 def space(n: int, seed: int = 0) -> SimpleNamespace:
@@ -42,6 +44,22 @@ def test_the_first_look_is_drawn_from_all_of_dev_and_not_from_its_head() -> None
     assert found == first_look(workspace)  # type: ignore[arg-type]
     assert found != first_look(space(4000, seed=1))  # type: ignore[arg-type]
     assert list(found) == [example for example in workspace.dev if example in found]
+
+
+@pytest.mark.parametrize(("family", "is_cut"), [("bert", True), ("albert", False)])
+def test_automatic_recipes_cut_what_can_be_cut_and_any_name_may_be_skipped(
+    tmp_path: Path, family: str, is_cut: bool
+) -> None:
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{family}"}}')
+    model = write_candidate(tmp_path, name="m", backend="hf", labels=("a", "b"), settings={"n_layers": 6})
+    development = make_tiny_development(train=8, dev=8, unlabelled=0)
+    config = SimpleNamespace(student=None, budget_s=None, training_threads=1, skip=["narrow-third-int8"])
+    workspace = SimpleNamespace(task=SimpleNamespace(development=development), config=config)
+    recipes = _auto(workspace, SimpleNamespace(candidate=model), 0.01)  # type: ignore[arg-type]
+    steps = {step["step"] for recipe in recipes for step in recipe.steps}
+    assert ({"prune", "narrow"} <= steps) is is_cut
+    assert steps.isdisjoint({"prune", "narrow"}) is not is_cut
+    assert "narrow-third-int8" not in {recipe.name for recipe in recipes}
 
 
 def test_a_small_dev_split_is_looked_at_whole() -> None:
