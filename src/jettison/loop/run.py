@@ -469,9 +469,11 @@ def _why_untested(workspace: Workspace, findings: Findings) -> str:
         return (
             f"None of {len(failed)} recipes could be made; the first, {failed[0].name}: {failed[0].reason}"
         )
+    budget = workspace.config.budget
+    told = f"{budget:g} s" if isinstance(budget, int | float) else budget
     return (
-        f"{n_late} of {len(findings.tried)} recipes had no time in the budget of "
-        f"{workspace.config.budget}. Give it more with `--budget`, or `budget` in jettison.toml."
+        f"{n_late} of {len(findings.tried)} recipes had no time in the budget of {told}. Give it more with "
+        "`--budget`, or `budget` in jettison.toml."
     )
 
 
