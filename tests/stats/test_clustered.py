@@ -344,3 +344,29 @@ def test_scores_in_a_hundred_are_judged_as_scores_in_one() -> None:
     large = margin_test(100 * candidate, 100 * baseline, margin=1.0)
     assert small.p_not_worse > 0.025
     assert large.p_not_worse == pytest.approx(small.p_not_worse, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "lost", "spread", "margin"),
+    [(300, 0.004, 0.05, 0.01), (250, 0.0, 0.3, 0.02), (250, 0.002, 0.001, 0.01)],
+)
+def test_of_graded_scores_as_many_are_needed_as_pass_four_times_of_five(n, lost, spread, margin) -> None:
+    """By noise, by both, and by what could be unseen alone."""
+    rng = np.random.default_rng(5)
+
+    def drawn(size: int) -> tuple[np.ndarray, np.ndarray]:
+        baseline = rng.uniform(0.4, 0.6, size)
+        return baseline - lost + rng.uniform(-spread, spread, size), baseline
+
+    candidate, baseline = drawn(n)
+    candidate = candidate - (candidate - baseline).mean() - lost  # what was seen is the truth
+    test = margin_test(candidate, baseline, margin=margin)
+    assert test.p_not_worse > 0.025
+    assert test.n_groups_needed is not None
+
+    def passed(size: int) -> float:
+        p_values = [margin_test(*drawn(size), margin=margin).p_not_worse for _ in range(100)]
+        return float(np.mean(np.array(p_values) <= 0.025))
+
+    assert passed(test.n_groups_needed) >= 0.68
+    assert passed(test.n_groups_needed // 2) < 0.65

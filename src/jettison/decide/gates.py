@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
-from scipy.stats import norm
 
 from jettison.decide.costs import COSTS, judge_at_most, judge_cheaper
 from jettison.decide.pairing import Pair, ScoredPair, count_flips, has_failed, pair_records, score_pairs
@@ -19,7 +18,6 @@ from jettison.stats.interval import MarginTest
 from jettison.stats.judged import GAIN_ALPHA, JudgeCounts, gain_interval, judged_margin_test
 from jettison.stats.noninferiority import margin_test
 from jettison.stats.planning import (
-    n_needed,
     n_needed_as_seen,
     smallest_certifiable_margin,
     smallest_passing_n,
@@ -288,26 +286,17 @@ def _binary(scored: Sequence[ScoredPair]) -> bool:
 
 def _n_missing(test: MarginTest, asked: _Asked, flips: Flips | None) -> int | None:
     """More examples that would settle it with power 0.8, if the truth is what was seen."""
-    interval, n = test.interval, test.n
-    if test.smallest_margin is not None:  # betting: examples come with their groups
-        needed = (
-            None if test.n_groups_needed is None else math.ceil(test.n_groups_needed * n / test.n_groups)
-        )
-        return None if needed is None or needed - n > MOST_MISSING else max(needed - n, 1)
-    ships = interval.value > -asked.margin
-    if flips is None:  # clusters or grades: the variance per example behind the interval
-        gap = abs(interval.value + asked.margin)
-        half = (interval.high - interval.low) / 2
-        flip_share = n * (half / float(norm.isf(asked.alpha))) ** 2 + interval.value**2
-        needed = n_needed(
-            flip_share, margin=gap - interval.value, difference=interval.value, alpha=asked.alpha
-        )
+    n, least = test.n, 1
+    if flips is None:  # groups, grades or weights: examples come with their groups
+        groups = test.n_groups_needed
+        needed = None if groups is None else math.ceil(groups * n / test.n_groups)
     else:
         shares, margin = (flips.beneficial / n, flips.harmful / n), asked.margin
-        if not ships:  # what settles it is a loss that is surely over the margin
+        if test.interval.value > -margin:
+            least = _zero_flip_gap(n, asked) or 1
+        else:  # what settles it is a loss that is surely over the margin
             shares, margin = shares[::-1], -margin
         needed = n_needed_as_seen(*shares, margin=margin, alpha=asked.alpha, most=n + MOST_MISSING)
-    least = (_zero_flip_gap(n, asked) or 1) if ships else 1
     missing = None if needed is None else max(needed - n, least)
     return None if missing is None or missing > MOST_MISSING else missing
 

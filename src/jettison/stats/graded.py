@@ -1,7 +1,5 @@
 """P-values that small changes everywhere cannot fool into overlooking rare, large harm."""
 
-import numpy as np
-
 from jettison.stats.betting import unseen_loss_p
 from jettison.stats.clustered import GroupSums, skew_corrected_p
 
@@ -18,11 +16,7 @@ def graded_p(by_group: GroupSums, difference: float, *, fall: float = 1.0) -> fl
         difference: Hypothesized mean.
         fall: The largest loss on one example: 1 of scores in [0, 1].
     """
-    p_value = skew_corrected_p(by_group, difference)
-    if fall <= 0:
-        return p_value
-    scaled = GroupSums(sums=by_group.sums / fall, weights=by_group.weights, n=by_group.n)
-    return max(p_value, unseen_harm_p(scaled, difference / fall))
+    return max(skew_corrected_p(by_group, difference), unseen_fall_p(by_group, difference, fall=fall))
 
 
 def weighted_p(by_group: GroupSums, difference: float) -> float:
@@ -31,9 +25,23 @@ def weighted_p(by_group: GroupSums, difference: float) -> float:
     Never less than the chance that examples go wrong unseen, were the rest as seen: where many light ones
     change, t says nothing of a few heavy ones that have not yet.
     """
-    hidden = by_group.mean - difference
-    unseen = 1.0 if hidden <= 0 else unseen_loss_p(by_group.weights, float(np.clip(hidden, 0.0, 1.0)))
-    return max(skew_corrected_p(by_group, difference), unseen)
+    return max(skew_corrected_p(by_group, difference), unseen_weight_p(by_group, difference))
+
+
+def unseen_weight_p(by_group: GroupSums, difference: float, *, copies: float = 1.0) -> float:
+    """Chance that no example shows that it went wrong, were the rest as seen and the truth `difference`."""
+    hidden = min(by_group.mean - difference, 1.0)
+    return 1.0 if hidden <= 0 else float(unseen_loss_p(by_group.weights, hidden) ** copies)
+
+
+def unseen_fall_p(
+    by_group: GroupSums, difference: float, *, fall: float = 1.0, copies: float = 1.0
+) -> float:
+    """`unseen_harm_p` of scores that can fall by `fall`."""
+    if fall <= 0:
+        return 0.0
+    scaled = GroupSums(sums=by_group.sums / fall, weights=by_group.weights, n=by_group.n)
+    return float(unseen_harm_p(scaled, difference / fall) ** copies)
 
 
 def unseen_harm_p(by_group: GroupSums, difference: float) -> float:

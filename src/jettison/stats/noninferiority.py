@@ -17,11 +17,19 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import norm
 
 from jettison.errors import InvalidInput, NotEnoughData
 from jettison.stats.betting import betting_p, copies_needed, groups_to_show, smallest_group_margin
-from jettison.stats.clustered import GroupSums, effective_groups, group_sums, sign_flip_p, skew_corrected_p
-from jettison.stats.graded import graded_p, weighted_p
+from jettison.stats.clustered import (
+    GroupSums,
+    effective_groups,
+    group_sums,
+    sign_flip_p,
+    skew_corrected_p,
+    standard_error,
+)
+from jettison.stats.graded import graded_p, unseen_fall_p, unseen_weight_p, weighted_p
 from jettison.stats.interval import Interval, MarginTest
 from jettison.stats.paired import FEW_FLIPS, paired_test
 
@@ -29,7 +37,11 @@ FEW_GROUPS = 20
 FEW_GRADED = 100
 HEAVY_GROUP = 0.1
 """Share of the weight in one group beyond which the variance between groups tells too little of it."""
+POWER = 0.8
+MOST_COPIES = 1e7
 PValue = Callable[[GroupSums, float], float]
+Unseen = Callable[..., float]
+"""Chance that harm stays unseen: of groups, a difference and how many times there are so many groups."""
 
 
 def margin_test(
@@ -79,10 +91,43 @@ def margin_test(
     if p_value is betting_p:
         return _judge_by_betting(by_group, margin, alpha)
     test = _judge(by_group, margin, alpha, p_value, method)
+    if min(test.p_not_worse, test.p_worse) > alpha:
+        unseen: Unseen | None = None
+        if not binary:
+            unseen = partial(unseen_fall_p, fall=fall)
+        elif n_groups == by_group.n:
+            unseen = unseen_weight_p
+        test = replace(test, n_groups_needed=_groups_needed(by_group, margin, alpha, unseen))
     if not binary or n_groups == by_group.n or not 0 < margin < 1:
         return test
     to_show = groups_to_show(by_group.weights, margin, alpha=alpha)
     return replace(test, n_groups_to_show=to_show) if to_show > n_groups else test
+
+
+def _groups_needed(by_group: GroupSums, margin: float, alpha: float, unseen: "Unseen | None") -> int | None:
+    """Groups like these with which the t settles it with power 0.8, and no unseen harm is in its way."""
+    ships = by_group.mean > -margin
+    side, difference = (by_group, -margin) if ships else (_mirrored(by_group), margin)
+    if side.mean <= difference:
+        return None
+    z_power = float(norm.isf(1 - POWER))
+    surely = float(norm.sf(norm.isf(alpha) + z_power))
+    error = standard_error(side)
+
+    def is_enough(copies: float) -> bool:
+        if skew_corrected_p(side, difference, copies=copies) > surely:
+            return False
+        # Where the mean may come out as low as in the worst of five draws.
+        worst = difference + z_power * error / math.sqrt(copies)
+        return unseen is None or unseen(side, worst, copies=copies) <= alpha
+
+    low, high = 1.0, MOST_COPIES
+    if not is_enough(high):
+        return None
+    while high / low > 1.001:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return max(math.ceil(high * len(by_group.sums)), FEW_GROUPS)
 
 
 def ships_by_group(
