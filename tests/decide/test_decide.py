@@ -408,3 +408,6 @@ def test_a_gate_that_blocks_what_is_shown_keeps_its_alpha_at_a_further_reading()
         for report in decision.candidates[1:]:
             shown = next(gate for gate in report.gates if gate.gate == "not_shown_worse")
             assert (shown.verdict, shown.alpha) == (Verdict.BLOCK, 0.025)
+        told = " ".join(gate_rules(decision))
+        parts = (f"{2 / 2 ** (n_reads - 1):.3g} % for the nominee a", "% for the second nominee b")
+        assert all(part in told for part in parts)  # of the gates that share it, not of this one

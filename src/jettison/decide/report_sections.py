@@ -170,7 +170,9 @@ def alpha_words(decision: Decision) -> list[str]:
     """Why the rows of nominee and second nominee stand at other confidences than the rule names."""
     told = []
     eligible = [c for c in contenders(decision) if c.role in ("nominee", "fallback")]
-    spent = {c.name: r.alpha for c in eligible for r in c.gates if r.alpha is not None}
+    # Of the gates that share it: what blocks a loss that is shown spends its own in each row.
+    shared = [(c.name, r) for c in eligible for r in c.gates if r.gate == "not_worse"]
+    spent = {name: r.alpha for name, r in shared if r.alpha is not None}
     if len(spent) > 1:
         parts = [
             f"{100 * spent[c.name]:.3g} % for the {ROLE_WORDS.get(c.role, c.role)} {c.name}"
