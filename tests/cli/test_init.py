@@ -1,15 +1,14 @@
 """`jettison init`: what it finds, what it writes, and what it leaves alone."""
 
 import json
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
 
+from init_orders import LABELS, orders, run
 from jettison.candidate import write_candidate
 from jettison.cli.init import command
 from jettison.decision import NotWorse
@@ -20,34 +19,7 @@ from jettison.loop.propose import propose_gates, smallest_margin
 from jettison.task import read_task
 from jettison.task.guess import guess_data
 from releasing import make_release
-from task_writing import Row, hash_word, rows, write_jsonl
-from tiny import make_tiny_bert
-
-LABELS = ("buy", "oos", "sell")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_bert(tmp_path_factory.mktemp("models") / "large", LABELS, layers=1)
-
-
-def orders(n: int = 30, **more: Any) -> list[Row]:
-    return [
-        {**row, "part": split, "domain": ("web", "mail")[i % 2], **more}
-        for split in ("train", "val", "test")
-        for i, row in enumerate(rows(n, split=split, labels=LABELS))
-    ]
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_jsonl(tmp_path / "orders.jsonl", orders())
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(
-        command, [str(argument) for argument in arguments], standalone_mode=False, catch_exceptions=False
-    )
+from task_writing import hash_word, rows, write_jsonl
 
 
 def test_both_files_are_written_and_read_back(tmp_path: Path, model: Path, data: Path) -> None:
@@ -478,168 +450,3 @@ def test_a_second_column_of_labels_is_named(tmp_path: Path, model: Path) -> None
 
 def test_nothing_blocks_where_a_run_may_release_something(model: Path, data: Path) -> None:
     assert look(str(model), data, write=False).blocking == ()
-
-
-def findings_of(tmp_path: Path, change: Any) -> tuple[Any, list[str]]:
-    """What is guessed of `orders` with some rows changed, and what is said of columns passed over."""
-    some = [change(i, dict(row)) for i, row in enumerate(orders())]
-    guess = guess_data(write_jsonl(tmp_path / "d.jsonl", some))
-    return guess, [finding.message for finding in guess.findings]
-
-
-@pytest.mark.parametrize(
-    ("label", "why"),
-    [
-        (lambda i: i / 8, r"'label' holds 0\.125 at .*d\.jsonl:2, where labels are text or whole numbers"),
-        (lambda i: [i], r"'label' holds \[0\] at .*d\.jsonl:1"),
-        (lambda i: None, "'label' has 0 different values in 270 rows"),
-        (lambda i: "buy", "'label' has 1 different value in 270 rows"),
-    ],
-)
-def test_labels_of_the_wrong_kind_are_no_reason_to_take_another_column(tmp_path, label, why) -> None:
-    with pytest.raises(InvalidInput, match=rf"must have a column of labels.*{why}.*`--expected COLUMN`"):
-        findings_of(tmp_path, lambda i, row: {**row, "label": label(i)})
-    guess, said = findings_of(tmp_path, lambda i, row: {**row, "label": label(i), "intent": row["label"]})
-    assert guess.columns.expected == "intent"
-    assert len(said) == 1
-    why = why.replace("'label' ", "column 'label' is not taken as expected, as it ", 1)
-    assert re.search(rf"{why}.*; 'intent' is\.", said[0])
-
-
-def test_a_number_among_texts_is_no_reason_to_take_another_column(tmp_path: Path) -> None:
-    def change(i: int, row: Row) -> Row:
-        return {**row, "text": 7 if i == 4 else row["text"], "note": row["text"] * 2}
-
-    with pytest.raises(
-        InvalidInput, match=r"'text' holds 7 at .*d\.jsonl:5, where inputs are texts\. Name"
-    ):
-        findings_of(tmp_path, change)
-    guess, said = findings_of(tmp_path, lambda i, row: {**change(i, row), "title": row["text"]})
-    assert guess.columns.input == "title"
-    assert "column 'text' is not taken as input, as it holds 7" in said[0]
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "why"),
-    [
-        (
-            "weight",
-            lambda i: i - 1,
-            r"not taken as weight, as it holds -1 at .*:1, where weights are above 0",
-        ),
-        ("weight", lambda i: True, "not taken as weight, as it holds True"),
-        ("id", lambda i: i // 2, r"not taken as id, as it holds 0 at .*:1 and at .*:2"),
-        ("split", lambda i: None if i == 3 else "test", r"not taken as split, as it holds None at .*:4"),
-    ],
-)
-def test_a_column_that_is_passed_over_is_said(tmp_path, model, name, value, why) -> None:
-    def change(i: int, row: Row) -> Row:
-        part = {} if name == "split" else {"part": row.pop("part")}
-        row.pop("part", None)
-        return {**row, **part, name: value(i)}
-
-    guess, said = findings_of(tmp_path, change)
-    assert getattr(guess.columns, name) is None
-    assert re.search(rf"column '{name}' is {why}", said[0])
-    shown = " ".join(run(model, tmp_path / "d.jsonl", "--out", tmp_path / "o").output.split())
-    assert f"warning: column '{name}' is not taken as {name}" in shown
-
-
-def test_weights_of_a_csv_are_weights(tmp_path: Path) -> None:
-    lines = [f"{row['text']},{row['label']},{1 + i % 2}.5" for i, row in enumerate(orders())]
-    (tmp_path / "d.csv").write_text("\n".join(["text,label,weight", *lines]) + "\n")
-    assert guess_data(tmp_path / "d.csv").columns.weight == "weight"
-
-
-def test_whole_numbers_as_floats_are_labels(tmp_path: Path) -> None:
-    guess, said = findings_of(tmp_path, lambda i, row: {**row, "label": float(i % 3)})
-    assert (guess.columns.expected, guess.labels, said) == ("label", ("0", "1", "2"), [])
-
-
-def test_blanks_around_a_split_are_nothing_and_rows_of_an_ignored_one_are_counted(tmp_path, model) -> None:
-    def change(i: int, row: Row) -> Row:
-        return {**row, "part": "extra" if i < 7 else f" {row['part']} "}
-
-    guess, said = findings_of(tmp_path, change)
-    assert (guess.splits, guess.our_splits) == ({"extra": "ignore"}, {"ignore", "train", "dev", "test"})
-    assert said == [
-        "split 'extra' is none of ours, so its 7 rows will be ignored; say under [data.splits] what it is, "
-        "if it is to count."
-    ]
-    run(model, tmp_path / "d.jsonl", "--out", tmp_path)
-    task = read_task(tmp_path / "task.toml")
-    assert (len(task.train), len(task.dev), task.n_test) == (83, 90, 90)
-
-
-@pytest.mark.parametrize("value", [["a", "b"], {"a": 1}])
-@pytest.mark.parametrize(("column", "option"), [("label", "--expected"), ("domain", "--slice")])
-def test_a_column_of_lists_is_no_column_of_labels_or_slices(
-    tmp_path: Path, model: Path, column: str, option: str, value: object
-) -> None:
-    changed = [{**row, column: value} if i == 4 else row for i, row in enumerate(orders())]
-    path = write_jsonl(tmp_path / "lists.jsonl", changed)
-    with pytest.raises(
-        InvalidInput, match=rf"must be texts or numbers, got .* at lists\.jsonl:5\. .*{option}"
-    ):
-        run(model, path, "--out", tmp_path / "o", "--expected", "label", option, column)
-
-
-def test_a_header_of_no_tensors_and_weights_that_are_no_file_are_refused(
-    tmp_path: Path, data: Path
-) -> None:
-    folder = make_tiny_bert(tmp_path / "m", LABELS, layers=1)
-    weights = folder / "model.safetensors"
-    weights.write_bytes((2).to_bytes(8, "little") + b"[]")
-    with pytest.raises(BrokenArtifact, match=r"must be a whole safetensors file, got no header of tensors"):
-        look(str(folder), data, out=tmp_path / "o")
-    weights.unlink()
-    weights.symlink_to(weights)
-    with pytest.raises(BrokenArtifact, match=r"model\.safetensors must be a safetensors file, got "):
-        look(str(folder), data, out=tmp_path / "o")
-    weights.unlink()
-    weights.mkdir()
-    with pytest.raises(BrokenArtifact, match=r"model\.safetensors must be a safetensors file, got "):
-        look(str(folder), data, out=tmp_path / "o")
-
-
-def reconfigured(folder: Path, **changes: Any) -> Path:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"architectures": "BertForSequenceClassification"}, "must be a list of names, got 'Bert"),
-        ({"id2label": list(LABELS)}, r"must be an object as .*, got \['buy'"),
-        ({"model_type": "bertx"}, "must be one that transformers .* knows, got 'bertx'"),
-    ],
-)
-def test_settings_of_a_checkpoint_that_would_not_load_are_refused(
-    tmp_path: Path, data: Path, changes: dict[str, Any], said: str
-) -> None:
-    folder = reconfigured(make_tiny_bert(tmp_path / "m", LABELS, layers=1), **changes)
-    with pytest.raises(BrokenArtifact, match=said):
-        look(str(folder), data, out=tmp_path / "o")
-
-
-def test_a_kind_of_model_that_brings_its_own_code_is_not_refused(tmp_path: Path, data: Path) -> None:
-    own = {"model_type": "bertx", "auto_map": {"AutoConfig": "own.Config"}}
-    folder = reconfigured(make_tiny_bert(tmp_path / "m", LABELS, layers=1), **own)
-    assert look(str(folder), data, out=tmp_path / "o").model.kind == "checkpoint"
-
-
-def test_a_tokenizer_of_more_tokens_than_the_model_has_is_refused(tmp_path: Path, data: Path) -> None:
-    folder = make_tiny_bert(tmp_path / "m", LABELS, layers=1)
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    tokenizer["model"]["vocab"]["zzz"] = 100_000
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(BrokenArtifact, match=r"tokens of .* got 'zzz' of id 100,000\. Save the tokenizer"):
-        look(str(folder), data, out=tmp_path / "o")
-
-
-def test_an_onnx_file_that_is_cut_short_is_refused(tmp_path: Path, data: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(b"\x08\x0a\x3a\x40")
-    with pytest.raises(BrokenArtifact, match="must be a whole ONNX model, got an end after 4 bytes"):
-        look(str(tmp_path / "model.onnx"), data, out=tmp_path / "o")
